@@ -1,0 +1,63 @@
+// dst[i] = expression(i), an expression of the inputs' elements at i after broadcasting
+//
+// All tensors row-major. `V` is f32, or vec4<f32> when every input is the
+// result's shape, one number, or a row whose length is a multiple of four;
+// then indices and the parameters blocks, rows and count are in quads.
+// One thread computes one V. The functions are replaced by the operation.
+
+alias V = vec4<f32>;
+alias T0 = vec4<f32>;
+alias T1 = vec4<f32>;
+alias T2 = vec4<f32>;
+alias T3 = vec4<f32>;
+alias Out = vec4<f32>;
+
+struct Params {
+    count: u32,
+    rank: u32,
+    blocks: array<vec4<u32>, 1>,  // for each input
+    rows: array<vec4<u32>, 1>,    // for each input
+    shape: array<vec4<u32>, 2>,   // of the result
+    strides: array<vec4<u32>, 8>, // two vectors for each input
+}
+
+@group(0) @binding(0) var<storage, read_write> dst: array<Out>;
+@group(0) @binding(1) var<storage, read> src0: array<T0>;
+@group(0) @binding(2) var<storage, read> src1: array<T1>;
+@group(0) @binding(3) var<storage, read> src2: array<T2>;
+@group(0) @binding(4) var<storage, read> src3: array<T3>;
+@group(0) @binding(5) var<uniform> P: Params;
+
+// #include lib/index
+// #include lib/math
+
+// Index into an input whose dimensions of size one have stride zero.
+fn strided(i: u32, input: u32) -> u32 {
+    var rest = i;
+    var at = 0u;
+    for (var k = 0u; k < P.rank; k++) {
+        let d = P.rank - 1u - k;
+        let size = P.shape[d / 4u][d % 4u];
+        at += (rest % size) * P.strides[input * 2u + d / 4u][d % 4u];
+        rest /= size;
+    }
+    return at;
+}
+
+fn load0(i: u32) -> V { return V(src0[i]); }
+fn load1(i: u32) -> V { return V(0.0); }
+fn load2(i: u32) -> V { return V(0.0); }
+fn load3(i: u32) -> V { return V(0.0); }
+
+fn expression(i: u32) -> V {
+    return load0(i);
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = linear_id(group, groups, local, 64u);
+    if (i >= P.count) {
+        return;
+    }
+    dst[i] = Out(expression(i));
+}

@@ -1,0 +1,18 @@
+//! Noise schedules, samplers and noise: everything about diffusion that is
+//! known before the first kernel runs. Pure arithmetic in f64, no GPU, no IO.
+//!
+//! A sampler is a [`Table`]: one [`Row`] of numbers a model call, which the one
+//! step kernel applies to the latent.
+
+mod noise;
+mod sampler;
+mod schedule;
+mod table;
+
+pub use noise::{CpuGenerator, cuda_normal, philox_block};
+pub use sampler::Sampler;
+pub use schedule::{
+    BetaSchedule, FinalSigma, NoiseSchedule, Prediction, ScheduleConfig, SigmaSchedule, Spacing,
+    Variance,
+};
+pub use table::{MAX_HISTORY, ROW_FLOATS, Row, Start, Table};

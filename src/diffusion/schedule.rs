@@ -1,0 +1,676 @@
+//! Noise schedules: how much signal is left at each training timestep, and at
+//! which timesteps or noise levels a sampler calls the model.
+//!
+//! The forward process is x_t = √ᾱ_t · x0 + √(1 − ᾱ_t) · noise (Ho et al. 2020,
+//! arXiv:2006.11239); its sigma is √((1 − ᾱ_t) / ᾱ_t), the noise level of the
+//! same latent scaled to unit signal (Karras et al. 2022, arXiv:2206.00364).
+
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// What stands in for ᾱ = 0 where a sampler divides by √ᾱ. It is diffusers'
+/// choice for its sigma-space schedulers: the smallest positive f16.
+pub(super) const TINY_ALPHA: f64 = 1.0 / (1 << 24) as f64;
+
+/// What the model's output is a prediction of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prediction {
+    /// The noise.
+    Epsilon,
+    /// The clean picture x0.
+    Sample,
+    /// v = √ᾱ · noise − √(1 − ᾱ) · x0 (Salimans & Ho 2022, arXiv:2202.00512).
+    V,
+}
+
+impl FromStr for Prediction {
+    type Err = Error;
+
+    /// diffusers' names, and the short ones: `epsilon`/`eps`, `sample`/`x0`,
+    /// `v_prediction`/`v`.
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "epsilon" | "eps" => Ok(Self::Epsilon),
+            "sample" | "x0" => Ok(Self::Sample),
+            "v_prediction" | "v" => Ok(Self::V),
+            _ => Err(unknown(
+                "prediction type",
+                name,
+                "epsilon, sample, v_prediction",
+            )),
+        }
+    }
+}
+
+/// How the noise grows over the training timesteps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BetaSchedule {
+    /// β from start to end in even steps (DDPM).
+    Linear,
+    /// √β in even steps (latent diffusion).
+    ScaledLinear,
+    /// ᾱ follows cos² (Nichol & Dhariwal 2021, arXiv:2102.09672).
+    SquaredCosine,
+    /// β listed in the configuration.
+    Trained,
+}
+
+/// How the sampler's timesteps are spread over the training ones
+/// (Lin et al. 2023, arXiv:2305.08891, table 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spacing {
+    /// Multiples of a whole step, from 0 (plus `steps_offset`): misses the last timestep.
+    Leading,
+    /// Evenly from the last timestep to 0.
+    Linspace,
+    /// A whole or broken step apart, from the last timestep: misses timestep 0.
+    Trailing,
+}
+
+/// Which noise levels the sigma-space samplers and DPM-Solver++ visit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SigmaSchedule {
+    /// Those of the model's own schedule at the chosen timesteps.
+    #[default]
+    Model,
+    /// Even in σ^(1/7) (Karras et al. 2022, eq. 5).
+    Karras,
+    /// Even in log σ.
+    Exponential,
+}
+
+impl FromStr for SigmaSchedule {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "model" => Ok(Self::Model),
+            "karras" => Ok(Self::Karras),
+            "exponential" => Ok(Self::Exponential),
+            _ => Err(unknown(
+                "sigma schedule",
+                name,
+                "model, karras, exponential",
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for SigmaSchedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Model => "model",
+            Self::Karras => "karras",
+            Self::Exponential => "exponential",
+        })
+    }
+}
+
+/// Variance of the noise that ancestral DDPM sampling adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variance {
+    /// The posterior variance β̃ (`fixed_small`, `fixed_small_log`).
+    Small,
+    /// β itself (`fixed_large`, `fixed_large_log`).
+    Large,
+    /// Predicted by the model (`learned`, `learned_range`): refused by DDPM sampling.
+    Learned,
+}
+
+/// Noise level after the last step of the sigma-space samplers and DPM-Solver++.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinalSigma {
+    Zero,
+    /// The lowest noise level that the model was trained on.
+    Min,
+}
+
+/// The keys of a diffusers `scheduler_config.json` that matter here; a missing
+/// key is `None`, an unknown one is ignored. Read it with
+/// [`from_json`](Self::from_json).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ScheduleConfig {
+    #[serde(rename = "_class_name")]
+    pub class_name: Option<String>,
+    pub num_train_timesteps: Option<usize>,
+    pub beta_start: Option<f64>,
+    pub beta_end: Option<f64>,
+    pub beta_schedule: Option<String>,
+    pub trained_betas: Option<Vec<f64>>,
+    pub prediction_type: Option<String>,
+    pub timestep_spacing: Option<String>,
+    pub steps_offset: Option<usize>,
+    pub rescale_betas_zero_snr: Option<bool>,
+    pub set_alpha_to_one: Option<bool>,
+    pub clip_sample: Option<bool>,
+    pub clip_sample_range: Option<f64>,
+    pub thresholding: Option<bool>,
+    pub variance_type: Option<String>,
+    pub final_sigmas_type: Option<String>,
+    pub lambda_min_clipped: Option<f64>,
+    pub interpolation_type: Option<String>,
+    pub timestep_type: Option<String>,
+    pub algorithm_type: Option<String>,
+    pub solver_order: Option<usize>,
+    pub solver_type: Option<String>,
+    pub use_karras_sigmas: Option<bool>,
+    pub use_exponential_sigmas: Option<bool>,
+    pub use_beta_sigmas: Option<bool>,
+    pub use_lu_lambdas: Option<bool>,
+    pub use_flow_sigmas: Option<bool>,
+}
+
+impl ScheduleConfig {
+    /// Reads the text of a `scheduler_config.json`.
+    ///
+    /// Python writes `-Infinity`, which is not JSON: it is read as a missing
+    /// key. Keys listed under `_use_default_values` were never chosen by
+    /// anyone, so they count as missing too, as in diffusers: the defaults of
+    /// the sampler that will run apply, not those of the class that wrote the
+    /// file.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the text is not JSON or a key has a wrong type.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let wrong = |e: serde_json::Error| {
+            invalid("scheduler config", "a diffusers scheduler_config.json", e)
+        };
+        let mut keys: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&null_for_non_finite(text)).map_err(wrong)?;
+        if let Some(serde_json::Value::Array(defaulted)) = keys.remove("_use_default_values") {
+            for key in defaulted.iter().filter_map(serde_json::Value::as_str) {
+                keys.remove(key);
+            }
+        }
+        serde_json::from_value(keys.into()).map_err(wrong)
+    }
+
+    /// The schedule of Stable Diffusion 1 and XL, for checkpoints that carry no
+    /// configuration.
+    #[must_use]
+    pub fn stable_diffusion() -> Self {
+        Self {
+            beta_start: Some(0.00085),
+            beta_end: Some(0.012),
+            beta_schedule: Some("scaled_linear".into()),
+            steps_offset: Some(1),
+            set_alpha_to_one: Some(false),
+            clip_sample: Some(false),
+            ..Self::default()
+        }
+    }
+
+    /// The sigma schedule that the configuration asks for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for beta, Lu and flow schedules, which are not here.
+    pub fn sigma_schedule(&self) -> Result<SigmaSchedule> {
+        for (key, value) in [
+            ("use_beta_sigmas", self.use_beta_sigmas),
+            ("use_lu_lambdas", self.use_lu_lambdas),
+            ("use_flow_sigmas", self.use_flow_sigmas),
+        ] {
+            if value == Some(true) {
+                return Err(invalid(key, "false", true));
+            }
+        }
+        Ok(if self.use_karras_sigmas == Some(true) {
+            SigmaSchedule::Karras
+        } else if self.use_exponential_sigmas == Some(true) {
+            SigmaSchedule::Exponential
+        } else {
+            SigmaSchedule::Model
+        })
+    }
+}
+
+/// What a model was trained with, and what its authors want of samplers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NoiseSchedule {
+    /// ᾱ_t for each training timestep, falling; the last is 0 at zero terminal SNR.
+    pub alphas_cumprod: Vec<f64>,
+    pub betas: BetaSchedule,
+    pub prediction: Prediction,
+    /// `None`: the sampler's own default.
+    pub spacing: Option<Spacing>,
+    /// Added to the timesteps of [`Spacing::Leading`].
+    pub steps_offset: usize,
+    /// Clamp the predicted x0; `None`: the sampler's own default.
+    pub clip_sample: Option<bool>,
+    /// x0 is clamped to ± this.
+    pub clip_range: f64,
+    /// DDIM's last step goes to ᾱ = 1 rather than to ᾱ_0.
+    pub set_alpha_to_one: bool,
+    pub variance: Variance,
+    pub final_sigma: FinalSigma,
+    /// DPM-Solver++ skips timesteps whose log(√ᾱ / √(1 − ᾱ)) is below this.
+    pub lambda_min: f64,
+}
+
+impl NoiseSchedule {
+    /// Resolves a configuration.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a name that is not in the list, [`Error::Invalid`]
+    /// for numbers out of range and for features that are not here (dynamic
+    /// thresholding, log-linear interpolation, continuous timesteps).
+    pub fn new(config: &ScheduleConfig) -> Result<Self> {
+        for (key, supported, value) in [
+            ("interpolation_type", "linear", &config.interpolation_type),
+            ("timestep_type", "discrete", &config.timestep_type),
+        ] {
+            if let Some(found) = value.as_deref().filter(|found| *found != supported) {
+                return Err(invalid(key, supported, found));
+            }
+        }
+        if config.thresholding == Some(true) {
+            return Err(invalid("thresholding", "false", true));
+        }
+        let clip_range = config.clip_sample_range.unwrap_or(1.0);
+        if !(clip_range > 0.0 && clip_range.is_finite()) {
+            return Err(invalid(
+                "clip_sample_range",
+                "a positive number",
+                clip_range,
+            ));
+        }
+        let (betas, alphas_cumprod) = alphas_cumprod(config)?;
+        Ok(Self {
+            alphas_cumprod,
+            betas,
+            prediction: config
+                .prediction_type
+                .as_deref()
+                .unwrap_or("epsilon")
+                .parse()?,
+            spacing: match config.timestep_spacing.as_deref() {
+                None => None,
+                Some("leading") => Some(Spacing::Leading),
+                Some("linspace") => Some(Spacing::Linspace),
+                Some("trailing") => Some(Spacing::Trailing),
+                Some(name) => {
+                    return Err(unknown(
+                        "timestep spacing",
+                        name,
+                        "leading, linspace, trailing",
+                    ));
+                }
+            },
+            steps_offset: config.steps_offset.unwrap_or(0),
+            clip_sample: config.clip_sample,
+            clip_range,
+            set_alpha_to_one: config.set_alpha_to_one.unwrap_or(true),
+            variance: match config.variance_type.as_deref() {
+                None | Some("fixed_small" | "fixed_small_log") => Variance::Small,
+                Some("fixed_large" | "fixed_large_log") => Variance::Large,
+                Some("learned" | "learned_range") => Variance::Learned,
+                Some(name) => {
+                    let names = "fixed_small, fixed_small_log, fixed_large, fixed_large_log, \
+                                 learned, learned_range";
+                    return Err(unknown("variance type", name, names));
+                }
+            },
+            final_sigma: match config.final_sigmas_type.as_deref() {
+                None | Some("zero") => FinalSigma::Zero,
+                Some("sigma_min") => FinalSigma::Min,
+                Some(name) => return Err(unknown("final sigma type", name, "zero, sigma_min")),
+            },
+            lambda_min: config.lambda_min_clipped.unwrap_or(f64::NEG_INFINITY),
+        })
+    }
+
+    /// Number of timesteps the model was trained with.
+    #[must_use]
+    pub fn num_train_timesteps(&self) -> usize {
+        self.alphas_cumprod.len()
+    }
+
+    /// Sigma of every training timestep, rising; finite at zero terminal SNR.
+    #[must_use]
+    pub fn sigmas(&self) -> Vec<f64> {
+        let sigma = |alpha: &f64| {
+            let alpha = if *alpha == 0.0 { TINY_ALPHA } else { *alpha };
+            ((1.0 - alpha) / alpha).sqrt()
+        };
+        self.alphas_cumprod.iter().map(sigma).collect()
+    }
+
+    /// The timesteps of a run of `steps` steps, falling. Those of
+    /// [`Spacing::Linspace`] may lie between two training timesteps.
+    pub(super) fn timesteps(&self, spacing: Spacing, steps: usize) -> Result<Vec<f64>> {
+        let trained = self.num_train_timesteps();
+        if !(1..=trained).contains(&steps) {
+            return Err(invalid("number of steps", format!("1 to {trained}"), steps));
+        }
+        let timesteps = match spacing {
+            Spacing::Linspace => {
+                let mut rising = linspace(0.0, (trained - 1) as f64, steps);
+                rising.reverse();
+                rising
+            }
+            Spacing::Leading => (0..steps)
+                .rev()
+                .map(|i| (i * (trained / steps) + self.steps_offset) as f64)
+                .collect(),
+            Spacing::Trailing => trailing(trained, trained, steps),
+        };
+        self.checked(timesteps)
+    }
+
+    /// As [`timesteps`](Self::timesteps), spread for a solver that takes the end
+    /// of the run as one more node (diffusers' `DPMSolverMultistepScheduler`).
+    /// With `lambda_min`, trailing ones can be fewer than `steps`.
+    pub(super) fn solver_timesteps(&self, spacing: Spacing, steps: usize) -> Result<Vec<f64>> {
+        let trained = self.num_train_timesteps();
+        // log(√ᾱ / √(1 − ᾱ)) is −log sigma.
+        let kept = self
+            .sigmas()
+            .iter()
+            .filter(|sigma| -sigma.ln() >= self.lambda_min)
+            .count();
+        let most = match spacing {
+            Spacing::Leading => kept.saturating_sub(1),
+            Spacing::Linspace | Spacing::Trailing => kept,
+        };
+        if !(1..=most).contains(&steps) {
+            return Err(invalid("number of steps", format!("1 to {most}"), steps));
+        }
+        let timesteps = match spacing {
+            Spacing::Linspace => linspace(0.0, (kept - 1) as f64, steps + 1)[1..]
+                .iter()
+                .rev()
+                .map(|t| t.round_ties_even())
+                .collect(),
+            Spacing::Leading => (1..=steps)
+                .rev()
+                .map(|i| (i * (kept / (steps + 1)) + self.steps_offset) as f64)
+                .collect(),
+            Spacing::Trailing => trailing(kept, trained, steps),
+        };
+        self.checked(timesteps)
+    }
+
+    fn checked(&self, timesteps: Vec<f64>) -> Result<Vec<f64>> {
+        // A large steps_offset can push the first one out of the schedule.
+        let last = (self.num_train_timesteps() - 1) as f64;
+        match timesteps.first() {
+            Some(&first) if first > last => Err(invalid(
+                "first timestep (fewer steps or a smaller steps_offset help)",
+                format!("at most {last}"),
+                first,
+            )),
+            _ => Ok(timesteps),
+        }
+    }
+}
+
+impl SigmaSchedule {
+    /// `steps` noise levels from `highest` to `lowest`; not for [`SigmaSchedule::Model`].
+    pub(super) fn between(self, highest: f64, lowest: f64, steps: usize) -> Vec<f64> {
+        /// The exponent of Karras et al. 2022, table 1.
+        const RHO: f64 = 7.0;
+        match self {
+            Self::Model => unreachable!("the model's own levels are not spread between two ends"),
+            Self::Karras => linspace(0.0, 1.0, steps)
+                .iter()
+                .map(|ramp| {
+                    let (from, to) = (highest.powf(1.0 / RHO), lowest.powf(1.0 / RHO));
+                    (from + ramp * (to - from)).powf(RHO)
+                })
+                .collect(),
+            Self::Exponential => linspace(highest.ln(), lowest.ln(), steps)
+                .iter()
+                .map(|log| log.exp())
+                .collect(),
+        }
+    }
+}
+
+/// `values[t]` for a `t` between two indices.
+pub(super) fn interpolate(values: &[f64], t: f64) -> f64 {
+    let below = (t.floor() as usize).min(values.len() - 1);
+    let above = (below + 1).min(values.len() - 1);
+    values[below] + (values[above] - values[below]) * (t - below as f64)
+}
+
+/// The (broken) timestep at which the rising `sigmas` reach `sigma`: linear in
+/// log sigma, as k-diffusion's `sigma_to_t`.
+pub(super) fn timestep_of(sigmas: &[f64], sigma: f64) -> f64 {
+    if sigmas.len() < 2 {
+        return 0.0;
+    }
+    let above = sigmas.partition_point(|s| *s <= sigma);
+    let low = above.saturating_sub(1).min(sigmas.len() - 2);
+    let (from, to) = (sigmas[low].ln(), sigmas[low + 1].ln());
+    low as f64 + ((sigma.ln() - from) / (to - from)).clamp(0.0, 1.0)
+}
+
+/// `n` numbers from `first` to `last`, both included; `first` alone for one.
+fn linspace(first: f64, last: f64, n: usize) -> Vec<f64> {
+    let step = if n > 1 {
+        (last - first) / (n - 1) as f64
+    } else {
+        0.0
+    };
+    (0..n)
+        .map(|i| {
+            if i > 0 && i == n - 1 {
+                last
+            } else {
+                first + step * i as f64
+            }
+        })
+        .collect()
+}
+
+/// From `kept − 1` down, `trained / steps` apart.
+fn trailing(kept: usize, trained: usize, steps: usize) -> Vec<f64> {
+    let apart = trained as f64 / steps as f64;
+    (0..steps)
+        .map(|i| (kept as f64 - i as f64 * apart).round_ties_even() - 1.0)
+        .take_while(|t| *t >= 0.0)
+        .collect()
+}
+
+fn alphas_cumprod(config: &ScheduleConfig) -> Result<(BetaSchedule, Vec<f64>)> {
+    let (schedule, betas) = betas(config)?;
+    let last = betas.len().saturating_sub(1);
+    for (t, beta) in betas.iter().enumerate() {
+        if !(*beta > 0.0 && (*beta < 1.0 || t == last && *beta == 1.0)) {
+            return Err(invalid(
+                format!("beta {t} of the noise schedule"),
+                "above 0, below 1",
+                beta,
+            ));
+        }
+    }
+    let mut product = 1.0;
+    let mut alphas: Vec<f64> = betas
+        .iter()
+        .map(|beta| {
+            product *= 1.0 - beta;
+            product
+        })
+        .collect();
+    match alphas.as_slice() {
+        [] => return Err(invalid("num_train_timesteps", "1 or more", 0)),
+        [first, .., last] if config.rescale_betas_zero_snr == Some(true) => {
+            // Lin et al. 2023, algorithm 1: shift √ᾱ so that the last is 0, and
+            // scale it so that the first stays.
+            let (first, last) = (first.sqrt(), last.sqrt());
+            for alpha in &mut alphas {
+                *alpha = ((alpha.sqrt() - last) * first / (first - last)).powi(2);
+            }
+        }
+        _ => {}
+    }
+    Ok((schedule, alphas))
+}
+
+fn betas(config: &ScheduleConfig) -> Result<(BetaSchedule, Vec<f64>)> {
+    if let Some(betas) = &config.trained_betas {
+        return Ok((BetaSchedule::Trained, betas.clone()));
+    }
+    let n = config.num_train_timesteps.unwrap_or(1000);
+    // HeunDiscreteScheduler alone has the defaults of Stable Diffusion.
+    let heun = config.class_name.as_deref() == Some("HeunDiscreteScheduler");
+    let (start, end) = if heun {
+        (0.00085, 0.012)
+    } else {
+        (0.0001, 0.02)
+    };
+    let (start, end) = (
+        config.beta_start.unwrap_or(start),
+        config.beta_end.unwrap_or(end),
+    );
+    match config.beta_schedule.as_deref().unwrap_or("linear") {
+        "linear" => Ok((BetaSchedule::Linear, linspace(start, end, n))),
+        "scaled_linear" => {
+            let roots = linspace(start.sqrt(), end.sqrt(), n);
+            let betas = roots.iter().map(|root| root * root).collect();
+            Ok((BetaSchedule::ScaledLinear, betas))
+        }
+        "squaredcos_cap_v2" => Ok((BetaSchedule::SquaredCosine, cosine_betas(n))),
+        name => Err(unknown(
+            "beta schedule",
+            name,
+            "linear, scaled_linear, squaredcos_cap_v2",
+        )),
+    }
+}
+
+/// Nichol & Dhariwal 2021, eq. 17, with their offset and their cap on β.
+fn cosine_betas(n: usize) -> Vec<f64> {
+    const OFFSET: f64 = 0.008;
+    const MAX_BETA: f64 = 0.999;
+    let alpha_bar = |i: usize| {
+        let t = i as f64 / n as f64;
+        ((t + OFFSET) / (1.0 + OFFSET) * std::f64::consts::FRAC_PI_2)
+            .cos()
+            .powi(2)
+    };
+    (0..n)
+        .map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(MAX_BETA))
+        .collect()
+}
+
+/// JSON for Python's dialect of it: `NaN` and infinities become `null`.
+fn null_for_non_finite(text: &str) -> String {
+    let mut json = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut in_string = false;
+    while let Some(c) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"]
+            .into_iter()
+            .find(|word| !in_string && rest.starts_with(word));
+        let taken = match (word, c) {
+            (Some(word), _) => {
+                json.push_str("null");
+                rest = &rest[word.len()..];
+                continue;
+            }
+            // An escape is copied whole, so that \" does not end the string.
+            (None, '\\') if in_string => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            (None, '"') => {
+                in_string = !in_string;
+                1
+            }
+            (None, c) => c.len_utf8(),
+        };
+        json.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    json
+}
+
+pub(super) fn unknown(what: &'static str, found: &str, expected: &str) -> Error {
+    Error::Unknown {
+        what,
+        found: found.into(),
+        expected: expected.into(),
+    }
+}
+
+pub(super) fn invalid(
+    what: impl Into<String>,
+    expected: impl Into<String>,
+    found: impl ToString,
+) -> Error {
+    Error::Invalid {
+        what: what.into(),
+        expected: expected.into(),
+        found: found.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_numbers_and_unchosen_keys_are_missing_keys() {
+        let config = ScheduleConfig::from_json(
+            r#"{"_class_name": "X", "note": "a \" Infinity", "lambda_min_clipped": -Infinity,
+                "timestep_spacing": "leading", "steps_offset": 1, "beta_end": NaN,
+                "_use_default_values": ["timestep_spacing", "solver_order"]}"#,
+        )
+        .unwrap();
+        assert_eq!(config.lambda_min_clipped, None);
+        assert_eq!(config.timestep_spacing, None);
+        assert_eq!(config.beta_end, None);
+        assert_eq!(config.steps_offset, Some(1));
+    }
+
+    #[test]
+    fn wrong_configurations_are_refused() {
+        for (json, message) in [
+            (
+                "[]",
+                "scheduler config: expected a diffusers scheduler_config.json",
+            ),
+            (
+                r#"{"beta_schedule": "odd"}"#,
+                "unknown beta schedule \"odd\"",
+            ),
+            (
+                r#"{"prediction_type": "flow"}"#,
+                "unknown prediction type \"flow\"",
+            ),
+            (
+                r#"{"timestep_spacing": "even"}"#,
+                "unknown timestep spacing \"even\"",
+            ),
+            (r#"{"beta_end": 1.5}"#, "beta 666 of the noise schedule"),
+            (
+                r#"{"num_train_timesteps": 0}"#,
+                "num_train_timesteps: expected 1 or more",
+            ),
+            (
+                r#"{"thresholding": true}"#,
+                "thresholding: expected false, found true",
+            ),
+        ] {
+            let error = ScheduleConfig::from_json(json)
+                .and_then(|config| NoiseSchedule::new(&config))
+                .expect_err(json)
+                .to_string();
+            assert!(error.contains(message), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn zero_terminal_snr_is_exact() {
+        let config = ScheduleConfig {
+            rescale_betas_zero_snr: Some(true),
+            ..ScheduleConfig::stable_diffusion()
+        };
+        let schedule = NoiseSchedule::new(&config).unwrap();
+        assert_eq!(schedule.alphas_cumprod.last(), Some(&0.0));
+        assert!((schedule.alphas_cumprod[0] - (1.0 - 0.00085)).abs() < 1e-15);
+        assert!((schedule.sigmas()[999] - 4096.0).abs() < 1e-3);
+    }
+}

@@ -1,0 +1,278 @@
+//! The table of a sampling run: everything the one step kernel needs to know.
+
+use super::sampler::Sampler;
+use super::schedule::{NoiseSchedule, SigmaSchedule, invalid};
+use crate::error::Result;
+
+/// The most predictions that a row can look back on.
+pub const MAX_HISTORY: usize = 4;
+
+/// Length of a row as the kernel reads it, [`Row::to_f32`].
+pub const ROW_FLOATS: usize = 32;
+
+/// One model call and the step after it.
+///
+/// The model sees `in_scale · x` at `timestep` and answers m (after guidance).
+/// With the history h (h\[0\] the newest) and fresh unit noise z, per element:
+///
+/// ```text
+/// x0 = x0_x · x + x0_m · m                    clamped to ± clip, if clip > 0
+/// x' = next_x · x + next_x0 · x0 + next_m · m + Σ next_h[k] · h[k] + noise · z
+/// if push: h[k + 1] = h[k], then h[0] = hist_x · x + hist_x0 · x0 + hist_m · m
+/// ```
+///
+/// where the x, x0 and m of the last line are those of the first two.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Row {
+    /// In units of training timesteps; may lie between two of them.
+    pub timestep: f64,
+    pub in_scale: f64,
+    pub x0_x: f64,
+    pub x0_m: f64,
+    /// Half-width of the range of x0, 0 for no clamp.
+    pub clip: f64,
+    pub next_x: f64,
+    pub next_x0: f64,
+    pub next_m: f64,
+    pub next_h: [f64; MAX_HISTORY],
+    pub noise: f64,
+    pub push: bool,
+    pub hist_x: f64,
+    pub hist_x0: f64,
+    pub hist_m: f64,
+    /// Which draw of noise z is, counted as PyTorch would: 0 is the noise that
+    /// the run starts from, so rows count from 1. 0 where `noise` is 0.
+    pub draw: u32,
+    /// The latent x of this row is `signal` · picture + `sigma` · unit noise.
+    pub signal: f64,
+    pub sigma: f64,
+}
+
+impl Row {
+    /// The row as the kernel reads it, in this order: `timestep`, `in_scale`,
+    /// `x0_x`, `x0_m`, `clip`, `next_x`, `next_x0`, `next_m`, `next_h[0..4]`,
+    /// `noise`, `push` (0 or 1), `hist_x`, `hist_x0`, `hist_m`, `draw`; then zeros.
+    #[must_use]
+    pub fn to_f32(&self) -> [f32; ROW_FLOATS] {
+        let [h0, h1, h2, h3] = self.next_h;
+        let fields = [
+            self.timestep,
+            self.in_scale,
+            self.x0_x,
+            self.x0_m,
+            self.clip,
+            self.next_x,
+            self.next_x0,
+            self.next_m,
+            h0,
+            h1,
+            h2,
+            h3,
+            self.noise,
+            f64::from(u8::from(self.push)),
+            self.hist_x,
+            self.hist_x0,
+            self.hist_m,
+            f64::from(self.draw),
+        ];
+        let mut floats = [0.0; ROW_FLOATS];
+        for (float, field) in floats.iter_mut().zip(fields) {
+            *float = field as f32;
+        }
+        floats
+    }
+}
+
+/// A sampling run, ready to be uploaded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// One a model call, in order.
+    pub rows: Vec<Row>,
+    /// How many slots of history the rows look back on, at most [`MAX_HISTORY`].
+    pub history: usize,
+    /// A run from nothing starts at this times unit noise.
+    pub init_noise_scale: f64,
+    /// Steps, of one row or (Heun, but for the last) two.
+    pub steps: usize,
+    calls_per_step: usize,
+}
+
+/// How a run from a picture begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    /// The first row of the whole table that is run.
+    pub row: usize,
+    /// The first latent is `clean` · picture + `noise` · unit noise (draw 0).
+    pub clean: f64,
+    pub noise: f64,
+    /// The rows from `row` on, made to run with an empty history and with their
+    /// noise draws counted from 1.
+    pub table: Table,
+}
+
+impl Table {
+    /// The table of `sampler` in `steps` steps for a model trained with `schedule`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] for a number of steps that the schedule cannot
+    /// give and for combinations that do not exist: DDPM and DDIM run on the
+    /// model's own sigmas, DDPM refuses learned variances.
+    pub fn new(
+        schedule: &NoiseSchedule,
+        sampler: Sampler,
+        sigmas: SigmaSchedule,
+        steps: usize,
+    ) -> Result<Self> {
+        let rows = sampler.rows(schedule, sigmas, steps)?;
+        let calls_per_step = sampler.calls_per_step();
+        Ok(Self {
+            history: 0,
+            init_noise_scale: sampler.init_noise_scale(schedule, &rows[0]),
+            // The last step of Heun has one row only.
+            steps: rows.len().div_ceil(calls_per_step),
+            calls_per_step,
+            rows,
+        }
+        .finished())
+    }
+
+    /// Where to begin when changing a picture rather than making one:
+    /// `strength` 1 runs all steps, less runs the last ⌊steps · strength⌋ of
+    /// them (diffusers' image-to-image pipelines).
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] if `strength` is not in (0, 1] or so small that
+    /// no step is left.
+    pub fn start(&self, strength: f64) -> Result<Start> {
+        if !(strength > 0.0 && strength <= 1.0) {
+            return Err(invalid("strength", "above 0, up to 1", strength));
+        }
+        let steps = (self.steps as f64 * strength) as usize;
+        if steps == 0 {
+            let what = format!("strength in a run of {} steps", self.steps);
+            let least = format!("at least {}", 1.0 / self.steps as f64);
+            return Err(invalid(what, least, strength));
+        }
+        let row = (self.steps - steps) * self.calls_per_step;
+        let mut rows = self.rows[row..].to_vec();
+        let first = &mut rows[0];
+        // Only a multistep sampler looks back from the first row of a step, on
+        // earlier x0. With this x0 in their place it takes a first-order step.
+        first.next_x0 += first.next_h.iter().sum::<f64>();
+        first.next_h = [0.0; MAX_HISTORY];
+        Ok(Start {
+            row,
+            clean: first.signal,
+            noise: first.sigma,
+            table: Self {
+                rows,
+                steps,
+                ..*self
+            }
+            .finished(),
+        })
+    }
+
+    /// Numbers the draws and counts the history.
+    fn finished(mut self) -> Self {
+        let mut draws = 0;
+        self.history = 0;
+        for row in &mut self.rows {
+            let looks_back = row.next_h.iter().rposition(|h| *h != 0.0);
+            self.history = self.history.max(looks_back.map_or(0, |k| k + 1));
+            row.draw = 0;
+            if row.noise != 0.0 {
+                draws += 1;
+                row.draw = draws;
+            }
+        }
+        if self.history == 0 {
+            // A run of one step: nothing will be read, so nothing is kept.
+            for row in &mut self.rows {
+                row.push = false;
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schedule::{Prediction, ScheduleConfig};
+    use super::*;
+
+    fn schedule(zero_snr: bool, prediction: Prediction) -> NoiseSchedule {
+        let config = ScheduleConfig {
+            rescale_betas_zero_snr: Some(zero_snr),
+            timestep_spacing: Some("trailing".into()),
+            ..ScheduleConfig::stable_diffusion()
+        };
+        let schedule = NoiseSchedule::new(&config).unwrap();
+        NoiseSchedule {
+            prediction,
+            ..schedule
+        }
+    }
+
+    #[test]
+    fn every_row_is_finite_and_the_last_lands_on_the_picture() {
+        for prediction in [Prediction::Epsilon, Prediction::Sample, Prediction::V] {
+            for sampler in Sampler::ALL {
+                for steps in [1, 2, 3, 20, 100] {
+                    let schedule = schedule(true, prediction);
+                    let table =
+                        Table::new(&schedule, sampler, SigmaSchedule::Model, steps).unwrap();
+                    let floats = table.rows.iter().flat_map(Row::to_f32);
+                    assert!(
+                        floats.clone().all(f32::is_finite),
+                        "{sampler}, {prediction:?}, {steps} steps"
+                    );
+                    // The model's answer m for a clean picture of 1 under noise of 1 (DDIM
+                    // without set_alpha_to_one stops just short of the picture).
+                    let row = table.rows.last().unwrap();
+                    let (x, scale) = (row.signal + row.sigma, row.in_scale);
+                    let m = match prediction {
+                        Prediction::Epsilon => 1.0,
+                        Prediction::Sample => 1.0,
+                        Prediction::V => (row.signal - row.sigma) * scale,
+                    };
+                    let x0 = row.x0_x * x + row.x0_m * m;
+                    assert!(
+                        (x0 - 1.0).abs() < 1e-3,
+                        "{sampler}, {prediction:?}, {steps}: {x0}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_needs_a_step() {
+        let schedule = schedule(false, Prediction::Epsilon);
+        let table = Table::new(&schedule, Sampler::Heun, SigmaSchedule::Karras, 10).unwrap();
+        let start = table.start(0.35).unwrap();
+        assert_eq!(
+            (start.row, start.table.rows.len(), start.table.steps),
+            (14, 5, 3)
+        );
+        assert_eq!(table.start(1.0).unwrap().table, table);
+        for strength in [0.05, 0.0, 1.5, f64::NAN] {
+            assert!(table.start(strength).is_err(), "{strength}");
+        }
+    }
+
+    #[test]
+    fn impossible_runs_are_refused() {
+        let schedule = schedule(false, Prediction::Epsilon);
+        let new = |sampler, sigmas, steps| Table::new(&schedule, sampler, sigmas, steps);
+        for sampler in Sampler::ALL {
+            assert!(new(sampler, SigmaSchedule::Model, 0).is_err(), "{sampler}");
+            assert!(
+                new(sampler, SigmaSchedule::Model, 1001).is_err(),
+                "{sampler}"
+            );
+        }
+        assert!(new(Sampler::Ddpm, SigmaSchedule::Karras, 5).is_err());
+        assert!(new(Sampler::Ddim { eta: 1.5 }, SigmaSchedule::Model, 5).is_err());
+    }
+}

@@ -1,0 +1,321 @@
+//! 2-D convolution.
+
+use super::epilogue::{Epilogue, Step, Width};
+use super::{Operator, float, nhwc};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::ops::ConvWeight;
+use crate::plan::{Grid, Lower};
+use crate::shader::{Kernel, Param};
+use crate::target::{DeviceClass, Target};
+use crate::tensor::{DType, TensorDesc};
+
+/// Stride, padding, dilation and groups of a convolution, each pair as `[y, x]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2dOptions {
+    pub stride: [usize; 2],
+    /// Zeros added at the top, left, bottom and right.
+    pub padding: [usize; 4],
+    pub dilation: [usize; 2],
+    pub groups: usize,
+}
+
+impl Default for Conv2dOptions {
+    fn default() -> Self {
+        Conv2dOptions {
+            stride: [1; 2],
+            padding: [0; 4],
+            dilation: [1; 2],
+            groups: 1,
+        }
+    }
+}
+
+impl Conv2dOptions {
+    /// The same padding on all four sides.
+    pub fn padded(padding: usize) -> Self {
+        Conv2dOptions {
+            padding: [padding; 4],
+            ..Self::default()
+        }
+    }
+
+    pub fn stride(mut self, stride: usize) -> Self {
+        self.stride = [stride; 2];
+        self
+    }
+
+    pub fn dilation(mut self, dilation: usize) -> Self {
+        self.dilation = [dilation; 2];
+        self
+    }
+
+    pub fn groups(mut self, groups: usize) -> Self {
+        self.groups = groups;
+        self
+    }
+}
+
+/// How a convolution is computed, and so the order of its weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A register tile of pixels × quads of output channels in each thread. Any convolution with one group.
+    Gemm { pixels: usize, quads: usize },
+    /// One quad of channels of one pixel in each thread, for `groups == c_in == c_out`, a multiple of four.
+    Depthwise,
+    /// One result in each thread. Any convolution.
+    Direct,
+}
+
+/// Cross-correlation of `[n, h, w, c_in]` with `[c_out, c_in / groups, kh, kw]`,
+/// as PyTorch's `Conv2d`, then the epilogue. Inputs: source, weight, the epilogue's tensors.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    pub options: Conv2dOptions,
+    pub kernel: [usize; 2],
+    pub c_in: usize,
+    pub c_out: usize,
+    pub epilogue: Epilogue,
+    /// `None` until the passes choose; then the weight is in the method's order.
+    pub method: Option<Method>,
+}
+
+impl Conv2d {
+    /// The best method for a device.
+    pub fn choose(&self, target: &Target, output: &TensorDesc) -> Method {
+        if self.options.groups > 1 {
+            let depthwise = self.options.groups == self.c_in
+                && self.c_in == self.c_out
+                && self.c_in.is_multiple_of(4);
+            return if depthwise { Method::Depthwise } else { Method::Direct };
+        }
+        let pixels = output.shape[..3].iter().product::<usize>();
+        let quads_out = self.c_out.div_ceil(4);
+        // Wide tiles where arithmetic is bound by loads (the CPU); on a GPU
+        // narrower ones, so that there are enough threads to fill it.
+        let (tile_pixels, tile_quads) = match target.class {
+            DeviceClass::Cpu if pixels >= 64 => (8, 4),
+            DeviceClass::Cpu => (4, 4),
+            _ if pixels * quads_out >= 1 << 18 => (8, 2),
+            _ => (4, 1),
+        };
+        Method::Gemm {
+            pixels: tile_pixels,
+            quads: largest_divisor_up_to(quads_out, tile_quads),
+        }
+    }
+
+    /// How the weight must be repacked for a method, if at all.
+    pub fn packing(&self, method: Method) -> Option<ConvWeight> {
+        match method {
+            Method::Gemm { .. } => Some(ConvWeight {
+                c_in_multiple: 4,
+                c_out_multiple: 4,
+            }),
+            Method::Depthwise => Some(ConvWeight {
+                c_in_multiple: 1,
+                c_out_multiple: 4,
+            }),
+            Method::Direct => None,
+        }
+    }
+}
+
+/// The largest of `limit`, `limit - 1`, … that divides `n`.
+fn largest_divisor_up_to(n: usize, limit: usize) -> usize {
+    (1..=limit).rev().find(|d| n.is_multiple_of(*d)).unwrap_or(1)
+}
+
+impl Operator for Conv2d {
+    fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
+        let [source, weight, extras @ ..] = inputs else {
+            return Err(format!("wants a source and a weight, found {} inputs", inputs.len()));
+        };
+        let [n, h, w, c] = nhwc("source", source)?;
+        float("source", source)?;
+        let o = &self.options;
+        if o.stride.contains(&0) || o.dilation.contains(&0) || o.groups == 0 || self.kernel.contains(&0) {
+            return Err(format!("stride, dilation, groups and kernel must be positive, found {o:?}"));
+        }
+        if c != self.c_in {
+            return Err(format!("weight wants {} channels, source has {c}", self.c_in));
+        }
+        if !self.c_in.is_multiple_of(o.groups) || !self.c_out.is_multiple_of(o.groups) {
+            return Err(format!(
+                "{} groups divide neither {} input nor {} output channels evenly",
+                o.groups, self.c_in, self.c_out
+            ));
+        }
+        if weight.dtype != source.dtype {
+            return Err(format!("source is {}, weight is {}", source.dtype, weight.dtype));
+        }
+        let size = |i: usize, size: usize, before: usize, after: usize| {
+            let reach = o.dilation[i] * (self.kernel[i] - 1) + 1;
+            let padded = size + before + after;
+            match padded >= reach {
+                true => Ok((padded - reach) / o.stride[i] + 1),
+                false => Err(format!("kernel reaches over {reach}, padded source has {padded}")),
+            }
+        };
+        let [top, left, bottom, right] = o.padding;
+        let shape = [n, size(0, h, top, bottom)?, size(1, w, left, right)?, self.c_out];
+        let output = TensorDesc::new(shape, source.dtype);
+        self.epilogue.check(extras, &output)?;
+        Ok(output)
+    }
+
+    fn flops(&self, _: &[&TensorDesc], output: &TensorDesc) -> u64 {
+        let taps = self.kernel[0] * self.kernel[1] * self.c_in / self.options.groups;
+        2 * (output.shape.elements() * taps) as u64
+    }
+
+    fn lower(&self, cx: &mut Lower) {
+        let method = self
+            .method
+            .unwrap_or_else(|| unreachable!("the pass `choose` gives every convolution a method"));
+        let source = cx.desc(0);
+        let output = cx.output_desc();
+        let o = &self.options;
+        let mut buffers = vec![
+            ("src", cx.input(0)),
+            ("weight", cx.input(1)),
+            ("dst", cx.output()),
+        ];
+        for (i, name) in ["extra0", "extra1", "extra2"].into_iter().enumerate().take(self.epilogue.tensors()) {
+            buffers.push((name, cx.input(2 + i)));
+        }
+        let pixels = output.shape[..3].iter().product::<usize>();
+        let quads_out = self.c_out.div_ceil(4);
+        let mut params: Vec<(&'static str, Param)> = vec![
+            ("height", source.shape[1].into()),
+            ("width", source.shape[2].into()),
+            ("c_in", self.c_in.into()),
+            ("height_out", output.shape[1].into()),
+            ("width_out", output.shape[2].into()),
+            ("pixels_out", pixels.into()),
+            ("c_out", self.c_out.into()),
+            ("quads_out", quads_out.into()),
+            ("kernel_y", self.kernel[0].into()),
+            ("kernel_x", self.kernel[1].into()),
+            ("stride_y", o.stride[0].into()),
+            ("stride_x", o.stride[1].into()),
+            ("dilation_y", o.dilation[0].into()),
+            ("dilation_x", o.dilation[1].into()),
+            ("pad_top", o.padding[0].into()),
+            ("pad_left", o.padding[1].into()),
+        ];
+        let scalar = output.dtype.wgsl();
+        let quad = match output.dtype {
+            DType::F16 => "vec4<f16>",
+            _ => "vec4<f32>",
+        };
+        match method {
+            Method::Gemm { pixels: tile_pixels, quads: tile_quads } => {
+                let mut kernel = Kernel::new("conv2d_gemm")
+                    .constant("PIXELS", format!("{tile_pixels}u"))
+                    .constant("QUADS", format!("{tile_quads}u"))
+                    .alias("Quad", quad);
+                if self.c_in.is_multiple_of(4) {
+                    kernel = kernel.alias("Src", quad);
+                } else {
+                    kernel = kernel.alias("Src", scalar).function("load", LOAD_SCALARS);
+                }
+                let width = if self.c_out.is_multiple_of(4) {
+                    kernel = kernel.alias("Dst", quad);
+                    Width::Quads
+                } else {
+                    kernel = kernel.alias("Dst", scalar).function("store", STORE_SCALARS);
+                    Width::QuadsOfScalars
+                };
+                params.push(("quads_in", self.c_in.div_ceil(4).into()));
+                let threads = pixels.div_ceil(tile_pixels) * (quads_out / tile_quads);
+                cx.dispatch(self.epilogue.splice(kernel, width), &buffers, &params, Grid::Threads(threads));
+            }
+            Method::Depthwise => {
+                let kernel = Kernel::new("conv2d_depthwise").alias("Quad", quad);
+                let kernel = self.epilogue.splice(kernel, Width::Quads);
+                params.retain(|(name, _)| *name != "c_in");
+                cx.dispatch(kernel, &buffers, &params, Grid::Threads(pixels * quads_out));
+            }
+            Method::Direct => {
+                let kernel = Kernel::new("conv2d_direct").alias("Elem", scalar);
+                let kernel = self.epilogue.splice(kernel, Width::Scalars);
+                params.retain(|(name, _)| *name != "quads_out");
+                params.push(("c_in_group", (self.c_in / o.groups).into()));
+                params.push(("c_out_group", (self.c_out / o.groups).into()));
+                cx.dispatch(kernel, &buffers, &params, Grid::Threads(pixels * self.c_out));
+            }
+        }
+    }
+}
+
+/// For a channel count that is not a multiple of four: the missing lanes are zero.
+const LOAD_SCALARS: &str = "fn load(pixel: u32, quad: u32) -> vec4<f32> {
+    var v = vec4<f32>(0.0);
+    let first = quad * 4u;
+    for (var i = 0u; i < min(4u, P.c_in - first); i++) {
+        v[i] = f32(src[pixel * P.c_in + first + i]);
+    }
+    return v;
+}";
+
+const STORE_SCALARS: &str = "fn store(pixel: u32, quad: u32, value: V) {
+    let first = quad * 4u;
+    for (var i = 0u; i < min(4u, P.c_out - first); i++) {
+        dst[pixel * P.c_out + first + i] = Dst(value[i]);
+    }
+}";
+
+impl Graph {
+    /// Convolution of `x` `[n, h, w, c_in]` with `weight` `[c_out, c_in / groups, kh, kw]`
+    /// and an optional `bias` `[c_out]`; the result is `[n, h', w', c_out]`.
+    pub fn conv2d(
+        &mut self,
+        x: ValueId,
+        weight: ValueId,
+        bias: Option<ValueId>,
+        options: Conv2dOptions,
+    ) -> Result<ValueId> {
+        let [c_out, c_in, kh, kw] = self.shape(weight)[..] else {
+            return Err(crate::Error::Graph {
+                op: "Conv2d",
+                node: self.value(weight).name.clone(),
+                message: format!("weight must be [c_out, c_in, kh, kw], found {}", self.shape(weight)),
+            });
+        };
+        let mut inputs = vec![x, weight];
+        inputs.extend(bias);
+        let steps = bias.map(|_| Step::AddChannel).into_iter().collect();
+        self.push(
+            Conv2d {
+                options,
+                kernel: [kh, kw],
+                c_in: c_in * options.groups,
+                c_out,
+                epilogue: Epilogue { steps },
+                method: None,
+            },
+            &inputs,
+        )
+    }
+
+    /// Fully connected layer as PyTorch's `Linear`: `x` `[..., k]`, `weight` `[m, k]`,
+    /// `bias` `[m]`; the result is `[..., m]`. A 1×1 convolution over a column of rows.
+    pub fn linear(&mut self, x: ValueId, weight: ValueId, bias: Option<ValueId>) -> Result<ValueId> {
+        let shape = self.shape(x).clone();
+        let k = shape.last();
+        let [m, weight_k] = self.shape(weight)[..] else {
+            return Err(crate::Error::Graph {
+                op: "Linear",
+                node: self.value(weight).name.clone(),
+                message: format!("weight must be [out, in], found {}", self.shape(weight)),
+            });
+        };
+        let rows = self.reshape(x, [shape.elements() / k, 1, 1, k])?;
+        let weight = self.reshape(weight, [m, weight_k, 1, 1])?;
+        let y = self.conv2d(rows, weight, bias, Conv2dOptions::default())?;
+        let mut result = shape.to_vec();
+        *result.last_mut().expect("rank is at least one") = m;
+        self.reshape(y, result)
+    }
+}

@@ -1,0 +1,228 @@
+//! Element-wise operations: any expression of up to four broadcast inputs, one kernel.
+
+use super::expr::{Binary, Expr, Unary};
+use super::{Operator, arity};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Grid, Lower};
+use crate::shader::{Kernel, Param};
+use crate::tensor::{DType, MAX_RANK, Shape, TensorDesc};
+
+/// Most inputs of one expression.
+pub const MAX_INPUTS: usize = 4;
+
+/// Computes `expr` for each element; inputs broadcast as in NumPy.
+#[derive(Clone, Debug)]
+pub struct Elementwise {
+    pub expr: Expr,
+    /// Type of the result; that of the first input when `None`.
+    pub dtype: Option<DType>,
+}
+
+impl Operator for Elementwise {
+    fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
+        arity(inputs, 1..=MAX_INPUTS)?;
+        let mut shape = inputs[0].shape.clone();
+        for input in &inputs[1..] {
+            shape = broadcast(&shape, &input.shape)?;
+        }
+        let dtype = self.dtype.unwrap_or(inputs[0].dtype);
+        for input in inputs.iter().map(|d| d.dtype).chain([dtype]) {
+            if input == DType::BF16 {
+                return Err("bf16 must be unpacked first".to_owned());
+            }
+        }
+        Ok(TensorDesc::new(shape, dtype))
+    }
+
+    fn lower(&self, cx: &mut Lower) {
+        let output = cx.output_desc();
+        let indexing: Vec<Indexing> = (0..cx.inputs())
+            .map(|i| Indexing::of(&cx.desc(i).shape, &output.shape))
+            .collect();
+        let quads = output.shape.elements().is_multiple_of(4)
+            && indexing.iter().all(Indexing::allows_quads);
+
+        let vec = |dtype: DType| match (quads, dtype) {
+            (true, DType::F32) => "vec4<f32>",
+            (true, DType::F16) => "vec4<f16>",
+            (true, _) => "vec4<u32>",
+            (false, dtype) => dtype.wgsl(),
+        };
+        const SRC: [&str; MAX_INPUTS] = ["src0", "src1", "src2", "src3"];
+        const ALIAS: [&str; MAX_INPUTS] = ["T0", "T1", "T2", "T3"];
+        const LOAD: [&str; MAX_INPUTS] = ["load0", "load1", "load2", "load3"];
+        let mut kernel = Kernel::new("elementwise")
+            .alias("V", if quads { "vec4<f32>" } else { "f32" })
+            .alias("Out", vec(output.dtype));
+        let mut buffers = vec![("dst", cx.output())];
+        let unit = if quads { 4 } else { 1 };
+        let count = output.shape.elements() / unit;
+        let mut blocks = vec![1; MAX_INPUTS];
+        let mut rows = vec![1; MAX_INPUTS];
+        let mut strides = vec![0u32; MAX_INPUTS * 8];
+        for (i, index) in indexing.iter().enumerate() {
+            let scalar = matches!(index, Indexing::Scalar);
+            let dtype = cx.desc(i).dtype;
+            kernel = kernel.alias(ALIAS[i], if scalar { dtype.wgsl() } else { vec(dtype) });
+            let at = match index {
+                Indexing::Scalar => format!("V(f32({}[0]))", SRC[i]),
+                Indexing::Same => format!("V({}[i])", SRC[i]),
+                Indexing::Row { block, row } => {
+                    blocks[i] = (*block / unit) as u32;
+                    rows[i] = (*row / unit) as u32;
+                    format!("V({}[(i / P.blocks[0][{i}]) * P.rows[0][{i}] + i % P.rows[0][{i}]])", SRC[i])
+                }
+                Indexing::Strided(s) => {
+                    strides[i * 8..i * 8 + s.len()].copy_from_slice(s);
+                    format!("V({}[strided(i, {i}u)])", SRC[i])
+                }
+            };
+            kernel = kernel.function(LOAD[i], format!("fn {}(i: u32) -> V {{ return {at}; }}", LOAD[i]));
+            buffers.push((SRC[i], cx.input(i)));
+        }
+        let text = self.expr.wgsl(&|i| format!("load{i}(i)"));
+        kernel = kernel.function("expression", format!("fn expression(i: u32) -> V {{ return {text}; }}"));
+
+        let mut shape = vec![1u32; 8];
+        for (to, from) in shape.iter_mut().zip(output.shape.iter()) {
+            *to = *from as u32;
+        }
+        cx.dispatch(
+            kernel,
+            &buffers,
+            &[
+                ("count", count.into()),
+                ("rank", output.shape.len().into()),
+                ("blocks", Param::Array(blocks)),
+                ("rows", Param::Array(rows)),
+                ("shape", Param::Array(shape)),
+                ("strides", Param::Array(strides)),
+            ],
+            Grid::Threads(count),
+        );
+    }
+
+    fn flops(&self, _: &[&TensorDesc], output: &TensorDesc) -> u64 {
+        output.shape.elements() as u64 * self.expr.operations()
+    }
+}
+
+/// How the index of a result becomes the index of an input.
+enum Indexing {
+    Same,
+    /// One number for all.
+    Scalar,
+    /// `(i / block) · row + i mod row`: a vector along the last dimension, or one for each sample.
+    Row { block: usize, row: usize },
+    /// By coordinates; stride zero where the input has size one.
+    Strided(Vec<u32>),
+}
+
+impl Indexing {
+    fn of(input: &Shape, output: &Shape) -> Self {
+        let elements = input.elements();
+        if elements == output.elements() {
+            return Indexing::Same;
+        }
+        if elements == 1 {
+            return Indexing::Scalar;
+        }
+        let rank = output.len();
+        let padded: Vec<usize> = std::iter::repeat_n(1, rank - input.len())
+            .chain(input.iter().copied())
+            .collect();
+        // Leading dimensions kept, then ones, then trailing dimensions kept.
+        let kept = |d: usize| padded[d] == output[d];
+        let tail = (0..rank).rev().take_while(|&d| kept(d)).count();
+        let head = (0..rank).take_while(|&d| kept(d)).count();
+        if (head..rank - tail).all(|d| padded[d] == 1) {
+            let row: usize = output[rank - tail..].iter().product();
+            let block: usize = output[head..].iter().product();
+            // With no kept head, all blocks read the one row.
+            return Indexing::Row { block, row };
+        }
+        let strides = Shape::from(padded.clone()).strides();
+        let strides = (0..rank)
+            .map(|d| if padded[d] == 1 { 0 } else { strides[d] as u32 })
+            .collect();
+        Indexing::Strided(strides)
+    }
+
+    fn allows_quads(&self) -> bool {
+        match self {
+            Indexing::Same | Indexing::Scalar => true,
+            Indexing::Row { row, .. } => row.is_multiple_of(4),
+            Indexing::Strided(_) => false,
+        }
+    }
+}
+
+/// The shape that two shapes broadcast to.
+pub fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, String> {
+    let rank = a.len().max(b.len());
+    let dim = |s: &Shape, d: usize| (d + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
+    (0..rank)
+        .map(|d| match (dim(a, d), dim(b, d)) {
+            (x, y) if x == y || y == 1 => Ok(x),
+            (1, y) => Ok(y),
+            _ => Err(format!("shapes {a} and {b} do not broadcast")),
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map(Shape::from)
+}
+
+const _: () = assert!(MAX_RANK <= 8, "the kernel's shape parameters hold eight dimensions");
+
+impl Graph {
+    /// `expr` of the given values, element by element.
+    pub fn elementwise(&mut self, expr: Expr, inputs: &[ValueId]) -> Result<ValueId> {
+        self.push(Elementwise { expr, dtype: None }, inputs)
+    }
+
+    /// `f(x)`.
+    pub fn unary(&mut self, f: Unary, x: ValueId) -> Result<ValueId> {
+        self.elementwise(Expr::unary(f, Expr::input(0)), &[x])
+    }
+
+    /// `f(a, b)`, broadcast.
+    pub fn binary(&mut self, f: Binary, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.elementwise(Expr::binary(f, Expr::input(0), Expr::input(1)), &[a, b])
+    }
+
+    pub fn add(&mut self, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.binary(Binary::Add, a, b)
+    }
+
+    pub fn mul(&mut self, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.binary(Binary::Mul, a, b)
+    }
+
+    /// `x · scale + shift` with constants.
+    pub fn affine(&mut self, x: ValueId, scale: f32, shift: f32) -> Result<ValueId> {
+        let scaled = Expr::binary(Binary::Mul, Expr::input(0), Expr::Const(scale));
+        self.elementwise(Expr::binary(Binary::Add, scaled, Expr::Const(shift)), &[x])
+    }
+
+    pub fn silu(&mut self, x: ValueId) -> Result<ValueId> {
+        self.unary(Unary::Silu, x)
+    }
+
+    pub fn relu(&mut self, x: ValueId) -> Result<ValueId> {
+        self.unary(Unary::Relu, x)
+    }
+
+    /// The same numbers in another type; nothing if it is that type already.
+    pub fn cast(&mut self, x: ValueId, dtype: DType) -> Result<ValueId> {
+        match self.desc(x).dtype == dtype {
+            true => Ok(x),
+            false => self.push(
+                Elementwise {
+                    expr: Expr::input(0),
+                    dtype: Some(dtype),
+                },
+                &[x],
+            ),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What a convolution or matrix product does to each result before it is
+//! written: bias, activation, residual. Saves a pass over memory for each.
+
+use std::fmt::Write;
+
+use super::expr::Unary;
+use crate::shader::Kernel;
+use crate::tensor::TensorDesc;
+
+/// Most tensors that one epilogue can read.
+pub const MAX_TENSORS: usize = 3;
+
+/// One thing done to the result `[..., c]`. Tensors come from the operation's further inputs, in order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// Adds a vector `[c]`: a bias.
+    AddChannel,
+    /// Adds a row of `[n, c]` to all pixels of a sample: a time embedding.
+    AddSample,
+    /// Adds a tensor of the result's shape: a residual connection.
+    AddTensor,
+    /// Applies a function.
+    Apply(Unary),
+}
+
+impl Step {
+    pub fn reads_tensor(self) -> bool {
+        !matches!(self, Step::Apply(_))
+    }
+}
+
+/// The steps, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Epilogue {
+    pub steps: Vec<Step>,
+}
+
+/// How a kernel holds its results.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// `vec4` in registers and in memory; the channel count is a multiple of four.
+    Quads,
+    /// `vec4` in registers, single elements in memory; the last quad may be cut short.
+    QuadsOfScalars,
+    /// Single elements.
+    Scalars,
+}
+
+impl Epilogue {
+    /// Number of tensors read.
+    pub fn tensors(&self) -> usize {
+        self.steps.iter().filter(|s| s.reads_tensor()).count()
+    }
+
+    /// Whether one more step of this kind fits.
+    pub fn accepts(&self, step: Step) -> bool {
+        !step.reads_tensor() || self.tensors() < MAX_TENSORS
+    }
+
+    /// Checks the tensors that the steps read against the result.
+    pub fn check(&self, tensors: &[&TensorDesc], output: &TensorDesc) -> Result<(), String> {
+        let reading: Vec<Step> = self.steps.iter().copied().filter(|s| s.reads_tensor()).collect();
+        if reading.len() != tensors.len() {
+            return Err(format!(
+                "epilogue reads {} tensors, found {}",
+                reading.len(),
+                tensors.len()
+            ));
+        }
+        let (n, c) = (output.shape[0], output.shape.last());
+        for (step, tensor) in reading.iter().zip(tensors) {
+            if tensor.dtype != output.dtype {
+                return Err(format!("result is {}, epilogue tensor is {}", output.dtype, tensor.dtype));
+            }
+            let fits = match step {
+                Step::AddChannel => tensor.shape.elements() == c,
+                Step::AddSample => tensor.shape.elements() == n * c && tensor.shape.last() == c,
+                Step::AddTensor => tensor.shape.elements() == output.shape.elements(),
+                Step::Apply(_) => true,
+            };
+            if !fits {
+                return Err(format!("result is {}, {step:?} is given {}", output.shape, tensor.shape));
+            }
+        }
+        Ok(())
+    }
+
+    /// Splices the steps into a kernel as
+    /// `fn epilogue(value: V, pixel: u32, sample: u32, at: u32) -> V`, where `at`
+    /// counts channels, or quads of channels when results are quads. The kernel
+    /// declares `extra0` … and the parameters `c_out` and `quads_out`.
+    pub fn splice(&self, kernel: Kernel, width: Width) -> Kernel {
+        if self.steps.is_empty() {
+            return kernel;
+        }
+        let mut body = String::new();
+        let mut tensor = 0;
+        for step in &self.steps {
+            let row = match step {
+                Step::AddChannel => "0u",
+                Step::AddSample => "sample",
+                Step::AddTensor => "pixel",
+                Step::Apply(f) => {
+                    let _ = writeln!(body, "    v = {};", f.wgsl("v"));
+                    continue;
+                }
+            };
+            let term = match width {
+                Width::Quads => format!("V(extra{tensor}[{row} * P.quads_out + at])"),
+                Width::Scalars => format!("V(extra{tensor}[{row} * P.c_out + at])"),
+                Width::QuadsOfScalars => {
+                    let lanes: Vec<String> = (0..4)
+                        .map(|i| format!("f32(extra{tensor}[{row} * P.c_out + min(at * 4u + {i}u, P.c_out - 1u)])"))
+                        .collect();
+                    format!("V({})", lanes.join(", "))
+                }
+            };
+            let _ = writeln!(body, "    v += {term};");
+            tensor += 1;
+        }
+        kernel.function(
+            "epilogue",
+            format!("fn epilogue(value: V, pixel: u32, sample: u32, at: u32) -> V {{\n    var v = value;\n{body}    return v;\n}}"),
+        )
+    }
+}

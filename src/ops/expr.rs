@@ -1,0 +1,177 @@
+//! Scalar expressions: what an element-wise kernel or an epilogue computes for each element.
+
+use std::fmt::Write;
+
+/// Functions of one number. Each is a function of `shaders/lib/math.wgsl` or a WGSL builtin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unary {
+    Neg,
+    Abs,
+    Sign,
+    Floor,
+    Ceil,
+    /// To the nearest integer, halves to even.
+    Round,
+    Sqrt,
+    Rsqrt,
+    Square,
+    Reciprocal,
+    Exp,
+    Log,
+    Sin,
+    Cos,
+    Tanh,
+    Erf,
+    Sigmoid,
+    Softplus,
+    Relu,
+    /// `x · sigmoid(x)`, also called swish.
+    Silu,
+    /// `x/2 · (1 + erf(x/√2))`.
+    Gelu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+    /// `x · sigmoid(1.702 x)`, CLIP's.
+    QuickGelu,
+    /// `x · clamp(x/6 + 1/2, 0, 1)`.
+    HardSwish,
+    /// `clamp(x/6 + 1/2, 0, 1)`.
+    HardSigmoid,
+    Mish,
+    /// `x` where positive, else `alpha · x`.
+    LeakyRelu(f32),
+    /// `x` where positive, else `alpha · (exp(x) − 1)`.
+    Elu(f32),
+}
+
+/// Functions of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Min,
+    Max,
+    Pow,
+}
+
+/// An expression over the inputs of an operation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// The element of the operation's input with this index.
+    Input(usize),
+    Const(f32),
+    Unary(Unary, Box<Expr>),
+    Binary(Binary, Box<Expr>, Box<Expr>),
+}
+
+impl Expr {
+    pub fn input(i: usize) -> Self {
+        Expr::Input(i)
+    }
+
+    pub fn unary(f: Unary, x: Expr) -> Self {
+        Expr::Unary(f, Box::new(x))
+    }
+
+    pub fn binary(f: Binary, a: Expr, b: Expr) -> Self {
+        Expr::Binary(f, Box::new(a), Box::new(b))
+    }
+
+    /// `min(max(x, low), high)`.
+    pub fn clamp(x: Expr, low: f32, high: f32) -> Self {
+        let x = Expr::binary(Binary::Max, x, Expr::Const(low));
+        Expr::binary(Binary::Min, x, Expr::Const(high))
+    }
+
+    /// WGSL over values of the alias `V` named by `input`.
+    pub fn wgsl(&self, input: &dyn Fn(usize) -> String) -> String {
+        match self {
+            Expr::Input(i) => input(*i),
+            Expr::Const(c) => format!("V({})", literal(*c)),
+            Expr::Unary(f, x) => f.wgsl(&x.wgsl(input)),
+            Expr::Binary(f, a, b) => f.wgsl(&a.wgsl(input), &b.wgsl(input)),
+        }
+    }
+
+    /// Number of arithmetic operations for an element.
+    pub fn operations(&self) -> u64 {
+        match self {
+            Expr::Input(_) | Expr::Const(_) => 0,
+            Expr::Unary(_, x) => 1 + x.operations(),
+            Expr::Binary(_, a, b) => 1 + a.operations() + b.operations(),
+        }
+    }
+
+    /// The expression with each input replaced.
+    pub fn substitute(&self, replace: &dyn Fn(usize) -> Expr) -> Expr {
+        match self {
+            Expr::Input(i) => replace(*i),
+            Expr::Const(c) => Expr::Const(*c),
+            Expr::Unary(f, x) => Expr::unary(*f, x.substitute(replace)),
+            Expr::Binary(f, a, b) => Expr::binary(*f, a.substitute(replace), b.substitute(replace)),
+        }
+    }
+}
+
+/// A constant that WGSL reads back bit for bit, infinities included.
+fn literal(c: f32) -> String {
+    let mut text = String::new();
+    let result = match c.is_finite() {
+        true => write!(text, "{c:?}f"),
+        false => write!(text, "bitcast<f32>({}u)", c.to_bits()),
+    };
+    result.expect("writing to a string");
+    text
+}
+
+impl Unary {
+    pub fn wgsl(self, x: &str) -> String {
+        let call = match self {
+            Unary::Neg => return format!("(-{x})"),
+            Unary::Abs => "abs",
+            Unary::Sign => "sign",
+            Unary::Floor => "floor",
+            Unary::Ceil => "ceil",
+            Unary::Round => "round",
+            Unary::Sqrt => "sqrt",
+            Unary::Rsqrt => "inverseSqrt",
+            Unary::Exp => "exp",
+            Unary::Log => "log",
+            Unary::Sin => "sin",
+            Unary::Cos => "cos",
+            Unary::Square => "square",
+            Unary::Reciprocal => "reciprocal",
+            Unary::Tanh => "tanh_safe",
+            Unary::Erf => "erf",
+            Unary::Sigmoid => "sigmoid",
+            Unary::Softplus => "softplus",
+            Unary::Relu => "relu",
+            Unary::Silu => "silu",
+            Unary::Gelu => "gelu",
+            Unary::GeluTanh => "gelu_tanh",
+            Unary::QuickGelu => "quick_gelu",
+            Unary::HardSwish => "hard_swish",
+            Unary::HardSigmoid => "hard_sigmoid",
+            Unary::Mish => "mish",
+            Unary::LeakyRelu(alpha) => return format!("leaky_relu({x}, {})", literal(alpha)),
+            Unary::Elu(alpha) => return format!("elu({x}, {})", literal(alpha)),
+        };
+        format!("{call}({x})")
+    }
+}
+
+impl Binary {
+    fn wgsl(self, a: &str, b: &str) -> String {
+        match self {
+            Binary::Add => format!("({a} + {b})"),
+            Binary::Sub => format!("({a} - {b})"),
+            Binary::Mul => format!("({a} * {b})"),
+            Binary::Div => format!("({a} / {b})"),
+            Binary::Min => format!("min({a}, {b})"),
+            Binary::Max => format!("max({a}, {b})"),
+            Binary::Pow => format!("power({a}, {b})"),
+        }
+    }
+}

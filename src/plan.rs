@@ -1,0 +1,569 @@
+//! Graph → ordered dispatches over planned buffers. Pure data: it can be made,
+//! printed and compared without a GPU.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::arena::{self, Lifetime};
+use crate::error::Result;
+use crate::graph::{Graph, Source, ValueId};
+use crate::ops::Operator;
+use crate::shader::{Access, Kernel, Param, Shader};
+use crate::target::Target;
+use crate::tensor::{DType, Tensor, TensorDesc};
+
+/// Index of a buffer in a [`Plan`].
+pub type BufferId = usize;
+
+/// What a buffer is for, which decides how long it lives.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// Holds a weight as it is in the file. `resident`: read by runs too, not only while loading.
+    Weight { tensor: Tensor, resident: bool },
+    /// Computed from weights while loading, read by runs.
+    Constant,
+    /// Used only while loading.
+    Staging,
+    /// Written by the caller.
+    Input,
+    /// Kept between runs; starts as given.
+    State(Tensor),
+    /// Intermediate results that take turns.
+    Pool,
+    /// Read by the caller.
+    Output,
+}
+
+/// One buffer of a plan.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    pub label: String,
+    pub bytes: u64,
+    pub role: Role,
+}
+
+impl Buffer {
+    fn name_of_role(&self) -> &'static str {
+        match self.role {
+            Role::Weight { .. } => "weight",
+            Role::Constant => "constant",
+            Role::Staging => "staging",
+            Role::Input => "input",
+            Role::State(_) => "state",
+            Role::Pool => "pool",
+            Role::Output => "output",
+        }
+    }
+
+    /// Whether the buffer lives as long as the network.
+    pub fn resident(&self) -> bool {
+        !matches!(
+            self.role,
+            Role::Staging | Role::Weight { resident: false, .. }
+        )
+    }
+}
+
+/// One kernel launch.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// Path of the operation in the network.
+    pub label: String,
+    /// Name of the operation.
+    pub op: &'static str,
+    pub shader: Arc<Shader>,
+    /// One for each of the shader's bindings.
+    pub buffers: Vec<BufferId>,
+    /// The packed `params` uniform.
+    pub params: Vec<u8>,
+    pub groups: [u32; 3],
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes of all tensors that the kernel reads or writes, each counted once.
+    pub bytes: u64,
+}
+
+/// A tensor that the caller can name.
+#[derive(Clone, Debug)]
+pub struct Port {
+    pub name: String,
+    pub desc: TensorDesc,
+    pub buffer: BufferId,
+}
+
+/// What a network will do on a device: buffers, work at load, work of each run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub target: Target,
+    pub buffers: Vec<Buffer>,
+    /// Done once: unpacking and repacking weights, folding constants.
+    pub load: Vec<Dispatch>,
+    /// Done by each run.
+    pub run: Vec<Dispatch>,
+    /// After each run: copies from a result to a state, `(from, to, bytes)`.
+    pub copies: Vec<(BufferId, BufferId, u64)>,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    pub states: Vec<Port>,
+    /// Parameters of the network.
+    pub parameters: u64,
+}
+
+/// How many threads or workgroups a kernel needs.
+#[derive(Clone, Copy, Debug)]
+pub enum Grid {
+    /// At least so many threads in a line; the kernel finds its index with `linear_id` and checks the end.
+    Threads(usize),
+    /// So many workgroups in a line; the kernel finds its index with `linear_group` and checks the end.
+    Groups(usize),
+}
+
+/// A tensor during lowering: memory that is not placed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(usize);
+
+struct Launch {
+    label: String,
+    op: &'static str,
+    shader: Arc<Shader>,
+    slots: Vec<Slot>,
+    params: Vec<u8>,
+    groups: [u32; 3],
+    flops: u64,
+}
+
+/// What an operation sees while it records its dispatches.
+pub struct Lower<'a> {
+    target: &'a Target,
+    label: &'a str,
+    op: &'static str,
+    inputs: Vec<(&'a TensorDesc, Slot)>,
+    output: (&'a TensorDesc, Slot),
+    flops: u64,
+    slots: &'a mut Vec<SlotInfo>,
+    shaders: &'a mut HashMap<Kernel, Arc<Shader>>,
+    launches: &'a mut Vec<Launch>,
+    error: Option<crate::Error>,
+}
+
+#[derive(Clone)]
+struct SlotInfo {
+    label: String,
+    bytes: u64,
+}
+
+impl<'a> Lower<'a> {
+    pub fn target(&self) -> &'a Target {
+        self.target
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Shape and type of an input.
+    pub fn desc(&self, input: usize) -> &'a TensorDesc {
+        self.inputs[input].0
+    }
+
+    /// Memory of an input.
+    pub fn input(&self, input: usize) -> Slot {
+        self.inputs[input].1
+    }
+
+    /// Shape and type of the result.
+    pub fn output_desc(&self) -> &'a TensorDesc {
+        self.output.0
+    }
+
+    /// Memory of the result.
+    pub fn output(&self) -> Slot {
+        self.output.1
+    }
+
+    /// Memory for an intermediate result between the dispatches of this operation.
+    pub fn scratch(&mut self, bytes: usize) -> Slot {
+        self.slots.push(SlotInfo {
+            label: format!("{}.scratch", self.label),
+            bytes: bytes as u64,
+        });
+        Slot(self.slots.len() - 1)
+    }
+
+    /// Records one launch: storage buffers by the names that the WGSL gives
+    /// them (names that the variant does not use may be given and are skipped), parameters by theirs.
+    pub fn dispatch(
+        &mut self,
+        kernel: Kernel,
+        buffers: &[(&str, Slot)],
+        params: &[(&'static str, Param)],
+        grid: Grid,
+    ) {
+        if self.error.is_none()
+            && let Err(error) = self.try_dispatch(kernel, buffers, params, grid)
+        {
+            self.error = Some(error);
+        }
+    }
+
+    fn try_dispatch(
+        &mut self,
+        kernel: Kernel,
+        buffers: &[(&str, Slot)],
+        params: &[(&'static str, Param)],
+        grid: Grid,
+    ) -> Result<()> {
+        let shader = match self.shaders.get(&kernel) {
+            Some(shader) => shader.clone(),
+            None => {
+                let shader = Arc::new(Shader::new(&kernel)?);
+                self.shaders.insert(kernel, shader.clone());
+                shader
+            }
+        };
+        let name = shader.kernel.name;
+        let slots = shader
+            .bindings
+            .iter()
+            .map(|binding| {
+                buffers
+                    .iter()
+                    .find(|(n, _)| *n == binding.name)
+                    .map(|(_, slot)| *slot)
+                    .ok_or_else(|| crate::Error::Shader {
+                        kernel: name.to_owned(),
+                        message: format!("buffer {} is not given", binding.name),
+                    })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.target.check(
+            || format!("storage buffers of kernel {name}"),
+            slots.len() as u64,
+            u64::from(self.target.max_storage_buffers),
+        )?;
+        let size: u32 = shader.workgroup_size.iter().product();
+        self.target.check(
+            || format!("workgroup size of kernel {name}"),
+            u64::from(size),
+            u64::from(self.target.max_invocations),
+        )?;
+        let count = match grid {
+            Grid::Threads(threads) => threads.div_ceil(size as usize),
+            Grid::Groups(groups) => groups,
+        };
+        let params = shader.pack_params(params)?;
+        // The first launch of an operation carries its operations count.
+        let flops = std::mem::take(&mut self.flops);
+        self.launches.push(Launch {
+            label: self.label.to_owned(),
+            op: self.op,
+            groups: fold(count as u64, u64::from(self.target.max_workgroups)),
+            shader,
+            slots,
+            params,
+            flops,
+        });
+        Ok(())
+    }
+}
+
+/// Spreads `count` workgroups over two dimensions when one is not enough.
+fn fold(count: u64, limit: u64) -> [u32; 3] {
+    let rows = count.div_ceil(limit).max(1);
+    [count.div_ceil(rows) as u32, rows as u32, 1]
+}
+
+/// Buffers are made a multiple of this many bytes, so that vec4 kernels may be bound to any.
+const BUFFER_ALIGNMENT: u64 = 16;
+
+impl Plan {
+    /// Plans `graph`, already rewritten by the passes, for a device.
+    pub fn new(graph: &Graph, target: &Target) -> Result<Plan> {
+        let constant = graph.constants();
+        let mut slots: Vec<SlotInfo> = Vec::new();
+        let mut slot_of: Vec<Slot> = Vec::new();
+        let mut shaders = HashMap::new();
+        let (mut load, mut run) = (Vec::new(), Vec::new());
+
+        for (id, value) in graph.values() {
+            if let Source::Op { op, inputs } = &value.source
+                && op.is_view()
+            {
+                slot_of.push(slot_of[inputs[0].index()]);
+                continue;
+            }
+            slots.push(SlotInfo {
+                label: value.name.clone(),
+                bytes: value.desc.bytes(),
+            });
+            slot_of.push(Slot(slots.len() - 1));
+            if let Source::Op { op, inputs } = &value.source {
+                let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| graph.desc(i)).collect();
+                let mut lower = Lower {
+                    target,
+                    label: &value.name,
+                    op: op.name(),
+                    flops: op.flops(&descs, &value.desc),
+                    inputs: inputs
+                        .iter()
+                        .map(|&i| (graph.desc(i), slot_of[i.index()]))
+                        .collect(),
+                    output: (&value.desc, slot_of[id.index()]),
+                    slots: &mut slots,
+                    shaders: &mut shaders,
+                    launches: if constant[id.index()] { &mut load } else { &mut run },
+                    error: None,
+                };
+                op.lower(&mut lower);
+                if let Some(error) = lower.error {
+                    return Err(error);
+                }
+            }
+        }
+
+        let mut placer = Placer::new(graph, &constant, &slots, &slot_of, &load, &run);
+        let buffer_of = placer.place(graph, &slot_of);
+        let buffers = placer.buffers;
+
+        for buffer in &buffers {
+            let what = || format!("tensor {}", buffer.label);
+            target.check(what, buffer.bytes, target.max_buffer)?;
+            target.check(what, buffer.bytes, target.max_binding)?;
+        }
+        let dispatch = |launch: Launch| -> Dispatch {
+            let mut distinct = launch.slots.clone();
+            distinct.sort_by_key(|s| s.0);
+            distinct.dedup();
+            Dispatch {
+                bytes: distinct.iter().map(|s| slots[s.0].bytes).sum(),
+                buffers: launch.slots.iter().map(|s| buffer_of[s.0].expect("placed")).collect(),
+                label: launch.label,
+                op: launch.op,
+                shader: launch.shader,
+                params: launch.params,
+                groups: launch.groups,
+                flops: launch.flops,
+            }
+        };
+        let port = |name: &str, id: ValueId| Port {
+            name: name.to_owned(),
+            desc: graph.desc(id).clone(),
+            buffer: buffer_of[slot_of[id.index()].0].expect("ports are placed"),
+        };
+        let named = |wanted: fn(&Source) -> bool| -> Vec<Port> {
+            graph
+                .values()
+                .filter(|(_, v)| wanted(&v.source))
+                .map(|(id, v)| port(&v.name, id))
+                .collect()
+        };
+        Ok(Plan {
+            target: target.clone(),
+            load: load.into_iter().map(dispatch).collect(),
+            run: run.into_iter().map(dispatch).collect(),
+            copies: graph
+                .updates()
+                .iter()
+                .map(|&(state, value)| {
+                    let (to, from) = (port("", state), port("", value));
+                    (from.buffer, to.buffer, to.desc.bytes())
+                })
+                .collect(),
+            inputs: named(|s| matches!(s, Source::Input)),
+            states: named(|s| matches!(s, Source::State(_))),
+            outputs: graph.outputs().iter().map(|(n, id)| port(n, *id)).collect(),
+            parameters: graph.parameters(),
+            buffers,
+        })
+    }
+
+    /// Operations of one run.
+    pub fn flops(&self) -> u64 {
+        self.run.iter().map(|d| d.flops).sum()
+    }
+
+    /// Bytes that the network holds on the device while it exists.
+    pub fn resident_bytes(&self) -> u64 {
+        let tensors: u64 = self.buffers.iter().filter(|b| b.resident()).map(|b| b.bytes).sum();
+        tensors + self.uniform_bytes(&self.run)
+    }
+
+    /// The most bytes that the network ever holds: loading needs the weights
+    /// as they are in the file beside the repacked ones.
+    pub fn peak_bytes(&self) -> u64 {
+        let loading: u64 = self.buffers.iter().filter(|b| !b.resident()).map(|b| b.bytes).sum();
+        self.resident_bytes() + loading + self.uniform_bytes(&self.load)
+    }
+
+    /// Bytes of the buffer that holds the parameters of `dispatches`.
+    pub(crate) fn uniform_bytes(&self, dispatches: &[Dispatch]) -> u64 {
+        let align = u64::from(self.target.uniform_alignment);
+        dispatches
+            .iter()
+            .map(|d| (d.params.len() as u64).next_multiple_of(align))
+            .sum()
+    }
+
+    /// Bytes in buffers of each role, resident ones only.
+    pub fn bytes_by_role(&self) -> Vec<(&'static str, u64)> {
+        let mut rows: Vec<(&'static str, u64)> = Vec::new();
+        for buffer in self.buffers.iter().filter(|b| b.resident()) {
+            let role = buffer.name_of_role();
+            match rows.iter_mut().find(|(r, _)| *r == role) {
+                Some((_, bytes)) => *bytes += buffer.bytes,
+                None => rows.push((role, buffer.bytes)),
+            }
+        }
+        rows
+    }
+}
+
+/// Decides which buffer each slot gets.
+struct Placer {
+    buffers: Vec<Buffer>,
+    slots: Vec<SlotInfo>,
+    buffer_of: Vec<Option<BufferId>>,
+    /// Dispatches of a run that touch each slot: first and last.
+    run_span: Vec<Option<(usize, usize)>>,
+    used_in_load: Vec<bool>,
+    constant_slot: Vec<bool>,
+    run_end: usize,
+}
+
+impl Placer {
+    fn new(
+        graph: &Graph,
+        constant: &[bool],
+        slots: &[SlotInfo],
+        slot_of: &[Slot],
+        load: &[Launch],
+        run: &[Launch],
+    ) -> Self {
+        let mut run_span: Vec<Option<(usize, usize)>> = vec![None; slots.len()];
+        for (at, launch) in run.iter().enumerate() {
+            for slot in &launch.slots {
+                let span = run_span[slot.0].get_or_insert((at, at));
+                span.1 = at;
+            }
+        }
+        let mut used_in_load = vec![false; slots.len()];
+        for launch in load {
+            for slot in &launch.slots {
+                used_in_load[slot.0] = true;
+            }
+        }
+        let mut constant_slot = vec![false; slots.len()];
+        for (id, _) in graph.values() {
+            constant_slot[slot_of[id.index()].0] |= constant[id.index()];
+        }
+        Placer {
+            buffers: Vec::new(),
+            buffer_of: vec![None; slots.len()],
+            slots: slots.to_vec(),
+            run_span,
+            used_in_load,
+            constant_slot,
+            run_end: run.len(),
+        }
+    }
+
+    fn add(&mut self, slot: Slot, role: Role) {
+        let info = &self.slots[slot.0];
+        self.buffer_of[slot.0] = Some(self.buffers.len());
+        self.buffers.push(Buffer {
+            label: info.label.clone(),
+            bytes: info.bytes.next_multiple_of(BUFFER_ALIGNMENT),
+            role,
+        });
+    }
+
+    fn place(&mut self, graph: &Graph, slot_of: &[Slot]) -> Vec<Option<BufferId>> {
+        let is_output: Vec<bool> = {
+            let mut is_output = vec![false; self.slots.len()];
+            for (_, id) in graph.outputs() {
+                is_output[slot_of[id.index()].0] = true;
+            }
+            is_output
+        };
+        let mut held = is_output.clone();
+        for (_, id) in graph.updates() {
+            held[slot_of[id.index()].0] = true;
+        }
+
+        for (id, value) in graph.values() {
+            let slot = slot_of[id.index()];
+            let at_run = self.run_span[slot.0].is_some() || held[slot.0];
+            match &value.source {
+                Source::Input => self.add(slot, Role::Input),
+                Source::State(initial) => self.add(slot, Role::State(initial.clone())),
+                Source::Weight(tensor) => self.add(
+                    slot,
+                    Role::Weight {
+                        tensor: tensor.clone(),
+                        resident: at_run,
+                    },
+                ),
+                Source::Op { .. } if self.buffer_of[slot.0].is_some() => {}
+                Source::Op { .. } if self.constant_slot[slot.0] => {
+                    let role = if at_run { Role::Constant } else { Role::Staging };
+                    self.add(slot, role);
+                }
+                Source::Op { .. } if is_output[slot.0] => self.add(slot, Role::Output),
+                Source::Op { .. } => {}
+            }
+        }
+
+        let pooled: Vec<usize> = (0..self.slots.len())
+            .filter(|&s| self.buffer_of[s].is_none())
+            .collect();
+        let mut lifetimes = Vec::new();
+        let mut members = Vec::new();
+        for &s in &pooled {
+            match self.run_span[s] {
+                Some((first, last)) => {
+                    lifetimes.push(Lifetime {
+                        first,
+                        last: if held[s] { self.run_end } else { last },
+                        bytes: self.slots[s].bytes.next_multiple_of(BUFFER_ALIGNMENT),
+                    });
+                    members.push(s);
+                }
+                // Scratch of a constant computation.
+                None if self.used_in_load[s] => self.add(Slot(s), Role::Staging),
+                // Never touched: a value that nothing reads and no kernel writes.
+                None => {}
+            }
+        }
+        let (sizes, assignment) = arena::assign(&lifetimes);
+        let base = self.buffers.len();
+        for (i, bytes) in sizes.into_iter().enumerate() {
+            self.buffers.push(Buffer {
+                label: format!("pool {i}"),
+                bytes,
+                role: Role::Pool,
+            });
+        }
+        for (s, buffer) in members.into_iter().zip(assignment) {
+            self.buffer_of[s] = Some(base + buffer);
+        }
+        self.buffer_of.clone()
+    }
+}
+
+/// Whether a dispatch binds any buffer both to read and to write, which no device allows.
+pub fn aliases(dispatch: &Dispatch) -> bool {
+    dispatch.shader.bindings.iter().enumerate().any(|(i, b)| {
+        b.access == Access::ReadWrite
+            && dispatch
+                .buffers
+                .iter()
+                .enumerate()
+                .any(|(j, &other)| i != j && other == dispatch.buffers[i])
+    })
+}
+
+/// The type that kernels use for a tensor's elements.
+pub(crate) fn elem(desc: &TensorDesc) -> &'static str {
+    debug_assert!(desc.dtype != DType::BF16, "bf16 is unpacked first");
+    desc.dtype.wgsl()
+}

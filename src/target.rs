@@ -1,0 +1,70 @@
+//! What a plan needs to know about a device. Plain data: a plan can be made for a device that is not there.
+
+use crate::error::{Error, Result};
+
+/// Kind of device, for the choice of kernel variants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceClass {
+    /// A GPU with its own memory.
+    Discrete,
+    /// A GPU that shares the CPU's memory, or a virtual one.
+    Integrated,
+    /// A software adapter: compute shaders on the CPU.
+    Cpu,
+}
+
+/// Capabilities and limits of a device.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Target {
+    pub name: String,
+    pub class: DeviceClass,
+    /// 16-bit floats in storage buffers.
+    pub f16: bool,
+    pub subgroups: bool,
+    /// Largest buffer, bytes.
+    pub max_buffer: u64,
+    /// Largest storage binding, bytes.
+    pub max_binding: u64,
+    /// Most storage buffers in one kernel.
+    pub max_storage_buffers: u32,
+    /// Most workgroups in each dimension of a dispatch.
+    pub max_workgroups: u32,
+    /// Most invocations in a workgroup.
+    pub max_invocations: u32,
+    /// Workgroup memory, bytes.
+    pub shared_memory: u32,
+    /// Alignment of uniform offsets, bytes.
+    pub uniform_alignment: u32,
+}
+
+impl Target {
+    /// A mid-range desktop GPU, for dry runs where there is no device to ask.
+    pub fn typical() -> Self {
+        Target {
+            name: "no device (typical desktop GPU assumed)".to_owned(),
+            class: DeviceClass::Discrete,
+            f16: true,
+            subgroups: true,
+            max_buffer: 1 << 31,
+            max_binding: (1 << 31) - 4,
+            max_storage_buffers: 16,
+            max_workgroups: 65535,
+            max_invocations: 1024,
+            shared_memory: 32 << 10,
+            uniform_alignment: 256,
+        }
+    }
+
+    pub(crate) fn check(&self, what: impl FnOnce() -> String, needed: u64, available: u64) -> Result<()> {
+        match needed <= available {
+            true => Ok(()),
+            false => Err(Error::Limit {
+                device: self.name.clone(),
+                what: what(),
+                needed,
+                available,
+            }),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What a tensor is, before there is any memory for it.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Element type. `F16` and `BF16` weights are stored as in the file and
+/// unpacked on the GPU; activations are `F32` or, on devices that have it, `F16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    F32,
+    F16,
+    BF16,
+    U32,
+}
+
+impl DType {
+    /// Size of one element in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 | DType::U32 => 4,
+            DType::F16 | DType::BF16 => 2,
+        }
+    }
+
+    /// The WGSL type that kernels see.
+    pub fn wgsl(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::U32 => "u32",
+            DType::BF16 => "u32",
+        }
+    }
+
+    pub fn is_float(self) -> bool {
+        self != DType::U32
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::U32 => "u32",
+        })
+    }
+}
+
+/// Shape, row-major, outermost first. Feature maps are `[n, h, w, c]`.
+#[derive(Clone, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Shape(Vec<usize>);
+
+/// Most dimensions that a tensor may have.
+pub const MAX_RANK: usize = 6;
+
+impl Shape {
+    pub fn elements(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    /// Row-major strides in elements.
+    pub fn strides(&self) -> Vec<usize> {
+        let mut strides = vec![1; self.0.len()];
+        for i in (0..self.0.len().saturating_sub(1)).rev() {
+            strides[i] = strides[i + 1] * self.0[i + 1];
+        }
+        strides
+    }
+
+    /// Size of the innermost dimension; 1 for a scalar.
+    pub fn last(&self) -> usize {
+        self.0.last().copied().unwrap_or(1)
+    }
+}
+
+impl std::ops::Deref for Shape {
+    type Target = [usize];
+    fn deref(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(dims: [usize; N]) -> Self {
+        Shape(dims.to_vec())
+    }
+}
+
+impl From<Vec<usize>> for Shape {
+    fn from(dims: Vec<usize>) -> Self {
+        Shape(dims)
+    }
+}
+
+impl From<&[usize]> for Shape {
+    fn from(dims: &[usize]) -> Self {
+        Shape(dims.to_vec())
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// Shape and element type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct TensorDesc {
+    pub shape: Shape,
+    pub dtype: DType,
+}
+
+impl TensorDesc {
+    pub fn new(shape: impl Into<Shape>, dtype: DType) -> Self {
+        TensorDesc {
+            shape: shape.into(),
+            dtype,
+        }
+    }
+
+    /// Size in bytes, unpadded.
+    pub fn bytes(&self) -> u64 {
+        (self.shape.elements() * self.dtype.bytes()) as u64
+    }
+}
+
+impl fmt::Display for TensorDesc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.dtype, self.shape.0)
+    }
+}
+
+/// Bytes of a tensor on the host: owned, or a window into a mapped file.
+#[derive(Clone)]
+pub enum Bytes {
+    Owned(Arc<[u8]>),
+    Static(&'static [u8]),
+    Mapped {
+        map: Arc<memmap2::Mmap>,
+        range: std::ops::Range<usize>,
+    },
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Owned(b) => b,
+            Bytes::Static(b) => b,
+            Bytes::Mapped { map, range } => &map[range.clone()],
+        }
+    }
+}
+
+/// A tensor with its values on the host.
+#[derive(Clone)]
+pub struct Tensor {
+    pub desc: TensorDesc,
+    pub bytes: Bytes,
+}
+
+impl Tensor {
+    /// A tensor of `f32` values.
+    ///
+    /// # Panics
+    /// If `values` does not have as many elements as `shape`.
+    pub fn from_f32(shape: impl Into<Shape>, values: &[f32]) -> Self {
+        Self::from_slice(shape, DType::F32, values)
+    }
+
+    /// A tensor of `u32` values. Panics as [`Tensor::from_f32`].
+    pub fn from_u32(shape: impl Into<Shape>, values: &[u32]) -> Self {
+        Self::from_slice(shape, DType::U32, values)
+    }
+
+    fn from_slice<T: bytemuck::Pod>(shape: impl Into<Shape>, dtype: DType, values: &[T]) -> Self {
+        let desc = TensorDesc::new(shape, dtype);
+        assert_eq!(
+            desc.shape.elements(),
+            values.len(),
+            "{desc} given {} values",
+            values.len()
+        );
+        Tensor {
+            desc,
+            bytes: Bytes::Owned(bytemuck::cast_slice(values).into()),
+        }
+    }
+
+    /// Values as `f32`, whatever the float type. `U32` values are converted.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let b: &[u8] = &self.bytes;
+        let halves = |f: fn(u16) -> f32| {
+            b.chunks_exact(2)
+                .map(|c| f(u16::from_le_bytes([c[0], c[1]])))
+                .collect()
+        };
+        let words = |f: fn(u32) -> f32| {
+            b.chunks_exact(4)
+                .map(|c| f(u32::from_le_bytes([c[0], c[1], c[2], c[3]])))
+                .collect()
+        };
+        match self.desc.dtype {
+            DType::F32 => words(f32::from_bits),
+            DType::F16 => halves(|h| half::f16::from_bits(h).to_f32()),
+            DType::BF16 => halves(|h| half::bf16::from_bits(h).to_f32()),
+            DType::U32 => words(|u| u as f32),
+        }
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({})", self.desc)
+    }
+}
