@@ -23,7 +23,9 @@ fn main() {
     let rows: String = names
         .iter()
         .map(|n| {
-            format!("    ({n:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/shaders/{n}.wgsl\"))),\n")
+            format!(
+                "    ({n:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/shaders/{n}.wgsl\"))),\n"
+            )
         })
         .collect();
     let text = format!("pub const SOURCES: &[(&str, &str)] = &[\n{rows}];\n");

@@ -28,9 +28,7 @@ pub fn assign(tensors: &[Lifetime]) -> (Vec<u64>, Vec<usize>) {
     let mut members: Vec<Vec<usize>> = Vec::new();
     let mut assignment = vec![0; tensors.len()];
     for i in order {
-        let free = members
-            .iter()
-            .position(|m| m.iter().all(|&j| !tensors[i].overlaps(&tensors[j])));
+        let free = members.iter().position(|m| m.iter().all(|&j| !tensors[i].overlaps(&tensors[j])));
         let buffer = free.unwrap_or_else(|| {
             sizes.push(tensors[i].bytes);
             members.push(Vec::new());

@@ -9,49 +9,25 @@ use std::path::PathBuf;
 pub enum Error {
     /// An operation was given inputs that it cannot work on.
     #[error("{op} \"{node}\": {message}")]
-    Graph {
-        op: &'static str,
-        node: String,
-        message: String,
-    },
+    Graph { op: &'static str, node: String, message: String },
     /// A name (label, sampler, adapter, input …) that is not in the list.
     #[error("unknown {what} \"{found}\"; expected one of: {expected}")]
-    Unknown {
-        what: &'static str,
-        found: String,
-        expected: String,
-    },
+    Unknown { what: &'static str, found: String, expected: String },
     /// A value outside what is allowed.
     #[error("{what}: expected {expected}, found {found}")]
-    Invalid {
-        what: String,
-        expected: String,
-        found: String,
-    },
+    Invalid { what: String, expected: String, found: String },
     /// A file that could not be opened, read or written.
     #[error("{path}: {source}", path = path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// A file that was read, but does not hold what it should.
     #[error("{path}: {message}", path = path.display())]
     Format { path: PathBuf, message: String },
     /// A weight that the network needs and the file lacks.
     #[error("{file}: tensor \"{name}\" is missing (the network wants shape {expected})")]
-    MissingTensor {
-        file: String,
-        name: String,
-        expected: String,
-    },
+    MissingTensor { file: String, name: String, expected: String },
     /// A weight whose shape or type is not what the network needs.
     #[error("{file}: tensor \"{name}\" has {found}, expected {expected}")]
-    WrongTensor {
-        file: String,
-        name: String,
-        expected: String,
-        found: String,
-    },
+    WrongTensor { file: String, name: String, expected: String, found: String },
     /// No GPU, not even a software one.
     #[error(
         "no GPU adapter found ({detail}); install a Vulkan driver (Debian and Ubuntu: \
@@ -60,26 +36,13 @@ pub enum Error {
     )]
     NoAdapter { detail: String },
     /// The device cannot do something that the network needs.
-    #[error(
-        "the device \"{device}\" is too small: {what} needs {needed}, the limit is {available}"
-    )]
-    Limit {
-        device: String,
-        what: String,
-        needed: u64,
-        available: u64,
-    },
+    #[error("the device \"{device}\" is too small: {what} needs {needed}, the limit is {available}")]
+    Limit { device: String, what: String, needed: u64, available: u64 },
     /// The device lacks an optional feature.
     #[error("the device \"{device}\" has no {feature}; {advice}")]
-    Feature {
-        device: String,
-        feature: &'static str,
-        advice: &'static str,
-    },
+    Feature { device: String, feature: &'static str, advice: &'static str },
     /// An allocation failed.
-    #[error(
-        "out of GPU memory while making {what} ({bytes} bytes); try a smaller picture or batch, or f16"
-    )]
+    #[error("out of GPU memory while making {what} ({bytes} bytes); try a smaller picture or batch, or f16")]
     OutOfMemory { what: String, bytes: u64 },
     /// The driver took the device away: it crashed, was reset or unplugged.
     #[error(

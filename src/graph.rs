@@ -54,41 +54,25 @@ impl Graph {
 
     /// A tensor that the caller writes before a run.
     pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> ValueId {
-        self.insert(
-            name.to_owned(),
-            TensorDesc::new(shape, dtype),
-            Source::Input,
-        )
+        self.insert(name.to_owned(), TensorDesc::new(shape, dtype), Source::Input)
     }
 
     /// A constant. Work that depends on constants alone is done once, when the
     /// network is loaded.
     pub fn weight(&mut self, name: &str, tensor: Tensor) -> ValueId {
-        self.insert(
-            name.to_owned(),
-            tensor.desc.clone(),
-            Source::Weight(tensor),
-        )
+        self.insert(name.to_owned(), tensor.desc.clone(), Source::Weight(tensor))
     }
 
     /// A tensor that stays on the GPU between runs, `initial` before the first.
     /// [`Graph::update`] says what it becomes at the end of a run.
     pub fn state(&mut self, name: &str, initial: Tensor) -> ValueId {
-        self.insert(
-            name.to_owned(),
-            initial.desc.clone(),
-            Source::State(initial),
-        )
+        self.insert(name.to_owned(), initial.desc.clone(), Source::State(initial))
     }
 
     /// At the end of each run `state` becomes `value`.
     pub fn update(&mut self, state: ValueId, value: ValueId) -> Result<()> {
         let fail = |graph: &Graph, message: String| {
-            Err(Error::Graph {
-                op: "update",
-                node: graph.value(state).name.clone(),
-                message,
-            })
+            Err(Error::Graph { op: "update", node: graph.value(state).name.clone(), message })
         };
         if !matches!(self.value(state).source, Source::State(_)) {
             return fail(self, "is not a state".to_owned());
@@ -97,11 +81,8 @@ impl Graph {
             return fail(self, "the new value must be computed by an operation".to_owned());
         }
         if self.value(state).desc != self.value(value).desc {
-            let message = format!(
-                "state is {}, new value is {}",
-                self.value(state).desc,
-                self.value(value).desc
-            );
+            let message =
+                format!("state is {}, new value is {}", self.value(state).desc, self.value(value).desc);
             return fail(self, message);
         }
         self.updates.push((state, value));
@@ -132,12 +113,7 @@ impl Graph {
         self.push_named(name, op, inputs)
     }
 
-    pub(crate) fn push_named(
-        &mut self,
-        name: String,
-        op: Op,
-        inputs: &[ValueId],
-    ) -> Result<ValueId> {
+    pub(crate) fn push_named(&mut self, name: String, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
         let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| &self.value(i).desc).collect();
         let desc = op
             .infer(&descs)
@@ -149,11 +125,7 @@ impl Graph {
                 }
                 false => Ok(desc),
             })
-            .map_err(|message| Error::Graph {
-                op: op.name(),
-                node: name.clone(),
-                message,
-            })?;
+            .map_err(|message| Error::Graph { op: op.name(), node: name.clone(), message })?;
         let inputs = inputs.to_vec();
         Ok(self.insert(name, desc, Source::Op { op, inputs }))
     }
@@ -177,10 +149,7 @@ impl Graph {
 
     /// All values, in order of execution.
     pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value)> {
-        self.values
-            .iter()
-            .enumerate()
-            .map(|(i, v)| (ValueId(i as u32), v))
+        self.values.iter().enumerate().map(|(i, v)| (ValueId(i as u32), v))
     }
 
     pub fn outputs(&self) -> &[(String, ValueId)] {

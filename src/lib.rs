@@ -3,15 +3,21 @@
 
 mod arena;
 pub mod diffusion;
+mod engine;
 mod error;
+pub mod gpu;
 mod graph;
 pub mod ops;
-mod plan;
-mod shader;
+pub mod passes;
+pub mod plan;
+pub mod profile;
+pub mod shader;
 mod target;
 mod tensor;
 
+pub use engine::Network;
 pub use error::{Error, Result};
+pub use gpu::{AdapterOptions, Gpu};
 pub use graph::{Graph, Source, Value, ValueId};
 pub use plan::Plan;
 pub use target::{DeviceClass, Target};

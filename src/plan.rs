@@ -8,7 +8,7 @@ use crate::arena::{self, Lifetime};
 use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
 use crate::ops::Operator;
-use crate::shader::{Access, Kernel, Param, Shader};
+use crate::shader::{Kernel, Param, Shader};
 use crate::target::Target;
 use crate::tensor::{DType, Tensor, TensorDesc};
 
@@ -55,12 +55,17 @@ impl Buffer {
         }
     }
 
+    /// Bytes that come from the host.
+    fn uploaded(&self) -> u64 {
+        match self.role {
+            Role::Weight { .. } | Role::State(_) => self.bytes,
+            _ => 0,
+        }
+    }
+
     /// Whether the buffer lives as long as the network.
     pub fn resident(&self) -> bool {
-        !matches!(
-            self.role,
-            Role::Staging | Role::Weight { resident: false, .. }
-        )
+        !matches!(self.role, Role::Staging | Role::Weight { resident: false, .. })
     }
 }
 
@@ -183,10 +188,7 @@ impl<'a> Lower<'a> {
 
     /// Memory for an intermediate result between the dispatches of this operation.
     pub fn scratch(&mut self, bytes: usize) -> Slot {
-        self.slots.push(SlotInfo {
-            label: format!("{}.scratch", self.label),
-            bytes: bytes as u64,
-        });
+        self.slots.push(SlotInfo { label: format!("{}.scratch", self.label), bytes: bytes as u64 });
         Slot(self.slots.len() - 1)
     }
 
@@ -226,14 +228,12 @@ impl<'a> Lower<'a> {
             .bindings
             .iter()
             .map(|binding| {
-                buffers
-                    .iter()
-                    .find(|(n, _)| *n == binding.name)
-                    .map(|(_, slot)| *slot)
-                    .ok_or_else(|| crate::Error::Shader {
+                buffers.iter().find(|(n, _)| *n == binding.name).map(|(_, slot)| *slot).ok_or_else(|| {
+                    crate::Error::Shader {
                         kernel: name.to_owned(),
                         message: format!("buffer {} is not given", binding.name),
-                    })
+                    }
+                })
             })
             .collect::<Result<Vec<_>>>()?;
         self.target.check(
@@ -276,6 +276,9 @@ fn fold(count: u64, limit: u64) -> [u32; 3] {
 /// Buffers are made a multiple of this many bytes, so that vec4 kernels may be bound to any.
 const BUFFER_ALIGNMENT: u64 = 16;
 
+/// Bytes of weights on their way to the device at one time.
+const LOAD_CHUNK: u64 = 256 << 20;
+
 impl Plan {
     /// Plans `graph`, already rewritten by the passes, for a device.
     pub fn new(graph: &Graph, target: &Target) -> Result<Plan> {
@@ -292,10 +295,7 @@ impl Plan {
                 slot_of.push(slot_of[inputs[0].index()]);
                 continue;
             }
-            slots.push(SlotInfo {
-                label: value.name.clone(),
-                bytes: value.desc.bytes(),
-            });
+            slots.push(SlotInfo { label: value.name.clone(), bytes: value.desc.bytes() });
             slot_of.push(Slot(slots.len() - 1));
             if let Source::Op { op, inputs } = &value.source {
                 let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| graph.desc(i)).collect();
@@ -304,10 +304,7 @@ impl Plan {
                     label: &value.name,
                     op: op.name(),
                     flops: op.flops(&descs, &value.desc),
-                    inputs: inputs
-                        .iter()
-                        .map(|&i| (graph.desc(i), slot_of[i.index()]))
-                        .collect(),
+                    inputs: inputs.iter().map(|&i| (graph.desc(i), slot_of[i.index()])).collect(),
                     output: (&value.desc, slot_of[id.index()]),
                     slots: &mut slots,
                     shaders: &mut shaders,
@@ -351,11 +348,7 @@ impl Plan {
             buffer: buffer_of[slot_of[id.index()].0].expect("ports are placed"),
         };
         let named = |wanted: fn(&Source) -> bool| -> Vec<Port> {
-            graph
-                .values()
-                .filter(|(_, v)| wanted(&v.source))
-                .map(|(id, v)| port(&v.name, id))
-                .collect()
+            graph.values().filter(|(_, v)| wanted(&v.source)).map(|(id, v)| port(&v.name, id)).collect()
         };
         Ok(Plan {
             target: target.clone(),
@@ -388,20 +381,56 @@ impl Plan {
         tensors + self.uniform_bytes(&self.run)
     }
 
-    /// The most bytes that the network ever holds: loading needs the weights
-    /// as they are in the file beside the repacked ones.
+    /// The most bytes that the network ever holds: while loading, weights lie as
+    /// they are in the file beside the repacked ones, and once more in the upload.
     pub fn peak_bytes(&self) -> u64 {
-        let loading: u64 = self.buffers.iter().filter(|b| !b.resident()).map(|b| b.bytes).sum();
-        self.resident_bytes() + loading + self.uniform_bytes(&self.load)
+        let chunks = self.load_chunks();
+        let mut peak = self.resident_bytes();
+        let mut made = vec![false; self.buffers.len()];
+        let mut held: u64 = 0;
+        for range in chunks {
+            let mut uploads = 0;
+            for id in self.load[range.clone()].iter().flat_map(|d| &d.buffers) {
+                if !std::mem::replace(&mut made[*id], true) {
+                    held += self.buffers[*id].bytes;
+                    uploads += self.buffers[*id].uploaded();
+                }
+            }
+            peak = peak.max(held + uploads + self.uniform_bytes(&self.load[range.clone()]));
+            for (id, buffer) in self.buffers.iter().enumerate() {
+                let again = self.load[range.end..].iter().any(|d| d.buffers.contains(&id));
+                if made[id] && !buffer.resident() && !again {
+                    held -= buffer.bytes;
+                    made[id] = false;
+                }
+            }
+        }
+        peak
+    }
+
+    /// Parts of the load that upload at most [`LOAD_CHUNK`] bytes of weights each
+    /// (or one weight, if that is larger).
+    pub(crate) fn load_chunks(&self) -> Vec<std::ops::Range<usize>> {
+        let mut chunks = Vec::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (i, dispatch) in self.load.iter().enumerate() {
+            let upload: u64 = dispatch.buffers.iter().map(|&b| self.buffers[b].uploaded()).sum();
+            if bytes + upload > LOAD_CHUNK && i > start {
+                chunks.push(start..i);
+                (start, bytes) = (i, 0);
+            }
+            bytes += upload;
+        }
+        if start < self.load.len() {
+            chunks.push(start..self.load.len());
+        }
+        chunks
     }
 
     /// Bytes of the buffer that holds the parameters of `dispatches`.
     pub(crate) fn uniform_bytes(&self, dispatches: &[Dispatch]) -> u64 {
         let align = u64::from(self.target.uniform_alignment);
-        dispatches
-            .iter()
-            .map(|d| (d.params.len() as u64).next_multiple_of(align))
-            .sum()
+        dispatches.iter().map(|d| (d.params.len() as u64).next_multiple_of(align)).sum()
     }
 
     /// Bytes in buffers of each role, resident ones only.
@@ -496,13 +525,9 @@ impl Placer {
             match &value.source {
                 Source::Input => self.add(slot, Role::Input),
                 Source::State(initial) => self.add(slot, Role::State(initial.clone())),
-                Source::Weight(tensor) => self.add(
-                    slot,
-                    Role::Weight {
-                        tensor: tensor.clone(),
-                        resident: at_run,
-                    },
-                ),
+                Source::Weight(tensor) => {
+                    self.add(slot, Role::Weight { tensor: tensor.clone(), resident: at_run })
+                }
                 Source::Op { .. } if self.buffer_of[slot.0].is_some() => {}
                 Source::Op { .. } if self.constant_slot[slot.0] => {
                     let role = if at_run { Role::Constant } else { Role::Staging };
@@ -513,9 +538,7 @@ impl Placer {
             }
         }
 
-        let pooled: Vec<usize> = (0..self.slots.len())
-            .filter(|&s| self.buffer_of[s].is_none())
-            .collect();
+        let pooled: Vec<usize> = (0..self.slots.len()).filter(|&s| self.buffer_of[s].is_none()).collect();
         let mut lifetimes = Vec::new();
         let mut members = Vec::new();
         for &s in &pooled {
@@ -537,29 +560,13 @@ impl Placer {
         let (sizes, assignment) = arena::assign(&lifetimes);
         let base = self.buffers.len();
         for (i, bytes) in sizes.into_iter().enumerate() {
-            self.buffers.push(Buffer {
-                label: format!("pool {i}"),
-                bytes,
-                role: Role::Pool,
-            });
+            self.buffers.push(Buffer { label: format!("pool {i}"), bytes, role: Role::Pool });
         }
         for (s, buffer) in members.into_iter().zip(assignment) {
             self.buffer_of[s] = Some(base + buffer);
         }
         self.buffer_of.clone()
     }
-}
-
-/// Whether a dispatch binds any buffer both to read and to write, which no device allows.
-pub fn aliases(dispatch: &Dispatch) -> bool {
-    dispatch.shader.bindings.iter().enumerate().any(|(i, b)| {
-        b.access == Access::ReadWrite
-            && dispatch
-                .buffers
-                .iter()
-                .enumerate()
-                .any(|(j, &other)| i != j && other == dispatch.buffers[i])
-    })
 }
 
 /// The type that kernels use for a tensor's elements.

@@ -28,12 +28,7 @@ pub struct Kernel {
 
 impl Kernel {
     pub fn new(name: &'static str) -> Self {
-        Kernel {
-            name,
-            constants: Vec::new(),
-            aliases: Vec::new(),
-            functions: Vec::new(),
-        }
+        Kernel { name, constants: Vec::new(), aliases: Vec::new(), functions: Vec::new() }
     }
 
     /// Replaces the value of `const name`.
@@ -61,8 +56,8 @@ impl Kernel {
             let _ = write!(text, " {}={value}", name.to_lowercase());
         }
         for (_, ty) in &self.aliases {
-            if *ty != "f32" {
-                let _ = write!(text, " {ty}");
+            if ty.contains("f16") && !text.contains("f16") {
+                text.push_str(" f16");
             }
         }
         text.trim_start().to_owned()
@@ -70,23 +65,18 @@ impl Kernel {
 
     /// Specialised source text.
     pub fn source(&self) -> Result<String> {
-        let fail = |message: String| Error::Shader {
-            kernel: self.name.to_owned(),
-            message,
-        };
+        let fail = |message: String| Error::Shader { kernel: self.name.to_owned(), message };
         let find = |name: &str| SOURCES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text);
         let text = find(self.name).ok_or_else(|| fail("no such file in shaders/".to_owned()))?;
 
         let mut source = String::with_capacity(text.len());
-        if self.aliases.iter().any(|(_, ty)| *ty == "f16") {
+        if self.aliases.iter().any(|(_, ty)| ty.contains("f16")) {
             source.push_str("enable f16;\n");
         }
         for line in text.lines() {
             if let Some(name) = line.strip_prefix("// #include ") {
                 let name = name.trim();
-                source.push_str(
-                    find(name).ok_or_else(|| fail(format!("includes unknown file {name}")))?,
-                );
+                source.push_str(find(name).ok_or_else(|| fail(format!("includes unknown file {name}")))?);
             } else {
                 source.push_str(line);
                 source.push('\n');
@@ -101,8 +91,8 @@ impl Kernel {
                 .ok_or_else(|| fail(format!("has no alias {name}")))?;
         }
         for (name, function) in &self.functions {
-            source = replace_function(&source, name, function)
-                .ok_or_else(|| fail(format!("has no fn {name}")))?;
+            source =
+                replace_function(&source, name, function).ok_or_else(|| fail(format!("has no fn {name}")))?;
         }
         Ok(source)
     }
@@ -224,10 +214,7 @@ impl Shader {
     /// Specialises, parses, validates and reflects `kernel`. Needs no GPU.
     pub fn new(kernel: &Kernel) -> Result<Self> {
         let source = kernel.source()?;
-        let fail = |message: String| Error::Shader {
-            kernel: kernel.name.to_owned(),
-            message,
-        };
+        let fail = |message: String| Error::Shader { kernel: kernel.name.to_owned(), message };
         let module = naga::front::wgsl::parse_str(&source)
             .map_err(|e| fail(e.emit_to_string_with_path(&source, kernel.name)))?;
         let info = naga::valid::Validator::new(
@@ -280,11 +267,7 @@ impl Shader {
         Ok(shader)
     }
 
-    fn reflect_params(
-        &mut self,
-        module: &naga::Module,
-        ty: naga::Handle<naga::Type>,
-    ) -> Result<(), String> {
+    fn reflect_params(&mut self, module: &naga::Module, ty: naga::Handle<naga::Type>) -> Result<(), String> {
         let naga::TypeInner::Struct { members, span } = &module.types[ty].inner else {
             return Err("the uniform must be a struct".to_owned());
         };
@@ -293,29 +276,19 @@ impl Shader {
             let name = member.name.clone().unwrap_or_default();
             let (count, stride) = match &module.types[member.ty].inner {
                 naga::TypeInner::Scalar(scalar) if scalar.width == 4 => (1, 4),
-                naga::TypeInner::Array {
-                    size: naga::ArraySize::Constant(n),
-                    stride: 16,
-                    ..
-                } => (n.get() as usize * 4, 4),
+                naga::TypeInner::Array { size: naga::ArraySize::Constant(n), stride: 16, .. } => {
+                    (n.get() as usize * 4, 4)
+                }
                 _ => return Err(format!("params.{name} must be a 32-bit scalar or array<vec4<u32>, N>")),
             };
-            self.members.push(Member {
-                name,
-                offset: member.offset as usize,
-                count,
-                stride,
-            });
+            self.members.push(Member { name, offset: member.offset as usize, count, stride });
         }
         Ok(())
     }
 
     /// Lays `values` out as the `params` uniform; every member must be given once.
     pub fn pack_params(&self, values: &[(&'static str, Param)]) -> Result<Vec<u8>> {
-        let fail = |message: String| Error::Shader {
-            kernel: self.kernel.name.to_owned(),
-            message,
-        };
+        let fail = |message: String| Error::Shader { kernel: self.kernel.name.to_owned(), message };
         let mut bytes = vec![0; self.params_bytes];
         for (name, _) in values {
             if !self.members.iter().any(|m| m.name == *name) {

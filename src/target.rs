@@ -59,12 +59,7 @@ impl Target {
     pub(crate) fn check(&self, what: impl FnOnce() -> String, needed: u64, available: u64) -> Result<()> {
         match needed <= available {
             true => Ok(()),
-            false => Err(Error::Limit {
-                device: self.name.clone(),
-                what: what(),
-                needed,
-                available,
-            }),
+            false => Err(Error::Limit { device: self.name.clone(), what: what(), needed, available }),
         }
     }
 }

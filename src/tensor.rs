@@ -122,10 +122,7 @@ pub struct TensorDesc {
 
 impl TensorDesc {
     pub fn new(shape: impl Into<Shape>, dtype: DType) -> Self {
-        TensorDesc {
-            shape: shape.into(),
-            dtype,
-        }
+        TensorDesc { shape: shape.into(), dtype }
     }
 
     /// Size in bytes, unpadded.
@@ -145,10 +142,7 @@ impl fmt::Display for TensorDesc {
 pub enum Bytes {
     Owned(Arc<[u8]>),
     Static(&'static [u8]),
-    Mapped {
-        map: Arc<memmap2::Mmap>,
-        range: std::ops::Range<usize>,
-    },
+    Mapped { map: Arc<memmap2::Mmap>, range: std::ops::Range<usize> },
 }
 
 impl std::ops::Deref for Bytes {
@@ -185,30 +179,29 @@ impl Tensor {
 
     fn from_slice<T: bytemuck::Pod>(shape: impl Into<Shape>, dtype: DType, values: &[T]) -> Self {
         let desc = TensorDesc::new(shape, dtype);
-        assert_eq!(
-            desc.shape.elements(),
-            values.len(),
-            "{desc} given {} values",
-            values.len()
-        );
-        Tensor {
-            desc,
-            bytes: Bytes::Owned(bytemuck::cast_slice(values).into()),
-        }
+        assert_eq!(desc.shape.elements(), values.len(), "{desc} given {} values", values.len());
+        Tensor { desc, bytes: Bytes::Owned(bytemuck::cast_slice(values).into()) }
+    }
+
+    /// The same values rounded to another float type.
+    pub fn to_dtype(&self, dtype: DType) -> Tensor {
+        let values = self.to_f32();
+        let bytes: Vec<u8> = match dtype {
+            DType::F32 => bytemuck::cast_slice(&values).to_vec(),
+            DType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            DType::BF16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+            DType::U32 => values.iter().flat_map(|&v| (v as u32).to_le_bytes()).collect(),
+        };
+        Tensor { desc: TensorDesc::new(self.desc.shape.clone(), dtype), bytes: Bytes::Owned(bytes.into()) }
     }
 
     /// Values as `f32`, whatever the float type. `U32` values are converted.
     pub fn to_f32(&self) -> Vec<f32> {
         let b: &[u8] = &self.bytes;
-        let halves = |f: fn(u16) -> f32| {
-            b.chunks_exact(2)
-                .map(|c| f(u16::from_le_bytes([c[0], c[1]])))
-                .collect()
-        };
+        let halves =
+            |f: fn(u16) -> f32| b.chunks_exact(2).map(|c| f(u16::from_le_bytes([c[0], c[1]]))).collect();
         let words = |f: fn(u32) -> f32| {
-            b.chunks_exact(4)
-                .map(|c| f(u32::from_le_bytes([c[0], c[1], c[2], c[3]])))
-                .collect()
+            b.chunks_exact(4).map(|c| f(u32::from_le_bytes([c[0], c[1], c[2], c[3]]))).collect()
         };
         match self.desc.dtype {
             DType::F32 => words(f32::from_bits),

@@ -4,9 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use aquatint::diffusion::{
-    CpuGenerator, MAX_HISTORY, NoiseSchedule, Row, Sampler, ScheduleConfig, Table,
-};
+use aquatint::diffusion::{CpuGenerator, MAX_HISTORY, NoiseSchedule, Row, Sampler, ScheduleConfig, Table};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -27,8 +25,7 @@ fn every_step_of_every_sampler_is_that_of_diffusers() {
     let bytes = fixture("schedulers.safetensors");
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-    let cases: Vec<Value> =
-        serde_json::from_str(&metadata.metadata().as_ref().unwrap()["cases"]).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["cases"]).unwrap();
     let pool = Pool {
         x: numbers(&file, "x"),
         picture: numbers(&file, "picture"),
@@ -43,10 +40,7 @@ fn every_step_of_every_sampler_is_that_of_diffusers() {
         worst = f64::max(worst, error);
         samplers.insert(case["class"].as_str().unwrap());
     }
-    println!(
-        "{} cases, largest relative difference {worst:e}",
-        cases.len()
-    );
+    println!("{} cases, largest relative difference {worst:e}", cases.len());
     assert_eq!(samplers.len(), Sampler::ALL.len());
 }
 
@@ -66,9 +60,7 @@ fn check(case: &Value, pool: &Pool, want: &[f64]) -> f64 {
     config["_class_name"] = case["class"].clone();
     let config = ScheduleConfig::from_json(&config.to_string()).unwrap();
     let sampler = match (Sampler::of_config(&config), &case["eta"]) {
-        (Some(Sampler::Ddim { .. }), Value::Number(eta)) => Sampler::Ddim {
-            eta: eta.as_f64().unwrap(),
-        },
+        (Some(Sampler::Ddim { .. }), Value::Number(eta)) => Sampler::Ddim { eta: eta.as_f64().unwrap() },
         (sampler, _) => sampler.unwrap(),
     };
     let schedule = NoiseSchedule::new(&config).unwrap();
@@ -77,10 +69,7 @@ fn check(case: &Value, pool: &Pool, want: &[f64]) -> f64 {
     let mut table = Table::new(&schedule, sampler, sigmas, steps).unwrap();
     let near = |what: &str, row: usize, got: f64, want: f64, scale: f64| {
         let error = (got - want).abs() / scale;
-        assert!(
-            error <= TOLERANCE,
-            "{what} of row {row}: {got}, expected {want} in {case}"
-        );
+        assert!(error <= TOLERANCE, "{what} of row {row}: {got}, expected {want} in {case}");
         error
     };
 
@@ -117,14 +106,7 @@ fn check(case: &Value, pool: &Pool, want: &[f64]) -> f64 {
                 0 => f64::MAX,
                 draw => pool.z[draw as usize * n + e],
             };
-            x[e] = apply(
-                row,
-                table.history,
-                x[e],
-                pool.m[i * n + e],
-                z,
-                &mut history[e],
-            );
+            x[e] = apply(row, table.history, x[e], pool.m[i * n + e], z, &mut history[e]);
             worst = worst.max(near("latent", i, x[e], want[e], scale));
         }
         // As the reference does: errors do not add up from row to row.
@@ -185,10 +167,7 @@ fn cpu_noise_is_that_of_torch_randn() {
         assert_eq!(got.len(), want.len(), "{what}");
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
             let error = (got - *want as f32).abs();
-            assert!(
-                error <= NORMAL_TOLERANCE,
-                "{what}, element {i}: {got}, expected {want}"
-            );
+            assert!(error <= NORMAL_TOLERANCE, "{what}, element {i}: {got}, expected {want}");
         }
     };
 
@@ -204,24 +183,18 @@ fn cpu_noise_is_that_of_torch_randn() {
     }
 
     let mut generator = CpuGenerator::new((1 << 40) + 7);
-    let drawn: Vec<f32> = (0..2)
-        .flat_map(|_| generator.normal(4 * 64 * 64).into_iter().step_by(61))
-        .collect();
+    let drawn: Vec<f32> =
+        (0..2).flat_map(|_| generator.normal(4 * 64 * 64).into_iter().step_by(61)).collect();
     near("latents of 64 by 64", &drawn, &numbers(&file, "long"));
 
     // The cached value of a scalar draw outlives the block draws between.
     let mut generator = CpuGenerator::new(3);
-    let mixed: Vec<f32> = [3, 20, 2, 16, 5]
-        .into_iter()
-        .flat_map(|n| generator.normal(n))
-        .collect();
+    let mixed: Vec<f32> = [3, 20, 2, 16, 5].into_iter().flat_map(|n| generator.normal(n)).collect();
     near("mixed lengths", &mixed, &numbers(&file, "mixed"));
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -231,10 +204,7 @@ fn numbers(file: &SafeTensors, name: &str) -> Vec<f64> {
     let (fours, _) = tensor.data().as_chunks::<4>();
     let (eights, _) = tensor.data().as_chunks::<8>();
     match tensor.dtype() {
-        safetensors::Dtype::F32 => fours
-            .iter()
-            .map(|b| f32::from_le_bytes(*b).into())
-            .collect(),
+        safetensors::Dtype::F32 => fours.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
         safetensors::Dtype::F64 => eights.iter().map(|b| f64::from_le_bytes(*b)).collect(),
         other => panic!("{name} has type {other:?}"),
     }

@@ -12,7 +12,6 @@ mod table;
 pub use noise::{CpuGenerator, cuda_normal, philox_block};
 pub use sampler::Sampler;
 pub use schedule::{
-    BetaSchedule, FinalSigma, NoiseSchedule, Prediction, ScheduleConfig, SigmaSchedule, Spacing,
-    Variance,
+    BetaSchedule, FinalSigma, NoiseSchedule, Prediction, ScheduleConfig, SigmaSchedule, Spacing, Variance,
 };
 pub use table::{MAX_HISTORY, ROW_FLOATS, Row, Start, Table};

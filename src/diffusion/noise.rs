@@ -19,12 +19,7 @@ pub fn philox_block(seed: u64, offset: u32, index: u32) -> [u32; 4] {
     for _ in 0..ROUNDS {
         let product0 = MULTIPLIERS[0] * u64::from(c0);
         let product1 = MULTIPLIERS[1] * u64::from(c2);
-        [c0, c1, c2, c3] = [
-            high(product1) ^ c1 ^ k0,
-            low(product1),
-            high(product0) ^ c3 ^ k1,
-            low(product0),
-        ];
+        [c0, c1, c2, c3] = [high(product1) ^ c1 ^ k0, low(product1), high(product0) ^ c3 ^ k1, low(product0)];
         k0 = k0.wrapping_add(WEYL[0]);
         k1 = k1.wrapping_add(WEYL[1]);
     }
@@ -73,15 +68,9 @@ impl CpuGenerator {
         let mut state = [low(seed); STATE];
         for i in 1..STATE {
             let previous = state[i - 1];
-            state[i] = 1_812_433_253_u32
-                .wrapping_mul(previous ^ (previous >> 30))
-                .wrapping_add(i as u32);
+            state[i] = 1_812_433_253_u32.wrapping_mul(previous ^ (previous >> 30)).wrapping_add(i as u32);
         }
-        Self {
-            state,
-            next: STATE,
-            spare: None,
-        }
+        Self { state, next: STATE, spare: None }
     }
 
     /// The next tensor of `n` elements as `torch.randn(n, generator=…)` gives it.
@@ -99,9 +88,7 @@ impl CpuGenerator {
         blocks.iter_mut().for_each(box_muller);
         if !rest.is_empty() {
             // The last block overlaps the one before: PyTorch draws all of it anew.
-            let last = values
-                .last_chunk_mut::<BLOCK>()
-                .expect("n is at least one block");
+            let last = values.last_chunk_mut::<BLOCK>().expect("n is at least one block");
             last.fill_with(|| self.uniform_f32());
             box_muller(last);
         }
@@ -179,26 +166,19 @@ mod tests {
 
     #[test]
     fn philox_gives_the_test_vector_of_random123() {
-        assert_eq!(
-            philox_block(0, 0, 0),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
+        assert_eq!(philox_block(0, 0, 0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
     }
 
     #[test]
     fn cuda_normals_are_those_printed_by_pytorch() {
         // torch.randn(20, device="cuda") after torch.manual_seed(0), as printed.
         let printed = [
-            -0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.3284, -1.0745,
-            -0.3631, -1.6711, 2.2655, 0.3117, -0.1842, 1.2866, 1.1820, -0.1271, 1.2169, 1.4353,
-            1.0605,
+            -0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.3284, -1.0745, -0.3631, -1.6711,
+            2.2655, 0.3117, -0.1842, 1.2866, 1.1820, -0.1271, 1.2169, 1.4353, 1.0605,
         ];
         for (i, want) in printed.into_iter().enumerate() {
             let got = cuda_normal(0, 0, i as u32);
-            assert!(
-                (got - want).abs() <= 0.5001e-4,
-                "element {i}: {got}, {want}"
-            );
+            assert!((got - want).abs() <= 0.5001e-4, "element {i}: {got}, {want}");
         }
     }
 

@@ -7,8 +7,8 @@
 use std::str::FromStr;
 
 use super::schedule::{
-    BetaSchedule, FinalSigma, NoiseSchedule, Prediction, ScheduleConfig, SigmaSchedule, Spacing,
-    TINY_ALPHA, Variance, interpolate, invalid, timestep_of, unknown,
+    BetaSchedule, FinalSigma, NoiseSchedule, Prediction, ScheduleConfig, SigmaSchedule, Spacing, TINY_ALPHA,
+    Variance, interpolate, invalid, timestep_of, unknown,
 };
 use super::table::{MAX_HISTORY, Row};
 use crate::error::{Error, Result};
@@ -133,13 +133,9 @@ impl Sampler {
             Self::Ddpm => ddpm(schedule, steps)?,
             Self::Ddim { eta } => ddim(schedule, eta, steps)?,
             Self::Euler => euler(schedule, &self.sigma_levels(schedule, sigmas, steps)?),
-            Self::EulerAncestral => {
-                euler_ancestral(schedule, &self.sigma_levels(schedule, sigmas, steps)?)
-            }
+            Self::EulerAncestral => euler_ancestral(schedule, &self.sigma_levels(schedule, sigmas, steps)?),
             Self::Heun => heun(schedule, &self.sigma_levels(schedule, sigmas, steps)?),
-            Self::DpmPlusPlus2M => {
-                dpm_plus_plus_2m(schedule, &self.solver_levels(schedule, sigmas, steps)?)
-            }
+            Self::DpmPlusPlus2M => dpm_plus_plus_2m(schedule, &self.solver_levels(schedule, sigmas, steps)?),
         };
         let clip = self.clip(schedule);
         rows.iter_mut().for_each(|row| row.clip = clip);
@@ -162,20 +158,14 @@ impl Sampler {
         let mut levels: Vec<Level> = schedule
             .timesteps(self.spacing(schedule), steps)?
             .into_iter()
-            .map(|timestep| Level {
-                timestep,
-                sigma: interpolate(&trained, timestep),
-            })
+            .map(|timestep| Level { timestep, sigma: interpolate(&trained, timestep) })
             .collect();
         if sigmas != SigmaSchedule::Model {
             let (first, last) = (levels[0].sigma, levels[steps - 1].sigma);
             levels = sigmas
                 .between(first, last, steps)
                 .into_iter()
-                .map(|sigma| Level {
-                    timestep: timestep_of(&trained, sigma),
-                    sigma,
-                })
+                .map(|sigma| Level { timestep: timestep_of(&trained, sigma), sigma })
                 .collect();
         }
         // Only EulerDiscreteScheduler knows another end than 0.
@@ -201,18 +191,15 @@ impl Sampler {
         let mut levels: Vec<Level> = match sigmas {
             SigmaSchedule::Model => timesteps
                 .into_iter()
-                .map(|timestep| Level {
-                    timestep,
-                    sigma: interpolate(&trained, timestep),
-                })
+                .map(|timestep| Level { timestep, sigma: interpolate(&trained, timestep) })
                 .collect(),
             SigmaSchedule::Karras | SigmaSchedule::Exponential => sigmas
                 .between(trained[trained.len() - 1], trained[0], steps)
                 .into_iter()
                 .map(|sigma| {
                     let timestep = timestep_of(&trained, sigma);
-                    let rounds = sigmas == SigmaSchedule::Karras
-                        && schedule.betas != BetaSchedule::SquaredCosine;
+                    let rounds =
+                        sigmas == SigmaSchedule::Karras && schedule.betas != BetaSchedule::SquaredCosine;
                     let timestep = if rounds {
                         timestep.round_ties_even()
                     } else {
@@ -265,10 +252,7 @@ struct Level {
 impl Level {
     /// Where the run ends; the model is never called there.
     fn end(sigma: f64) -> Self {
-        Self {
-            timestep: 0.0,
-            sigma,
-        }
+        Self { timestep: 0.0, sigma }
     }
 
     /// √ᾱ: the factor from signal 1 to the variance-preserving latent.
@@ -291,15 +275,7 @@ fn preserving(prediction: Prediction, timestep: f64, signal: f64, sigma: f64) ->
         Prediction::Sample => (0.0, 1.0),
         Prediction::V => (signal, -sigma),
     };
-    Row {
-        timestep,
-        in_scale: 1.0,
-        x0_x,
-        x0_m,
-        signal,
-        sigma,
-        ..Row::default()
-    }
+    Row { timestep, in_scale: 1.0, x0_x, x0_m, signal, sigma, ..Row::default() }
 }
 
 /// A row of a sigma-space sampler with its x0 filled in: the model sees the
@@ -307,24 +283,14 @@ fn preserving(prediction: Prediction, timestep: f64, signal: f64, sigma: f64) ->
 fn exploding(prediction: Prediction, level: Level) -> Row {
     let scale = level.scale();
     let row = preserving(prediction, level.timestep, scale, level.sigma * scale);
-    Row {
-        in_scale: scale,
-        x0_x: row.x0_x * scale,
-        signal: 1.0,
-        sigma: level.sigma,
-        ..row
-    }
+    Row { in_scale: scale, x0_x: row.x0_x * scale, signal: 1.0, sigma: level.sigma, ..row }
 }
 
 /// ᾱ at a whole timestep. Epsilon says nothing about x0 where no signal is
 /// left, so there (and only there) a trace of it is assumed.
 fn alpha_at(schedule: &NoiseSchedule, timestep: f64) -> f64 {
     let alpha = schedule.alphas_cumprod[timestep as usize];
-    if alpha == 0.0 && schedule.prediction == Prediction::Epsilon {
-        TINY_ALPHA
-    } else {
-        alpha
-    }
+    if alpha == 0.0 && schedule.prediction == Prediction::Epsilon { TINY_ALPHA } else { alpha }
 }
 
 /// The timesteps of DDPM and DDIM, which index the trained ones.
@@ -357,11 +323,7 @@ fn ddpm(schedule: &NoiseSchedule, steps: usize) -> Result<Vec<Row>> {
         Row {
             next_x: step_alpha.sqrt() * (1.0 - next) / (1.0 - alpha),
             next_x0: next.sqrt() * step_beta / (1.0 - alpha),
-            noise: if t > 0.0 && variance > NO_VARIANCE {
-                variance.sqrt()
-            } else {
-                0.0
-            },
+            noise: if t > 0.0 && variance > NO_VARIANCE { variance.sqrt() } else { 0.0 },
             ..preserving(schedule.prediction, t, alpha.sqrt(), (1.0 - alpha).sqrt())
         }
     };
@@ -372,11 +334,7 @@ fn ddpm(schedule: &NoiseSchedule, steps: usize) -> Result<Vec<Row>> {
 /// that points to the next latent keeps the epsilon of the model.
 fn ddim(schedule: &NoiseSchedule, eta: f64, steps: usize) -> Result<Vec<Row>> {
     if !(0.0..=1.0).contains(&eta) {
-        return Err(invalid(
-            "eta of the sampler ddim",
-            "a number from 0 to 1",
-            eta,
-        ));
+        return Err(invalid("eta of the sampler ddim", "a number from 0 to 1", eta));
     }
     let timesteps = whole_timesteps(schedule, Sampler::Ddim { eta }, steps)?;
     // diffusers steps by a whole number of timesteps, whatever their spacing.
@@ -413,17 +371,12 @@ fn ddim(schedule: &NoiseSchedule, eta: f64, steps: usize) -> Result<Vec<Row>> {
 
 /// x' = x + (x − x0) / σ · (σ' − σ), sorted by x and x0.
 fn euler_step(row: Row, from: f64, to: f64) -> Row {
-    Row {
-        next_x: to / from,
-        next_x0: 1.0 - to / from,
-        ..row
-    }
+    Row { next_x: to / from, next_x0: 1.0 - to / from, ..row }
 }
 
 fn euler(schedule: &NoiseSchedule, levels: &[Level]) -> Vec<Row> {
-    let step = |[from, to]: &[Level; 2]| {
-        euler_step(exploding(schedule.prediction, *from), from.sigma, to.sigma)
-    };
+    let step =
+        |[from, to]: &[Level; 2]| euler_step(exploding(schedule.prediction, *from), from.sigma, to.sigma);
     levels.array_windows().map(step).collect()
 }
 
@@ -453,12 +406,7 @@ fn heun(schedule: &NoiseSchedule, levels: &[Level]) -> Vec<Row> {
             rows.push(predictor);
             continue;
         }
-        rows.push(Row {
-            push: true,
-            hist_x: 1.0 / from.sigma,
-            hist_x0: -1.0 / from.sigma,
-            ..predictor
-        });
+        rows.push(Row { push: true, hist_x: 1.0 / from.sigma, hist_x0: -1.0 / from.sigma, ..predictor });
         let half = (to.sigma - from.sigma) / 2.0;
         rows.push(Row {
             next_x: 1.0 + half / to.sigma,
@@ -495,12 +443,7 @@ fn dpm_plus_plus_2m(schedule: &NoiseSchedule, levels: &[Level]) -> Vec<Row> {
             next_h: newest(-gain * slope),
             push: true,
             hist_x0: 1.0,
-            ..preserving(
-                schedule.prediction,
-                from.timestep,
-                signal,
-                from.sigma * signal,
-            )
+            ..preserving(schedule.prediction, from.timestep, signal, from.sigma * signal)
         }
     };
     levels.array_windows().enumerate().map(step).collect()
@@ -519,16 +462,10 @@ mod tests {
 
     #[test]
     fn names_go_round() {
-        for sampler in Sampler::ALL
-            .into_iter()
-            .chain([Sampler::Ddim { eta: 0.25 }])
-        {
+        for sampler in Sampler::ALL.into_iter().chain([Sampler::Ddim { eta: 0.25 }]) {
             assert_eq!(sampler.to_string().parse::<Sampler>().unwrap(), sampler);
         }
         let error = "plms".parse::<Sampler>().unwrap_err().to_string();
-        assert!(
-            error.contains("ddpm, ddim, euler, euler-a, heun, dpm++2m"),
-            "{error}"
-        );
+        assert!(error.contains("ddpm, ddim, euler, euler-a, heun, dpm++2m"), "{error}");
     }
 }

@@ -36,11 +36,7 @@ impl FromStr for Prediction {
             "epsilon" | "eps" => Ok(Self::Epsilon),
             "sample" | "x0" => Ok(Self::Sample),
             "v_prediction" | "v" => Ok(Self::V),
-            _ => Err(unknown(
-                "prediction type",
-                name,
-                "epsilon, sample, v_prediction",
-            )),
+            _ => Err(unknown("prediction type", name, "epsilon, sample, v_prediction")),
         }
     }
 }
@@ -90,11 +86,7 @@ impl FromStr for SigmaSchedule {
             "model" => Ok(Self::Model),
             "karras" => Ok(Self::Karras),
             "exponential" => Ok(Self::Exponential),
-            _ => Err(unknown(
-                "sigma schedule",
-                name,
-                "model, karras, exponential",
-            )),
+            _ => Err(unknown("sigma schedule", name, "model, karras, exponential")),
         }
     }
 }
@@ -176,9 +168,8 @@ impl ScheduleConfig {
     /// # Errors
     /// [`Error::Invalid`] where the text is not JSON or a key has a wrong type.
     pub fn from_json(text: &str) -> Result<Self> {
-        let wrong = |e: serde_json::Error| {
-            invalid("scheduler config", "a diffusers scheduler_config.json", e)
-        };
+        let wrong =
+            |e: serde_json::Error| invalid("scheduler config", "a diffusers scheduler_config.json", e);
         let mut keys: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&null_for_non_finite(text)).map_err(wrong)?;
         if let Some(serde_json::Value::Array(defaulted)) = keys.remove("_use_default_values") {
@@ -272,32 +263,20 @@ impl NoiseSchedule {
         }
         let clip_range = config.clip_sample_range.unwrap_or(1.0);
         if !(clip_range > 0.0 && clip_range.is_finite()) {
-            return Err(invalid(
-                "clip_sample_range",
-                "a positive number",
-                clip_range,
-            ));
+            return Err(invalid("clip_sample_range", "a positive number", clip_range));
         }
         let (betas, alphas_cumprod) = alphas_cumprod(config)?;
         Ok(Self {
             alphas_cumprod,
             betas,
-            prediction: config
-                .prediction_type
-                .as_deref()
-                .unwrap_or("epsilon")
-                .parse()?,
+            prediction: config.prediction_type.as_deref().unwrap_or("epsilon").parse()?,
             spacing: match config.timestep_spacing.as_deref() {
                 None => None,
                 Some("leading") => Some(Spacing::Leading),
                 Some("linspace") => Some(Spacing::Linspace),
                 Some("trailing") => Some(Spacing::Trailing),
                 Some(name) => {
-                    return Err(unknown(
-                        "timestep spacing",
-                        name,
-                        "leading, linspace, trailing",
-                    ));
+                    return Err(unknown("timestep spacing", name, "leading, linspace, trailing"));
                 }
             },
             steps_offset: config.steps_offset.unwrap_or(0),
@@ -352,10 +331,9 @@ impl NoiseSchedule {
                 rising.reverse();
                 rising
             }
-            Spacing::Leading => (0..steps)
-                .rev()
-                .map(|i| (i * (trained / steps) + self.steps_offset) as f64)
-                .collect(),
+            Spacing::Leading => {
+                (0..steps).rev().map(|i| (i * (trained / steps) + self.steps_offset) as f64).collect()
+            }
             Spacing::Trailing => trailing(trained, trained, steps),
         };
         self.checked(timesteps)
@@ -367,11 +345,7 @@ impl NoiseSchedule {
     pub(super) fn solver_timesteps(&self, spacing: Spacing, steps: usize) -> Result<Vec<f64>> {
         let trained = self.num_train_timesteps();
         // log(√ᾱ / √(1 − ᾱ)) is −log sigma.
-        let kept = self
-            .sigmas()
-            .iter()
-            .filter(|sigma| -sigma.ln() >= self.lambda_min)
-            .count();
+        let kept = self.sigmas().iter().filter(|sigma| -sigma.ln() >= self.lambda_min).count();
         let most = match spacing {
             Spacing::Leading => kept.saturating_sub(1),
             Spacing::Linspace | Spacing::Trailing => kept,
@@ -385,10 +359,9 @@ impl NoiseSchedule {
                 .rev()
                 .map(|t| t.round_ties_even())
                 .collect(),
-            Spacing::Leading => (1..=steps)
-                .rev()
-                .map(|i| (i * (kept / (steps + 1)) + self.steps_offset) as f64)
-                .collect(),
+            Spacing::Leading => {
+                (1..=steps).rev().map(|i| (i * (kept / (steps + 1)) + self.steps_offset) as f64).collect()
+            }
             Spacing::Trailing => trailing(kept, trained, steps),
         };
         self.checked(timesteps)
@@ -422,10 +395,9 @@ impl SigmaSchedule {
                     (from + ramp * (to - from)).powf(RHO)
                 })
                 .collect(),
-            Self::Exponential => linspace(highest.ln(), lowest.ln(), steps)
-                .iter()
-                .map(|log| log.exp())
-                .collect(),
+            Self::Exponential => {
+                linspace(highest.ln(), lowest.ln(), steps).iter().map(|log| log.exp()).collect()
+            }
         }
     }
 }
@@ -451,20 +423,8 @@ pub(super) fn timestep_of(sigmas: &[f64], sigma: f64) -> f64 {
 
 /// `n` numbers from `first` to `last`, both included; `first` alone for one.
 fn linspace(first: f64, last: f64, n: usize) -> Vec<f64> {
-    let step = if n > 1 {
-        (last - first) / (n - 1) as f64
-    } else {
-        0.0
-    };
-    (0..n)
-        .map(|i| {
-            if i > 0 && i == n - 1 {
-                last
-            } else {
-                first + step * i as f64
-            }
-        })
-        .collect()
+    let step = if n > 1 { (last - first) / (n - 1) as f64 } else { 0.0 };
+    (0..n).map(|i| if i > 0 && i == n - 1 { last } else { first + step * i as f64 }).collect()
 }
 
 /// From `kept − 1` down, `trained / steps` apart.
@@ -481,11 +441,7 @@ fn alphas_cumprod(config: &ScheduleConfig) -> Result<(BetaSchedule, Vec<f64>)> {
     let last = betas.len().saturating_sub(1);
     for (t, beta) in betas.iter().enumerate() {
         if !(*beta > 0.0 && (*beta < 1.0 || t == last && *beta == 1.0)) {
-            return Err(invalid(
-                format!("beta {t} of the noise schedule"),
-                "above 0, below 1",
-                beta,
-            ));
+            return Err(invalid(format!("beta {t} of the noise schedule"), "above 0, below 1", beta));
         }
     }
     let mut product = 1.0;
@@ -518,15 +474,8 @@ fn betas(config: &ScheduleConfig) -> Result<(BetaSchedule, Vec<f64>)> {
     let n = config.num_train_timesteps.unwrap_or(1000);
     // HeunDiscreteScheduler alone has the defaults of Stable Diffusion.
     let heun = config.class_name.as_deref() == Some("HeunDiscreteScheduler");
-    let (start, end) = if heun {
-        (0.00085, 0.012)
-    } else {
-        (0.0001, 0.02)
-    };
-    let (start, end) = (
-        config.beta_start.unwrap_or(start),
-        config.beta_end.unwrap_or(end),
-    );
+    let (start, end) = if heun { (0.00085, 0.012) } else { (0.0001, 0.02) };
+    let (start, end) = (config.beta_start.unwrap_or(start), config.beta_end.unwrap_or(end));
     match config.beta_schedule.as_deref().unwrap_or("linear") {
         "linear" => Ok((BetaSchedule::Linear, linspace(start, end, n))),
         "scaled_linear" => {
@@ -535,11 +484,7 @@ fn betas(config: &ScheduleConfig) -> Result<(BetaSchedule, Vec<f64>)> {
             Ok((BetaSchedule::ScaledLinear, betas))
         }
         "squaredcos_cap_v2" => Ok((BetaSchedule::SquaredCosine, cosine_betas(n))),
-        name => Err(unknown(
-            "beta schedule",
-            name,
-            "linear, scaled_linear, squaredcos_cap_v2",
-        )),
+        name => Err(unknown("beta schedule", name, "linear, scaled_linear, squaredcos_cap_v2")),
     }
 }
 
@@ -549,13 +494,9 @@ fn cosine_betas(n: usize) -> Vec<f64> {
     const MAX_BETA: f64 = 0.999;
     let alpha_bar = |i: usize| {
         let t = i as f64 / n as f64;
-        ((t + OFFSET) / (1.0 + OFFSET) * std::f64::consts::FRAC_PI_2)
-            .cos()
-            .powi(2)
+        ((t + OFFSET) / (1.0 + OFFSET) * std::f64::consts::FRAC_PI_2).cos().powi(2)
     };
-    (0..n)
-        .map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(MAX_BETA))
-        .collect()
+    (0..n).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(MAX_BETA)).collect()
 }
 
 /// JSON for Python's dialect of it: `NaN` and infinities become `null`.
@@ -564,9 +505,8 @@ fn null_for_non_finite(text: &str) -> String {
     let mut rest = text;
     let mut in_string = false;
     while let Some(c) = rest.chars().next() {
-        let word = ["-Infinity", "Infinity", "NaN"]
-            .into_iter()
-            .find(|word| !in_string && rest.starts_with(word));
+        let word =
+            ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !in_string && rest.starts_with(word));
         let taken = match (word, c) {
             (Some(word), _) => {
                 json.push_str("null");
@@ -588,23 +528,11 @@ fn null_for_non_finite(text: &str) -> String {
 }
 
 pub(super) fn unknown(what: &'static str, found: &str, expected: &str) -> Error {
-    Error::Unknown {
-        what,
-        found: found.into(),
-        expected: expected.into(),
-    }
+    Error::Unknown { what, found: found.into(), expected: expected.into() }
 }
 
-pub(super) fn invalid(
-    what: impl Into<String>,
-    expected: impl Into<String>,
-    found: impl ToString,
-) -> Error {
-    Error::Invalid {
-        what: what.into(),
-        expected: expected.into(),
-        found: found.to_string(),
-    }
+pub(super) fn invalid(what: impl Into<String>, expected: impl Into<String>, found: impl ToString) -> Error {
+    Error::Invalid { what: what.into(), expected: expected.into(), found: found.to_string() }
 }
 
 #[cfg(test)]
@@ -628,31 +556,13 @@ mod tests {
     #[test]
     fn wrong_configurations_are_refused() {
         for (json, message) in [
-            (
-                "[]",
-                "scheduler config: expected a diffusers scheduler_config.json",
-            ),
-            (
-                r#"{"beta_schedule": "odd"}"#,
-                "unknown beta schedule \"odd\"",
-            ),
-            (
-                r#"{"prediction_type": "flow"}"#,
-                "unknown prediction type \"flow\"",
-            ),
-            (
-                r#"{"timestep_spacing": "even"}"#,
-                "unknown timestep spacing \"even\"",
-            ),
+            ("[]", "scheduler config: expected a diffusers scheduler_config.json"),
+            (r#"{"beta_schedule": "odd"}"#, "unknown beta schedule \"odd\""),
+            (r#"{"prediction_type": "flow"}"#, "unknown prediction type \"flow\""),
+            (r#"{"timestep_spacing": "even"}"#, "unknown timestep spacing \"even\""),
             (r#"{"beta_end": 1.5}"#, "beta 666 of the noise schedule"),
-            (
-                r#"{"num_train_timesteps": 0}"#,
-                "num_train_timesteps: expected 1 or more",
-            ),
-            (
-                r#"{"thresholding": true}"#,
-                "thresholding: expected false, found true",
-            ),
+            (r#"{"num_train_timesteps": 0}"#, "num_train_timesteps: expected 1 or more"),
+            (r#"{"thresholding": true}"#, "thresholding: expected false, found true"),
         ] {
             let error = ScheduleConfig::from_json(json)
                 .and_then(|config| NoiseSchedule::new(&config))
@@ -664,10 +574,8 @@ mod tests {
 
     #[test]
     fn zero_terminal_snr_is_exact() {
-        let config = ScheduleConfig {
-            rescale_betas_zero_snr: Some(true),
-            ..ScheduleConfig::stable_diffusion()
-        };
+        let config =
+            ScheduleConfig { rescale_betas_zero_snr: Some(true), ..ScheduleConfig::stable_diffusion() };
         let schedule = NoiseSchedule::new(&config).unwrap();
         assert_eq!(schedule.alphas_cumprod.last(), Some(&0.0));
         assert!((schedule.alphas_cumprod[0] - (1.0 - 0.00085)).abs() < 1e-15);

@@ -164,12 +164,7 @@ impl Table {
             row,
             clean: first.signal,
             noise: first.sigma,
-            table: Self {
-                rows,
-                steps,
-                ..*self
-            }
-            .finished(),
+            table: Self { rows, steps, ..*self }.finished(),
         })
     }
 
@@ -208,10 +203,7 @@ mod tests {
             ..ScheduleConfig::stable_diffusion()
         };
         let schedule = NoiseSchedule::new(&config).unwrap();
-        NoiseSchedule {
-            prediction,
-            ..schedule
-        }
+        NoiseSchedule { prediction, ..schedule }
     }
 
     #[test]
@@ -220,13 +212,9 @@ mod tests {
             for sampler in Sampler::ALL {
                 for steps in [1, 2, 3, 20, 100] {
                     let schedule = schedule(true, prediction);
-                    let table =
-                        Table::new(&schedule, sampler, SigmaSchedule::Model, steps).unwrap();
+                    let table = Table::new(&schedule, sampler, SigmaSchedule::Model, steps).unwrap();
                     let floats = table.rows.iter().flat_map(Row::to_f32);
-                    assert!(
-                        floats.clone().all(f32::is_finite),
-                        "{sampler}, {prediction:?}, {steps} steps"
-                    );
+                    assert!(floats.clone().all(f32::is_finite), "{sampler}, {prediction:?}, {steps} steps");
                     // The model's answer m for a clean picture of 1 under noise of 1 (DDIM
                     // without set_alpha_to_one stops just short of the picture).
                     let row = table.rows.last().unwrap();
@@ -237,10 +225,7 @@ mod tests {
                         Prediction::V => (row.signal - row.sigma) * scale,
                     };
                     let x0 = row.x0_x * x + row.x0_m * m;
-                    assert!(
-                        (x0 - 1.0).abs() < 1e-3,
-                        "{sampler}, {prediction:?}, {steps}: {x0}"
-                    );
+                    assert!((x0 - 1.0).abs() < 1e-3, "{sampler}, {prediction:?}, {steps}: {x0}");
                 }
             }
         }
@@ -251,10 +236,7 @@ mod tests {
         let schedule = schedule(false, Prediction::Epsilon);
         let table = Table::new(&schedule, Sampler::Heun, SigmaSchedule::Karras, 10).unwrap();
         let start = table.start(0.35).unwrap();
-        assert_eq!(
-            (start.row, start.table.rows.len(), start.table.steps),
-            (14, 5, 3)
-        );
+        assert_eq!((start.row, start.table.rows.len(), start.table.steps), (14, 5, 3));
         assert_eq!(table.start(1.0).unwrap().table, table);
         for strength in [0.05, 0.0, 1.5, f64::NAN] {
             assert!(table.start(strength).is_err(), "{strength}");
@@ -267,10 +249,7 @@ mod tests {
         let new = |sampler, sigmas, steps| Table::new(&schedule, sampler, sigmas, steps);
         for sampler in Sampler::ALL {
             assert!(new(sampler, SigmaSchedule::Model, 0).is_err(), "{sampler}");
-            assert!(
-                new(sampler, SigmaSchedule::Model, 1001).is_err(),
-                "{sampler}"
-            );
+            assert!(new(sampler, SigmaSchedule::Model, 1001).is_err(), "{sampler}");
         }
         assert!(new(Sampler::Ddpm, SigmaSchedule::Karras, 5).is_err());
         assert!(new(Sampler::Ddim { eta: 1.5 }, SigmaSchedule::Model, 5).is_err());

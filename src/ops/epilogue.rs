@@ -61,11 +61,7 @@ impl Epilogue {
     pub fn check(&self, tensors: &[&TensorDesc], output: &TensorDesc) -> Result<(), String> {
         let reading: Vec<Step> = self.steps.iter().copied().filter(|s| s.reads_tensor()).collect();
         if reading.len() != tensors.len() {
-            return Err(format!(
-                "epilogue reads {} tensors, found {}",
-                reading.len(),
-                tensors.len()
-            ));
+            return Err(format!("epilogue reads {} tensors, found {}", reading.len(), tensors.len()));
         }
         let (n, c) = (output.shape[0], output.shape.last());
         for (step, tensor) in reading.iter().zip(tensors) {
@@ -110,7 +106,9 @@ impl Epilogue {
                 Width::Scalars => format!("V(extra{tensor}[{row} * P.c_out + at])"),
                 Width::QuadsOfScalars => {
                     let lanes: Vec<String> = (0..4)
-                        .map(|i| format!("f32(extra{tensor}[{row} * P.c_out + min(at * 4u + {i}u, P.c_out - 1u)])"))
+                        .map(|i| {
+                            format!("f32(extra{tensor}[{row} * P.c_out + min(at * 4u + {i}u, P.c_out - 1u)])")
+                        })
                         .collect();
                     format!("V({})", lanes.join(", "))
                 }

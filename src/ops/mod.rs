@@ -75,20 +75,15 @@ pub mod expr;
 pub(crate) fn arity(inputs: &[&TensorDesc], expected: std::ops::RangeInclusive<usize>) -> Result<(), String> {
     match expected.contains(&inputs.len()) {
         true => Ok(()),
-        false => Err(format!(
-            "wants {} to {} inputs, found {}",
-            expected.start(),
-            expected.end(),
-            inputs.len()
-        )),
+        false => {
+            Err(format!("wants {} to {} inputs, found {}", expected.start(), expected.end(), inputs.len()))
+        }
     }
 }
 
 /// Reads a feature map's `[n, h, w, c]`.
 pub(crate) fn nhwc(what: &str, desc: &TensorDesc) -> Result<[usize; 4], String> {
-    desc.shape[..]
-        .try_into()
-        .map_err(|_| format!("{what} must be [n, h, w, c], found {}", desc.shape))
+    desc.shape[..].try_into().map_err(|_| format!("{what} must be [n, h, w, c], found {}", desc.shape))
 }
 
 /// Checks that a tensor holds floating-point numbers that kernels can read.

@@ -1,0 +1,474 @@
+//! The device: which one, what it can do, and the objects made on it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::shader::{Access, Kernel, Shader};
+use crate::target::{DeviceClass, Target};
+
+/// Name of the environment variable that chooses the adapter.
+pub const ADAPTER_VARIABLE: &str = "AQUATINT_ADAPTER";
+/// Name of the environment variable that chooses the backends.
+pub const BACKEND_VARIABLE: &str = "AQUATINT_BACKEND";
+
+/// Which adapter to use.
+#[derive(Clone, Debug, Default)]
+pub struct AdapterOptions {
+    /// Index in [`adapters`], or a part of the name, whatever its case; the most capable one when `None`.
+    pub adapter: Option<String>,
+    /// `vulkan`, `metal` or `dx12`; all of them when `None`.
+    pub backend: Option<String>,
+}
+
+impl AdapterOptions {
+    /// From `AQUATINT_ADAPTER` and `AQUATINT_BACKEND`.
+    pub fn from_env() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
+        AdapterOptions { adapter: variable(ADAPTER_VARIABLE), backend: variable(BACKEND_VARIABLE) }
+    }
+
+    fn backends(&self) -> Result<wgpu::Backends> {
+        match self.backend.as_deref().map(str::to_ascii_lowercase).as_deref() {
+            None => Ok(wgpu::Backends::all()),
+            Some("vulkan") => Ok(wgpu::Backends::VULKAN),
+            Some("metal") => Ok(wgpu::Backends::METAL),
+            Some("dx12") => Ok(wgpu::Backends::DX12),
+            Some(other) => Err(Error::Unknown {
+                what: "backend",
+                found: other.to_owned(),
+                expected: "vulkan, metal, dx12".to_owned(),
+            }),
+        }
+    }
+}
+
+/// The adapters of this machine that can run compute shaders, most capable first.
+pub fn adapters(options: &AdapterOptions) -> Result<Vec<wgpu::Adapter>> {
+    let backends = options.backends()?;
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
+    let instance = wgpu::Instance::new(descriptor);
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    adapters.retain(|a| {
+        let flags = a.get_downlevel_capabilities().flags;
+        flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+    });
+    adapters.sort_by_key(|a| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    Ok(adapters)
+}
+
+/// The adapter that the options name.
+pub fn choose_adapter(options: &AdapterOptions) -> Result<wgpu::Adapter> {
+    let mut found = adapters(options)?;
+    if found.is_empty() {
+        return Err(Error::NoAdapter {
+            detail: match &options.backend {
+                Some(backend) => format!("backend {backend}"),
+                None => "Vulkan, Metal and DirectX 12 were tried".to_owned(),
+            },
+        });
+    }
+    let Some(wanted) = &options.adapter else {
+        return Ok(found.swap_remove(0));
+    };
+    let position = match wanted.parse::<usize>() {
+        Ok(index) => (index < found.len()).then_some(index),
+        Err(_) => {
+            let wanted = wanted.to_lowercase();
+            found.iter().position(|a| a.get_info().name.to_lowercase().contains(&wanted))
+        }
+    };
+    match position {
+        Some(position) => Ok(found.swap_remove(position)),
+        None => Err(Error::Unknown {
+            what: "adapter",
+            found: wanted.clone(),
+            expected: found
+                .iter()
+                .enumerate()
+                .map(|(i, a)| format!("{i} ({})", a.get_info().name))
+                .collect::<Vec<_>>()
+                .join(", "),
+        }),
+    }
+}
+
+/// How many objects were made on a device so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub buffers: u64,
+    pub bind_groups: u64,
+    pub pipelines: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    buffers: AtomicU64,
+    bind_groups: AtomicU64,
+    pipelines: AtomicU64,
+}
+
+/// A compiled kernel.
+pub(crate) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    target: Target,
+    /// Why the device was lost, once it was. Only known for devices of our own.
+    lost: Arc<OnceLock<String>>,
+    pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
+    counters: Counters,
+}
+
+/// A device with its queue, its limits and its compiled kernels. Cheap to clone.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.0.target.name)
+    }
+}
+
+/// Optional features that are used where they exist.
+const USED_FEATURES: wgpu::Features =
+    wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP).union(wgpu::Features::TIMESTAMP_QUERY);
+
+/// No submission may take longer than this before the device counts as lost.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+impl Gpu {
+    /// The best adapter of this machine, or the one that `AQUATINT_ADAPTER` and
+    /// `AQUATINT_BACKEND` name, with all of its limits.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] without a driver, [`Error::Unknown`] for a name that no adapter has.
+    pub fn headless() -> Result<Gpu> {
+        Self::with_options(&AdapterOptions::from_env())
+    }
+
+    /// A device on the adapter that the options name.
+    pub fn with_options(options: &AdapterOptions) -> Result<Gpu> {
+        let adapter = choose_adapter(options)?;
+        let request = wgpu::DeviceDescriptor {
+            label: Some("aquatint"),
+            required_features: adapter.features() & USED_FEATURES,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&request)).map_err(|e| Error::Gpu {
+                what: format!("opening the device \"{}\"", adapter.get_info().name),
+                message: e.to_string(),
+            })?;
+        let lost = Arc::new(OnceLock::new());
+        let reason = lost.clone();
+        device.set_device_lost_callback(move |kind, message| {
+            let _ = reason.set(format!("{kind:?}: {message}"));
+        });
+        // Errors are caught in scopes; one that slips through must not abort the process.
+        device.on_uncaptured_error(Arc::new(|error: wgpu::Error| {
+            eprintln!("aquatint: uncaptured GPU error: {error}");
+        }));
+        Ok(Self::assemble(adapter.get_info(), device, queue, lost))
+    }
+
+    /// The caller's own device. Its error handler and lost callback stay the caller's.
+    pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
+        Self::assemble(adapter.get_info(), device, queue, Arc::default())
+    }
+
+    fn assemble(
+        info: wgpu::AdapterInfo,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        lost: Arc<OnceLock<String>>,
+    ) -> Gpu {
+        let target = target(&info, device.features(), &device.limits());
+        Gpu(Arc::new(Inner {
+            device,
+            queue,
+            info,
+            target,
+            lost,
+            pipelines: Mutex::default(),
+            counters: Counters::default(),
+        }))
+    }
+
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.0.info
+    }
+
+    /// Capabilities and limits, as the planner sees them.
+    pub fn target(&self) -> &Target {
+        &self.0.target
+    }
+
+    /// Objects made so far.
+    pub fn counts(&self) -> Counts {
+        let c = &self.0.counters;
+        Counts {
+            buffers: c.buffers.load(Ordering::Relaxed),
+            bind_groups: c.bind_groups.load(Ordering::Relaxed),
+            pipelines: c.pipelines.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether timestamps can be written.
+    pub fn has_timestamps(&self) -> bool {
+        self.0.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// Work that one submission may hold, floating-point operations: well under
+    /// a second on a slow device of the class, so that no driver's watchdog (two
+    /// seconds on Windows) takes it for a hang.
+    pub(crate) fn submission_flops(&self) -> u64 {
+        match self.0.target.class {
+            DeviceClass::Discrete => 500_000_000_000,
+            DeviceClass::Integrated => 50_000_000_000,
+            DeviceClass::Cpu => 5_000_000_000,
+        }
+    }
+
+    /// Runs `make` and turns the errors that wgpu reports for it into ours.
+    pub(crate) fn checked<T>(&self, what: impl Fn() -> String, make: impl FnOnce() -> T) -> Result<T> {
+        let device = &self.0.device;
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = make();
+        let validation = pollster::block_on(validation.pop());
+        let internal = pollster::block_on(internal.pop());
+        let memory = pollster::block_on(memory.pop());
+        self.check_lost()?;
+        if memory.is_some() {
+            return Err(Error::OutOfMemory { what: what(), bytes: 0 });
+        }
+        match validation.or(internal) {
+            Some(error) => Err(Error::Gpu { what: what(), message: error.to_string() }),
+            None => Ok(made),
+        }
+    }
+
+    pub(crate) fn check_lost(&self) -> Result<()> {
+        match self.0.lost.get() {
+            Some(reason) => Err(Error::DeviceLost { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// A buffer, or what it was for and how large when there is no memory for it.
+    pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = bytes.max(16).next_multiple_of(16);
+        self.0.target.check(|| format!("buffer {label}"), size, self.0.target.max_buffer)?;
+        self.0.counters.buffers.fetch_add(1, Ordering::Relaxed);
+        let buffer = self.checked(
+            || format!("buffer {label}"),
+            || {
+                self.0.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(label),
+                    size,
+                    usage,
+                    mapped_at_creation: false,
+                })
+            },
+        );
+        buffer.map_err(|error| match error {
+            Error::OutOfMemory { what, .. } => Error::OutOfMemory { what, bytes: size },
+            other => other,
+        })
+    }
+
+    /// The compiled form of a kernel; compiled at most once for a device.
+    pub(crate) fn pipeline(&self, shader: &Shader) -> Result<Arc<Pipeline>> {
+        let cache = || self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(pipeline) = cache().get(&shader.kernel) {
+            return Ok(pipeline.clone());
+        }
+        // Not under the lock: other threads may compile other kernels meanwhile.
+        self.0.counters.pipelines.fetch_add(1, Ordering::Relaxed);
+        let name = shader.kernel.name;
+        let pipeline = Arc::new(self.checked(|| format!("kernel {name}"), || self.compile(shader))?);
+        cache().insert(shader.kernel.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn compile(&self, shader: &Shader) -> Pipeline {
+        let device = &self.0.device;
+        let label = Some(shader.kernel.name);
+        let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let mut entries: Vec<_> = shader
+            .bindings
+            .iter()
+            .map(|b| {
+                let read_only = b.access == Access::Read;
+                entry(b.binding, wgpu::BufferBindingType::Storage { read_only })
+            })
+            .collect();
+        entries.extend(shader.params_binding.map(|b| entry(b, wgpu::BufferBindingType::Uniform)));
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module: &trusted_module(device, shader),
+            entry_point: None,
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    }
+
+    pub(crate) fn bind_group(
+        &self,
+        pipeline: &Pipeline,
+        entries: &[wgpu::BindGroupEntry],
+    ) -> wgpu::BindGroup {
+        self.0.counters.bind_groups.fetch_add(1, Ordering::Relaxed);
+        self.0.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.layout,
+            entries,
+        })
+    }
+
+    /// Waits for a submission.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] when the device went away, or gave no answer for five minutes.
+    pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let poll = self.0.device.poll(wgpu::PollType::Wait {
+                submission_index: Some(submission.clone()),
+                timeout: Some(Duration::from_secs(1)),
+            });
+            self.check_lost()?;
+            match poll {
+                Ok(_) => return Ok(()),
+                Err(wgpu::PollError::Timeout) if start.elapsed() < PATIENCE => {}
+                Err(wgpu::PollError::Timeout) => {
+                    return Err(Error::DeviceLost {
+                        reason: format!("no answer for {} s", PATIENCE.as_secs()),
+                    });
+                }
+                Err(error) => {
+                    return Err(Error::Gpu {
+                        what: "waiting for the device".to_owned(),
+                        message: error.to_string(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Copies the first `bytes` of each buffer to the host.
+    pub(crate) fn download(&self, sources: &[(&wgpu::Buffer, u64)]) -> Result<Vec<Vec<u8>>> {
+        let padded = |bytes: u64| bytes.next_multiple_of(16);
+        let total: u64 = sources.iter().map(|(_, bytes)| padded(*bytes)).sum();
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.buffer("read-back", total, usage)?;
+        let mut encoder = self.0.device.create_command_encoder(&Default::default());
+        let mut offset = 0;
+        for (buffer, bytes) in sources {
+            encoder.copy_buffer_to_buffer(buffer, 0, &staging, offset, bytes.next_multiple_of(4));
+            offset += padded(*bytes);
+        }
+        let submission =
+            self.checked(|| "read-back".to_owned(), || self.0.queue.submit([encoder.finish()]))?;
+        let (done, mapped) = std::sync::mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            let _ = done.send(result);
+        });
+        self.wait(submission)?;
+        let failed = |message: String| Error::Gpu { what: "read-back".to_owned(), message };
+        match mapped.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(_) => return Err(failed("the buffer was never mapped".to_owned())),
+        }
+        let view = staging.get_mapped_range(..).map_err(|e| failed(e.to_string()))?;
+        let mut offset = 0;
+        Ok(sources
+            .iter()
+            .map(|(_, bytes)| {
+                let at = offset as usize;
+                offset += padded(*bytes);
+                view[at..at + *bytes as usize].to_vec()
+            })
+            .collect())
+    }
+}
+
+/// Compiles without the bounds checks and loop counters that wgpu adds for
+/// shaders from strangers; they cost up to half of a small kernel's time. The
+/// one place where that is done.
+fn trusted_module(device: &wgpu::Device, shader: &Shader) -> wgpu::ShaderModule {
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(shader.kernel.name),
+        source: wgpu::ShaderSource::Wgsl(shader.source.as_str().into()),
+    };
+    // SAFETY: every kernel is this crate's own, checked against shapes that were
+    // verified when the graph was built; each checks its own end of the grid and
+    // its loops are bounded by parameters. The tests run every variant with
+    // buffers of exactly the planned size.
+    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+/// What the planner needs to know of an adapter.
+pub fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Target {
+    Target {
+        name: info.name.clone(),
+        class: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => DeviceClass::Discrete,
+            wgpu::DeviceType::Cpu => DeviceClass::Cpu,
+            _ => DeviceClass::Integrated,
+        },
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroups: features.contains(wgpu::Features::SUBGROUP),
+        max_buffer: limits.max_buffer_size,
+        max_binding: limits.max_storage_buffer_binding_size,
+        max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        max_workgroups: limits.max_compute_workgroups_per_dimension,
+        max_invocations: limits.max_compute_invocations_per_workgroup,
+        shared_memory: limits.max_compute_workgroup_storage_size,
+        uniform_alignment: limits.min_uniform_buffer_offset_alignment,
+    }
+}

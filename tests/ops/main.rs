@@ -1,0 +1,5 @@
+//! Every kernel against a float64 reference in plain Rust; one file an operation.
+
+mod conv2d;
+mod elementwise;
+mod harness;
