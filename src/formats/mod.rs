@@ -1,0 +1,3 @@
+//! Files: weights in, pictures in and out.
+
+pub mod safetensors;
