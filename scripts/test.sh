@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Sets this machine up where it must be, then runs every test.
+#
+#   scripts/test.sh
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/setup.sh
+
+# No test may pass by not finding a device.
+export REQUIRE_GPU=1
+
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --locked --lib --bins --tests
+else
+    cargo test --locked --lib --bins --tests
+fi
+cargo test --locked --doc
+
+cargo build --locked --examples
+for source in examples/*.rs; do
+    name="$(basename "$source" .rs)"
+    printf '\nexample %s\n' "$name"
+    cargo run --quiet --locked --example "$name"
+done
+printf '\nall tests passed\n'
