@@ -69,6 +69,15 @@ pub fn adapters(options: &AdapterOptions) -> Result<Vec<wgpu::Adapter>> {
 /// The adapter that the options name.
 pub fn choose_adapter(options: &AdapterOptions) -> Result<wgpu::Adapter> {
     let mut found = adapters(options)?;
+    let index = choose_index(&found, options)?;
+    Ok(found.swap_remove(index))
+}
+
+/// Which of the [`adapters`] the options name.
+///
+/// # Errors
+/// [`Error::NoAdapter`] when there are none, [`Error::Unknown`] for a name that none of them has.
+pub fn choose_index(found: &[wgpu::Adapter], options: &AdapterOptions) -> Result<usize> {
     if found.is_empty() {
         return Err(Error::NoAdapter {
             detail: match &options.backend {
@@ -78,7 +87,7 @@ pub fn choose_adapter(options: &AdapterOptions) -> Result<wgpu::Adapter> {
         });
     }
     let Some(wanted) = &options.adapter else {
-        return Ok(found.swap_remove(0));
+        return Ok(0);
     };
     let position = match wanted.parse::<usize>() {
         Ok(index) => (index < found.len()).then_some(index),
@@ -87,19 +96,16 @@ pub fn choose_adapter(options: &AdapterOptions) -> Result<wgpu::Adapter> {
             found.iter().position(|a| a.get_info().name.to_lowercase().contains(&wanted))
         }
     };
-    match position {
-        Some(position) => Ok(found.swap_remove(position)),
-        None => Err(Error::Unknown {
-            what: "adapter",
-            found: wanted.clone(),
-            expected: found
-                .iter()
-                .enumerate()
-                .map(|(i, a)| format!("{i} ({})", a.get_info().name))
-                .collect::<Vec<_>>()
-                .join(", "),
-        }),
-    }
+    position.ok_or_else(|| Error::Unknown {
+        what: "adapter",
+        found: wanted.clone(),
+        expected: found
+            .iter()
+            .enumerate()
+            .map(|(i, a)| format!("{i} ({})", a.get_info().name))
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
 }
 
 /// How many objects were made on a device so far.

@@ -1,0 +1,138 @@
+//! `aquatint devices`: what there is to compute on.
+
+use std::io::Write;
+
+use anyhow::Result;
+use aquatint::{AdapterOptions, gpu};
+use serde::Serialize;
+
+use super::text::bytes;
+
+#[derive(clap::Args)]
+pub struct Devices {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One adapter. Sizes are in bytes.
+#[derive(Serialize)]
+struct Row {
+    index: usize,
+    name: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    backend: String,
+    driver: String,
+    vendor: u32,
+    device: u32,
+    /// Whether this is the one that `--adapter` names, or the default.
+    chosen: bool,
+    features: Features,
+    limits: Limits,
+}
+
+#[derive(Serialize)]
+struct Features {
+    f16: bool,
+    subgroups: bool,
+    subgroup_size: [u32; 2],
+    timestamps: bool,
+    cooperative_matrix: bool,
+}
+
+#[derive(Serialize)]
+struct Limits {
+    max_buffer: u64,
+    max_binding: u64,
+    max_storage_buffers: u32,
+    shared_memory: u32,
+    max_invocations: u32,
+    max_workgroups: u32,
+}
+
+impl Row {
+    fn new(index: usize, chosen: bool, adapter: &wgpu::Adapter) -> Row {
+        let info = adapter.get_info();
+        let has = |feature| adapter.features().contains(feature);
+        let target = gpu::target(&info, adapter.features(), &adapter.limits());
+        Row {
+            index,
+            kind: match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => "discrete",
+                wgpu::DeviceType::IntegratedGpu => "integrated",
+                wgpu::DeviceType::VirtualGpu => "virtual",
+                wgpu::DeviceType::Cpu => "software",
+                wgpu::DeviceType::Other => "other",
+            },
+            backend: info.backend.to_str().to_owned(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            vendor: info.vendor,
+            device: info.device,
+            chosen,
+            features: Features {
+                f16: target.f16,
+                subgroups: target.subgroups,
+                subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
+                timestamps: has(wgpu::Features::TIMESTAMP_QUERY),
+                cooperative_matrix: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            },
+            limits: Limits {
+                max_buffer: target.max_buffer,
+                max_binding: target.max_binding,
+                max_storage_buffers: target.max_storage_buffers,
+                shared_memory: target.shared_memory,
+                max_invocations: target.max_invocations,
+                max_workgroups: target.max_workgroups,
+            },
+            name: info.name,
+        }
+    }
+
+    fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let Row { features: f, limits: l, .. } = self;
+        let yes = |b: bool| if b { "yes" } else { "no" };
+        let subgroups = match (f.subgroups, f.subgroup_size) {
+            (false, _) => "no".to_owned(),
+            (true, [min, max]) if min == max => format!("of {min}"),
+            (true, [min, max]) => format!("of {min} to {max}"),
+        };
+        let mark = if self.chosen { "  (chosen)" } else { "" };
+        writeln!(out, "{}  {}{mark}", self.index, self.name)?;
+        writeln!(out, "   type      {}, {}", self.kind, self.backend)?;
+        writeln!(out, "   driver    {}", self.driver)?;
+        writeln!(
+            out,
+            "   features  f16 {}, subgroups {subgroups}, timestamps {}, cooperative matrices {}",
+            yes(f.f16),
+            yes(f.timestamps),
+            yes(f.cooperative_matrix),
+        )?;
+        writeln!(
+            out,
+            "   limits    buffer {}, binding {}, {} storage buffers, shared memory {}, {} invocations",
+            bytes(l.max_buffer),
+            bytes(l.max_binding),
+            l.max_storage_buffers,
+            bytes(u64::from(l.shared_memory)),
+            l.max_invocations,
+        )
+    }
+}
+
+pub fn run(args: &Devices, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
+    let adapters = gpu::adapters(options)?;
+    let chosen = gpu::choose_index(&adapters, options)?;
+    let rows: Vec<Row> = adapters.iter().enumerate().map(|(i, a)| Row::new(i, i == chosen, a)).collect();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+        return Ok(());
+    }
+    for (i, row) in rows.iter().enumerate() {
+        if i > 0 {
+            writeln!(out)?;
+        }
+        row.print(out)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! One file a subcommand. Results go to stdout, everything else to stderr.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+
+mod devices;
+mod text;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use aquatint::AdapterOptions;
+use clap::{Args, Parser, Subcommand};
+
+/// Draw and read pictures with neural networks, entirely on the GPU.
+#[derive(Parser)]
+#[command(name = "aquatint", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct DeviceArgs {
+    /// Adapter to use: its number in `aquatint devices`, or a part of its name
+    #[arg(long, global = true, env = aquatint::gpu::ADAPTER_VARIABLE, value_name = "INDEX|NAME")]
+    adapter: Option<String>,
+    /// Graphics interface to use
+    #[arg(long, global = true, env = aquatint::gpu::BACKEND_VARIABLE, value_name = "vulkan|metal|dx12",
+          value_parser = backend)]
+    backend: Option<String>,
+}
+
+/// Accepts the empty string too, as an environment variable may be set to nothing.
+fn backend(text: &str) -> Result<String, String> {
+    match text.to_ascii_lowercase().as_str() {
+        name @ ("" | "vulkan" | "metal" | "dx12") => Ok(name.to_owned()),
+        _ => Err("expected vulkan, metal or dx12".to_owned()),
+    }
+}
+
+impl DeviceArgs {
+    fn options(self) -> AdapterOptions {
+        let given = |text: Option<String>| text.filter(|t| !t.is_empty());
+        AdapterOptions { adapter: given(self.adapter), backend: given(self.backend) }
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the adapters with their drivers, limits and features
+    Devices(devices::Devices),
+}
+
+/// Parses the arguments, runs the command and says what went wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let device = cli.device.options();
+    let mut out = io::stdout().lock();
+    let result = match cli.command {
+        Command::Devices(args) => devices::run(&args, &device, &mut out),
+    };
+    match result.and_then(|()| Ok(out.flush()?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has had enough of it, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not `eprintln!`, which panics when stderr is closed.
+            let _ = writeln!(io::stderr(), "error: {}", message(&error));
+            match error.downcast_ref() {
+                Some(aquatint::Error::Interrupted) => ExitCode::from(130),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<io::Error>().is_some_and(broken)
+}
+
+/// The error with its causes, without those that the message before them quotes.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
