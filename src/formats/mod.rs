@@ -1,3 +1,6 @@
 //! Files: weights in, pictures in and out.
 
+mod draw;
+pub mod picture;
 pub mod safetensors;
+pub mod sheet;
