@@ -12,9 +12,11 @@ pub mod ops;
 pub mod passes;
 pub mod plan;
 pub mod profile;
+pub mod report;
 pub mod shader;
 mod target;
 mod tensor;
+pub mod units;
 mod weights;
 
 pub use engine::Network;

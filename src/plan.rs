@@ -43,7 +43,8 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    fn name_of_role(&self) -> &'static str {
+    /// What it is for, in a word.
+    pub fn role_name(&self) -> &'static str {
         match self.role {
             Role::Weight { .. } => "weight",
             Role::Constant => "constant",
@@ -437,7 +438,7 @@ impl Plan {
     pub fn bytes_by_role(&self) -> Vec<(&'static str, u64)> {
         let mut rows: Vec<(&'static str, u64)> = Vec::new();
         for buffer in self.buffers.iter().filter(|b| b.resident()) {
-            let role = buffer.name_of_role();
+            let role = buffer.role_name();
             match rows.iter_mut().find(|(r, _)| *r == role) {
                 Some((_, bytes)) => *bytes += buffer.bytes,
                 None => rows.push((role, buffer.bytes)),

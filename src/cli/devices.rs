@@ -3,10 +3,9 @@
 use std::io::Write;
 
 use anyhow::Result;
+use aquatint::units::bytes;
 use aquatint::{AdapterOptions, gpu};
 use serde::Serialize;
-
-use super::text::bytes;
 
 #[derive(clap::Args)]
 pub struct Devices {

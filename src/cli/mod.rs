@@ -2,7 +2,6 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
 
 mod devices;
-mod text;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
