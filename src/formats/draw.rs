@@ -22,9 +22,9 @@ pub fn text_width(text: &str, scale: u32) -> u32 {
     (text.chars().count() as u32 * GLYPH).saturating_sub(1) * scale
 }
 
-/// Height of a line of text without the space below it.
+/// Height of a line of text, descenders included.
 pub const fn text_height(scale: u32) -> u32 {
-    (GLYPH - 1) * scale
+    GLYPH * scale
 }
 
 /// A picture under the brush. What falls outside is cut off.

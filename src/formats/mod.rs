@@ -4,3 +4,4 @@ mod draw;
 pub mod picture;
 pub mod safetensors;
 pub mod sheet;
+pub mod table;
