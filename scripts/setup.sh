@@ -131,7 +131,7 @@ check_rust
 check_linker
 check_driver
 
-# Where there is no display, Mesa's chooser of devices looks for one and complains.
-if [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
+# Without a session Mesa's chooser of devices looks for a display and complains.
+if [ -z "${XDG_RUNTIME_DIR:-}" ]; then
     export NODEVICE_SELECT=1
 fi
