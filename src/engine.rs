@@ -15,6 +15,14 @@ struct Step {
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     groups: [u32; 3],
+    /// Copies made before the dispatch.
+    fills: Vec<Fill>,
+}
+
+/// A copy of a buffer into a texture.
+struct Fill {
+    buffer: wgpu::Buffer,
+    texture: wgpu::Texture,
 }
 
 /// A compiled network with its weights on the device.
@@ -23,6 +31,7 @@ pub struct Network {
     plan: Plan,
     /// By [`crate::plan::BufferId`]; those used only while loading are gone.
     buffers: Vec<Option<wgpu::Buffer>>,
+    textures: Vec<wgpu::Texture>,
     steps: Vec<Step>,
 }
 
@@ -47,8 +56,16 @@ impl Network {
 
     /// Loads a plan that was made for this device's [target](Gpu::target).
     pub fn from_plan(gpu: &Gpu, plan: Plan) -> Result<Network> {
-        let mut network =
-            Network { gpu: gpu.clone(), buffers: vec![None; plan.buffers.len()], plan, steps: Vec::new() };
+        let mut network = Network {
+            gpu: gpu.clone(),
+            buffers: vec![None; plan.buffers.len()],
+            plan,
+            textures: Vec::new(),
+            steps: Vec::new(),
+        };
+        for texture in &network.plan.textures {
+            network.textures.push(gpu.texture(&texture.label, [texture.width, texture.height])?);
+        }
         network.load()?;
         for id in 0..network.plan.buffers.len() {
             if network.plan.buffers[id].resident() {
@@ -71,6 +88,7 @@ impl Network {
             let submission = self.submit_steps(&steps, &self.plan.load[range.clone()], 1, false)?;
             self.gpu.wait(submission)?;
             let later = &self.plan.load[range.end..];
+            self.show_constants(|id| later.iter().any(|d| d.buffers.contains(&id)))?;
             for (id, buffer) in self.plan.buffers.iter().enumerate() {
                 if !buffer.resident() && !later.iter().any(|d| d.buffers.contains(&id)) {
                     self.buffers[id] = None;
@@ -78,6 +96,23 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// Fills the textures of those constants that are there and that no later dispatch touches.
+    fn show_constants(&self, touched_later: impl Fn(usize) -> bool) -> Result<()> {
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        for &(id, texture) in &self.plan.load_fills {
+            if self.buffers[id].is_some() && !touched_later(id) {
+                self.fill(id, texture).record(&mut encoder);
+            }
+        }
+        let submission =
+            self.gpu.checked(|| "textures".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
+        self.gpu.wait(submission)
+    }
+
+    fn fill(&self, buffer: usize, texture: usize) -> Fill {
+        Fill { buffer: self.made(buffer).clone(), texture: self.textures[texture].clone() }
     }
 
     /// Makes a buffer, with its contents, if it is not there yet.
@@ -135,6 +170,17 @@ impl Network {
                     resource: self.made(id).as_entire_binding(),
                 });
             }
+            let views: Vec<wgpu::TextureView> = dispatch
+                .textures
+                .iter()
+                .map(|&id| self.textures[id].create_view(&wgpu::TextureViewDescriptor::default()))
+                .collect();
+            for ((_, binding), view) in dispatch.shader.textures.iter().zip(&views) {
+                entries.push(wgpu::BindGroupEntry {
+                    binding: *binding,
+                    resource: wgpu::BindingResource::TextureView(view),
+                });
+            }
             if let Some(binding) = dispatch.shader.params_binding {
                 entries.push(wgpu::BindGroupEntry {
                     binding,
@@ -149,7 +195,8 @@ impl Network {
                 || format!("binding {}", dispatch.label),
                 || self.gpu.bind_group(&pipeline, &entries),
             )?;
-            steps.push(Step { pipeline, bind_group, groups: dispatch.groups });
+            let fills = dispatch.fills.iter().map(|&(buffer, texture)| self.fill(buffer, texture)).collect();
+            steps.push(Step { pipeline, bind_group, groups: dispatch.groups, fills });
         }
         Ok(steps)
     }
@@ -337,6 +384,7 @@ impl Network {
         let resolved = self.gpu.buffer("timestamps", bytes, usage)?;
         let mut encoder = device.create_command_encoder(&Default::default());
         for (i, step) in self.steps[range].iter().enumerate() {
+            step.fills.iter().for_each(|fill| fill.record(&mut encoder));
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: None,
                 timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
@@ -365,13 +413,35 @@ impl Step {
     }
 }
 
-fn record(steps: &[Step], encoder: &mut wgpu::CommandEncoder) {
-    if steps.is_empty() {
-        return;
+impl Fill {
+    fn record(&self, encoder: &mut wgpu::CommandEncoder) {
+        let size = self.texture.size();
+        encoder.copy_buffer_to_texture(
+            wgpu::TexelCopyBufferInfo {
+                buffer: &self.buffer,
+                layout: wgpu::TexelCopyBufferLayout {
+                    offset: 0,
+                    bytes_per_row: Some(16 * size.width),
+                    rows_per_image: None,
+                },
+            },
+            self.texture.as_image_copy(),
+            size,
+        );
     }
-    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-    for step in steps {
-        step.record(&mut pass);
+}
+
+/// Records steps in as few passes as the copies between them allow.
+fn record(steps: &[Step], encoder: &mut wgpu::CommandEncoder) {
+    let mut rest = steps;
+    while let Some((first, after)) = rest.split_first() {
+        first.fills.iter().for_each(|fill| fill.record(encoder));
+        let length = after.iter().take_while(|step| step.fills.is_empty()).count();
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        first.record(&mut pass);
+        after[..length].iter().for_each(|step| step.record(&mut pass));
+        drop(pass);
+        rest = &after[length..];
     }
 }
 

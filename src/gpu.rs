@@ -111,6 +111,7 @@ pub fn choose_index(found: &[wgpu::Adapter], options: &AdapterOptions) -> Result
 /// How many objects were made on a device so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
+    /// Buffers and textures.
     pub buffers: u64,
     pub bind_groups: u64,
     pub pipelines: u64,
@@ -309,6 +310,31 @@ impl Gpu {
         })
     }
 
+    /// A texture of `vec4<f32>` texels.
+    pub(crate) fn texture(&self, label: &str, [width, height]: [u32; 2]) -> Result<wgpu::Texture> {
+        let bytes = 16 * u64::from(width) * u64::from(height);
+        self.0.counters.buffers.fetch_add(1, Ordering::Relaxed);
+        let texture = self.checked(
+            || format!("texture {label}"),
+            || {
+                self.0.device.create_texture(&wgpu::TextureDescriptor {
+                    label: Some(label),
+                    size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+                    mip_level_count: 1,
+                    sample_count: 1,
+                    dimension: wgpu::TextureDimension::D2,
+                    format: wgpu::TextureFormat::Rgba32Float,
+                    usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
+                    view_formats: &[],
+                })
+            },
+        );
+        texture.map_err(|error| match error {
+            Error::OutOfMemory { what, .. } => Error::OutOfMemory { what, bytes },
+            other => other,
+        })
+    }
+
     /// The compiled form of a kernel; compiled at most once for a device.
     pub(crate) fn pipeline(&self, shader: &Shader) -> Result<Arc<Pipeline>> {
         let cache = || self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
@@ -326,21 +352,28 @@ impl Gpu {
     fn compile(&self, shader: &Shader) -> Pipeline {
         let device = &self.0.device;
         let label = Some(shader.kernel.name);
-        let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+        let entry = |binding: u32, ty: wgpu::BindingType| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            ty,
             count: None,
+        };
+        let buffer = |ty| wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
+        let texture = wgpu::BindingType::Texture {
+            sample_type: wgpu::TextureSampleType::Float { filterable: false },
+            view_dimension: wgpu::TextureViewDimension::D2,
+            multisampled: false,
         };
         let mut entries: Vec<_> = shader
             .bindings
             .iter()
             .map(|b| {
                 let read_only = b.access == Access::Read;
-                entry(b.binding, wgpu::BufferBindingType::Storage { read_only })
+                entry(b.binding, buffer(wgpu::BufferBindingType::Storage { read_only }))
             })
             .collect();
-        entries.extend(shader.params_binding.map(|b| entry(b, wgpu::BufferBindingType::Uniform)));
+        entries.extend(shader.textures.iter().map(|(_, b)| entry(*b, texture)));
+        entries.extend(shader.params_binding.map(|b| entry(b, buffer(wgpu::BufferBindingType::Uniform))));
         let layout =
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -471,6 +504,7 @@ pub fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu:
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         max_buffer: limits.max_buffer_size,
         max_binding: limits.max_storage_buffer_binding_size,
+        max_texture: limits.max_texture_dimension_2d,
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
         max_workgroups: limits.max_compute_workgroups_per_dimension,
         max_invocations: limits.max_compute_invocations_per_workgroup,

@@ -17,6 +17,7 @@ pub mod shader;
 mod target;
 mod tensor;
 pub mod units;
+mod unroll;
 mod weights;
 
 pub use engine::Network;

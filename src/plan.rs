@@ -70,6 +70,24 @@ impl Buffer {
     }
 }
 
+/// Index of a texture in a [`Plan`].
+pub type TextureId = usize;
+
+/// A copy of a tensor as a texture of `vec4<f32>` texels, for devices that read
+/// textures faster than buffers.
+#[derive(Clone, Debug)]
+pub struct Texture {
+    pub label: String,
+    pub width: u32,
+    pub height: u32,
+}
+
+impl Texture {
+    pub fn bytes(&self) -> u64 {
+        16 * u64::from(self.width) * u64::from(self.height)
+    }
+}
+
 /// One kernel launch.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
@@ -80,6 +98,10 @@ pub struct Dispatch {
     pub shader: Arc<Shader>,
     /// One for each of the shader's bindings.
     pub buffers: Vec<BufferId>,
+    /// One for each of the shader's textures.
+    pub textures: Vec<TextureId>,
+    /// Copies made before the launch.
+    pub fills: Vec<(BufferId, TextureId)>,
     /// The packed `params` uniform.
     pub params: Vec<u8>,
     pub groups: [u32; 3],
@@ -106,6 +128,9 @@ pub struct Plan {
     pub load: Vec<Dispatch>,
     /// Done by each run.
     pub run: Vec<Dispatch>,
+    pub textures: Vec<Texture>,
+    /// Copies made once, when the source is computed.
+    pub load_fills: Vec<(BufferId, TextureId)>,
     /// After each run: copies from a result to a state, `(from, to, bytes)`.
     pub copies: Vec<(BufferId, BufferId, u64)>,
     pub inputs: Vec<Port>,
@@ -133,10 +158,15 @@ struct Launch {
     op: &'static str,
     shader: Arc<Shader>,
     slots: Vec<Slot>,
+    /// For each of the shader's textures: what it shows, width and height.
+    textures: Vec<(Slot, [u32; 2])>,
     params: Vec<u8>,
     groups: [u32; 3],
     flops: u64,
 }
+
+/// Bytes of a line of a texture that is filled from a buffer must be a multiple of this.
+pub const TEXTURE_LINE: usize = 256;
 
 /// What an operation sees while it records its dispatches.
 pub struct Lower<'a> {
@@ -149,6 +179,7 @@ pub struct Lower<'a> {
     slots: &'a mut Vec<SlotInfo>,
     shaders: &'a mut HashMap<Kernel, Arc<Shader>>,
     launches: &'a mut Vec<Launch>,
+    textures: Vec<(&'static str, Slot, [u32; 2])>,
     error: Option<crate::Error>,
 }
 
@@ -191,6 +222,14 @@ impl<'a> Lower<'a> {
     pub fn scratch(&mut self, bytes: usize) -> Slot {
         self.slots.push(SlotInfo { label: format!("{}.scratch", self.label), bytes: bytes as u64 });
         Slot(self.slots.len() - 1)
+    }
+
+    /// Shows a tensor of f32 to the launches that follow as the texture `name`:
+    /// `width` texels of four numbers in a line, `height` lines. The bytes of a line
+    /// must be a multiple of [`TEXTURE_LINE`].
+    pub fn texture(&mut self, name: &'static str, slot: Slot, [width, height]: [usize; 2]) {
+        debug_assert!((16 * width).is_multiple_of(TEXTURE_LINE));
+        self.textures.push((name, slot, [width as u32, height as u32]));
     }
 
     /// Records one launch: storage buffers by the names that the WGSL gives
@@ -237,6 +276,17 @@ impl<'a> Lower<'a> {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+        let textures = shader
+            .textures
+            .iter()
+            .map(|(wanted, _)| {
+                let given = self.textures.iter().find(|(n, ..)| n == wanted);
+                given.map(|&(_, slot, size)| (slot, size)).ok_or_else(|| crate::Error::Shader {
+                    kernel: name.to_owned(),
+                    message: format!("texture {wanted} is not given"),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
         self.target.check(
             || format!("storage buffers of kernel {name}"),
             slots.len() as u64,
@@ -261,6 +311,7 @@ impl<'a> Lower<'a> {
             groups: fold(count as u64, u64::from(self.target.max_workgroups)),
             shader,
             slots,
+            textures,
             params,
             flops,
         });
@@ -310,6 +361,7 @@ impl Plan {
                     slots: &mut slots,
                     shaders: &mut shaders,
                     launches: if constant[id.index()] { &mut load } else { &mut run },
+                    textures: Vec::new(),
                     error: None,
                 };
                 op.lower(&mut lower);
@@ -321,20 +373,34 @@ impl Plan {
 
         let mut placer = Placer::new(graph, &constant, &slots, &slot_of, &load, &run);
         let buffer_of = placer.place(graph, &slot_of);
-        let buffers = placer.buffers;
+        let buffers = std::mem::take(&mut placer.buffers);
 
         for buffer in &buffers {
             let what = || format!("tensor {}", buffer.label);
             target.check(what, buffer.bytes, target.max_buffer)?;
             target.check(what, buffer.bytes, target.max_binding)?;
         }
-        let dispatch = |launch: Launch| -> Dispatch {
-            let mut distinct = launch.slots.clone();
+        let mut textures = TexturePool::default();
+        let mut dispatch = |launch: Launch| -> Dispatch {
+            let sources = launch.textures.iter().map(|(slot, _)| slot);
+            let mut distinct: Vec<Slot> = launch.slots.iter().chain(sources).copied().collect();
             distinct.sort_by_key(|s| s.0);
             distinct.dedup();
+            let mut fills = Vec::new();
+            let shown = launch.textures.iter().map(|&(slot, size)| {
+                let buffer = buffer_of[slot.0].expect("placed");
+                let is_constant = placer.constant_slot[slot.0];
+                let texture = textures.show(buffer, is_constant, size, &buffers);
+                if !is_constant {
+                    fills.push((buffer, texture));
+                }
+                texture
+            });
             Dispatch {
                 bytes: distinct.iter().map(|s| slots[s.0].bytes).sum(),
                 buffers: launch.slots.iter().map(|s| buffer_of[s.0].expect("placed")).collect(),
+                textures: shown.collect(),
+                fills,
                 label: launch.label,
                 op: launch.op,
                 shader: launch.shader,
@@ -343,6 +409,8 @@ impl Plan {
                 flops: launch.flops,
             }
         };
+        let load: Vec<Dispatch> = load.into_iter().map(&mut dispatch).collect();
+        let run: Vec<Dispatch> = run.into_iter().map(&mut dispatch).collect();
         let port = |name: &str, id: ValueId| Port {
             name: name.to_owned(),
             desc: graph.desc(id).clone(),
@@ -353,8 +421,10 @@ impl Plan {
         };
         Ok(Plan {
             target: target.clone(),
-            load: load.into_iter().map(dispatch).collect(),
-            run: run.into_iter().map(dispatch).collect(),
+            load,
+            run,
+            textures: textures.textures,
+            load_fills: textures.constants,
             copies: graph
                 .updates()
                 .iter()
@@ -379,7 +449,7 @@ impl Plan {
     /// Bytes that the network holds on the device while it exists.
     pub fn resident_bytes(&self) -> u64 {
         let tensors: u64 = self.buffers.iter().filter(|b| b.resident()).map(|b| b.bytes).sum();
-        tensors + self.uniform_bytes(&self.run)
+        tensors + self.texture_bytes() + self.uniform_bytes(&self.run)
     }
 
     /// The most bytes that the network ever holds: while loading, weights lie as
@@ -388,7 +458,7 @@ impl Plan {
         let chunks = self.load_chunks();
         let mut peak = self.resident_bytes();
         let mut made = vec![false; self.buffers.len()];
-        let mut held: u64 = 0;
+        let mut held = self.texture_bytes();
         for range in chunks {
             let mut uploads = 0;
             for id in self.load[range.clone()].iter().flat_map(|d| &d.buffers) {
@@ -428,6 +498,10 @@ impl Plan {
         chunks
     }
 
+    fn texture_bytes(&self) -> u64 {
+        self.textures.iter().map(Texture::bytes).sum()
+    }
+
     /// Bytes of the buffer that holds the parameters of `dispatches`.
     pub(crate) fn uniform_bytes(&self, dispatches: &[Dispatch]) -> u64 {
         let align = u64::from(self.target.uniform_alignment);
@@ -444,7 +518,49 @@ impl Plan {
                 None => rows.push((role, buffer.bytes)),
             }
         }
+        if !self.textures.is_empty() {
+            rows.push(("texture", self.texture_bytes()));
+        }
         rows
+    }
+}
+
+/// The textures of a plan.
+#[derive(Default)]
+struct TexturePool {
+    textures: Vec<Texture>,
+    /// Filled once, from constants.
+    constants: Vec<(BufferId, TextureId)>,
+    /// Filled before each use, and so shared by all tensors of a size.
+    shared: HashMap<[u32; 2], TextureId>,
+}
+
+impl TexturePool {
+    fn show(&mut self, buffer: BufferId, constant: bool, size: [u32; 2], buffers: &[Buffer]) -> TextureId {
+        let known = match constant {
+            true => self
+                .constants
+                .iter()
+                .find(|(b, t)| *b == buffer && [self.textures[*t].width, self.textures[*t].height] == size)
+                .map(|(_, t)| *t),
+            false => self.shared.get(&size).copied(),
+        };
+        known.unwrap_or_else(|| {
+            let [width, height] = size;
+            let id = self.textures.len();
+            let label = match constant {
+                true => {
+                    self.constants.push((buffer, id));
+                    buffers[buffer].label.clone()
+                }
+                false => {
+                    self.shared.insert(size, id);
+                    format!("texture {width}x{height}")
+                }
+            };
+            self.textures.push(Texture { label, width, height });
+            id
+        })
     }
 }
 
@@ -469,22 +585,27 @@ impl Placer {
         load: &[Launch],
         run: &[Launch],
     ) -> Self {
-        let mut run_span: Vec<Option<(usize, usize)>> = vec![None; slots.len()];
-        for (at, launch) in run.iter().enumerate() {
-            for slot in &launch.slots {
-                let span = run_span[slot.0].get_or_insert((at, at));
-                span.1 = at;
-            }
+        let mut constant_slot = vec![false; slots.len()];
+        for (id, _) in graph.values() {
+            constant_slot[slot_of[id.index()].0] |= constant[id.index()];
         }
         let mut used_in_load = vec![false; slots.len()];
+        let mut run_span: Vec<Option<(usize, usize)>> = vec![None; slots.len()];
+        for (at, launch) in run.iter().enumerate() {
+            let mut touch = |slot: &Slot| run_span[slot.0].get_or_insert((at, at)).1 = at;
+            launch.slots.iter().for_each(&mut touch);
+            // A constant is shown as a texture once, when it is computed.
+            for (slot, _) in &launch.textures {
+                match constant_slot[slot.0] {
+                    true => used_in_load[slot.0] = true,
+                    false => touch(slot),
+                }
+            }
+        }
         for launch in load {
             for slot in &launch.slots {
                 used_in_load[slot.0] = true;
             }
-        }
-        let mut constant_slot = vec![false; slots.len()];
-        for (id, _) in graph.values() {
-            constant_slot[slot_of[id.index()].0] |= constant[id.index()];
         }
         Placer {
             buffers: Vec::new(),

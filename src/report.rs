@@ -416,7 +416,7 @@ mod tests {
         let resident = report.buffers.iter().filter(|b| b.resident).map(|b| b.bytes).sum::<u64>();
         assert_eq!(report.memory.values().sum::<u64>(), resident);
         let text = report.to_string();
-        for wanted in ["block.conv", "conv2d_gemm", "18.4 kFLOP", "picture f32[1, 8, 8, 4]"] {
+        for wanted in ["block.conv", "conv2d_rows", "18.4 kFLOP", "picture f32[1, 8, 8, 4]"] {
             assert!(text.contains(wanted), "no {wanted} in\n{text}");
         }
     }

@@ -5,7 +5,8 @@
 //! - the type of a top-level `alias NAME = type;` (storage types),
 //! - a whole function, by its name (epilogues, element-wise expressions),
 //!
-//! and `// #include lib/name` lines pull in shared functions. An unknown name
+//! `// #include lib/name` lines pull in shared functions, and loops marked
+//! `// #unroll` are written out ([`crate::unroll`]). An unknown name
 //! is an error. Bindings and the layout of the `params` uniform are read back
 //! from the parsed module, so that they are stated in the WGSL alone.
 
@@ -13,6 +14,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::error::{Error, Result};
+use crate::unroll::unroll;
 
 include!(concat!(env!("OUT_DIR"), "/sources.rs"));
 
@@ -94,7 +96,7 @@ impl Kernel {
             source =
                 replace_function(&source, name, function).ok_or_else(|| fail(format!("has no fn {name}")))?;
         }
-        Ok(source)
+        unroll(&source).map_err(fail)
     }
 }
 
@@ -167,6 +169,8 @@ pub struct Shader {
     pub source: String,
     /// Storage buffers that the entry point uses.
     pub bindings: Vec<Binding>,
+    /// Textures that the entry point reads: name and binding number.
+    pub textures: Vec<(String, u32)>,
     /// Binding number of the `params` uniform, if there is one.
     pub params_binding: Option<u32>,
     pub workgroup_size: [u32; 3],
@@ -233,6 +237,7 @@ impl Shader {
         let mut shader = Shader {
             kernel: kernel.clone(),
             bindings: Vec::new(),
+            textures: Vec::new(),
             params_binding: None,
             workgroup_size: entry.workgroup_size,
             members: Vec::new(),
@@ -260,7 +265,8 @@ impl Shader {
                     shader.params_binding = Some(binding.binding);
                     shader.reflect_params(&module, global.ty).map_err(&fail)?;
                 }
-                _ => return Err(fail(format!("binding {name} is neither storage nor uniform"))),
+                naga::AddressSpace::Handle => shader.textures.push((name, binding.binding)),
+                _ => return Err(fail(format!("binding {name} is neither storage, texture nor uniform"))),
             }
         }
         shader.source = source;

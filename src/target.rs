@@ -26,6 +26,8 @@ pub struct Target {
     pub max_buffer: u64,
     /// Largest storage binding, bytes.
     pub max_binding: u64,
+    /// Largest side of a texture, texels.
+    pub max_texture: u32,
     /// Most storage buffers in one kernel.
     pub max_storage_buffers: u32,
     /// Most workgroups in each dimension of a dispatch.
@@ -48,6 +50,7 @@ impl Target {
             subgroups: true,
             max_buffer: 1 << 31,
             max_binding: (1 << 31) - 4,
+            max_texture: 16384,
             max_storage_buffers: 16,
             max_workgroups: 65535,
             max_invocations: 1024,

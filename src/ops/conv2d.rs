@@ -5,7 +5,7 @@ use super::{Operator, float, nhwc};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::ConvWeight;
-use crate::plan::{Grid, Lower};
+use crate::plan::{Grid, Lower, TEXTURE_LINE};
 use crate::shader::{Kernel, Param};
 use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
@@ -59,8 +59,15 @@ impl Conv2dOptions {
 /// How a convolution is computed, and so the order of its weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// A register tile of pixels × quads of output channels in each thread. Any convolution with one group.
-    Gemm { pixels: usize, quads: usize },
+    /// A register tile in each thread: `rows` × `pixels` neighbouring pixels ×
+    /// `quads` quads of output channels. Any convolution with one group.
+    Rows {
+        pixels: usize,
+        rows: usize,
+        quads: usize,
+        /// Source and weight are read through textures.
+        textured: bool,
+    },
     /// One quad of channels of one pixel in each thread, for `groups == c_in == c_out`, a multiple of four.
     Depthwise,
     /// One result in each thread. Any convolution.
@@ -82,48 +89,115 @@ pub struct Conv2d {
 
 impl Conv2d {
     /// The best method for a device.
-    pub fn choose(&self, target: &Target, output: &TensorDesc) -> Method {
+    pub fn choose(&self, target: &Target, source: &TensorDesc, output: &TensorDesc) -> Method {
         if self.options.groups > 1 {
             let depthwise = self.options.groups == self.c_in
                 && self.c_in == self.c_out
                 && self.c_in.is_multiple_of(4);
             return if depthwise { Method::Depthwise } else { Method::Direct };
         }
-        let pixels = output.shape[..3].iter().product::<usize>();
+        let rows = self.rows(target, output, self.textured(target, source, output));
+        match self.weight_lines(rows) <= target.max_texture as usize {
+            true => rows,
+            false => self.rows(target, output, false),
+        }
+    }
+
+    fn rows(&self, target: &Target, output: &TensorDesc, textured: bool) -> Method {
+        let [n, height, width] = self.extent(output, textured);
         let quads_out = self.c_out.div_ceil(4);
         // Wide tiles where arithmetic is bound by loads (the CPU); on a GPU
         // narrower ones, so that there are enough threads to fill it.
-        let (tile_pixels, tile_quads) = match target.class {
-            DeviceClass::Cpu if pixels >= 64 => (8, 4),
-            DeviceClass::Cpu => (4, 4),
-            _ if pixels * quads_out >= 1 << 18 => (8, 2),
+        let (tile, most_quads) = match target.class {
+            DeviceClass::Cpu => (16, 4),
+            _ if n * height * width * quads_out >= 1 << 18 => (8, 2),
             _ => (4, 1),
         };
-        Method::Gemm {
-            pixels: tile_pixels,
-            quads: largest_divisor_up_to(quads_out, tile_quads),
+        let pixels = even_part(width, tile);
+        let rows = if self.is_pointwise() { 1 } else { even_part(height, tile / pixels) };
+        let quads = even_part(quads_out, if pixels * rows < 4 { 1 } else { most_quads });
+        Method::Rows { pixels, rows, quads, textured }
+    }
+
+    /// Samples, rows and pixels in a row, as the kernel sees them: a 1×1
+    /// convolution has no neighbours and may cut all pixels into rows as it likes.
+    fn extent(&self, output: &TensorDesc, textured: bool) -> [usize; 3] {
+        let [n, height, width] = [output.shape[0], output.shape[1], output.shape[2]];
+        let pixels = n * height * width;
+        match self.is_pointwise() {
+            true if textured => {
+                let width = row_of_pixels(pixels);
+                [1, pixels / width, width]
+            }
+            true => [1, 1, pixels],
+            false => [n, height, width],
         }
+    }
+
+    fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.options.stride == [1, 1] && self.options.padding == [0; 4]
+    }
+
+    /// Taps side by side are written out in the kernel, unless they are too many.
+    fn taps_written_out(&self) -> usize {
+        if self.kernel[1] <= 5 { self.kernel[1] } else { 1 }
+    }
+
+    /// Whether to read through textures: only where buffers are slow, the work is
+    /// worth the copy, and the tensors have the shape of images.
+    fn textured(&self, target: &Target, source: &TensorDesc, output: &TensorDesc) -> bool {
+        let flops = 2 * output.shape.elements() * self.c_in * self.kernel[0] * self.kernel[1];
+        let [width, height] = self.source_lines(source, output, true);
+        target.class == DeviceClass::Cpu
+            && output.dtype == DType::F32
+            && self.c_in.is_multiple_of(4)
+            && flops >= 1 << 20
+            && (16 * width).is_multiple_of(TEXTURE_LINE)
+            && width.max(height) <= target.max_texture as usize
+    }
+
+    /// Lines of the weight as a texture; none when it is none.
+    fn weight_lines(&self, method: Method) -> usize {
+        match method {
+            Method::Rows { quads, textured: true, .. } => {
+                let steps = self.kernel[1] / self.taps_written_out();
+                self.c_out.div_ceil(4 * quads) * self.kernel[0] * steps * self.c_in.div_ceil(4)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Quads in a line of the source and number of lines.
+    fn source_lines(&self, source: &TensorDesc, output: &TensorDesc, textured: bool) -> [usize; 2] {
+        let [n, height, width] = match self.is_pointwise() {
+            true => self.extent(output, textured),
+            false => [source.shape[0], source.shape[1], source.shape[2]],
+        };
+        [width * self.c_in.div_ceil(4), n * height]
     }
 
     /// How the weight must be repacked for a method, if at all.
     pub fn packing(&self, method: Method) -> Option<ConvWeight> {
         match method {
-            Method::Gemm { .. } => Some(ConvWeight {
-                c_in_multiple: 4,
-                c_out_multiple: 4,
+            Method::Rows { quads, textured, .. } => Some(ConvWeight::Tiles {
+                taps: self.taps_written_out(),
+                quads,
+                align: if textured { TEXTURE_LINE / 4 } else { 1 },
             }),
-            Method::Depthwise => Some(ConvWeight {
-                c_in_multiple: 1,
-                c_out_multiple: 4,
-            }),
+            Method::Depthwise => Some(ConvWeight::Depthwise),
             Method::Direct => None,
         }
     }
 }
 
-/// The largest of `limit`, `limit - 1`, … that divides `n`.
-fn largest_divisor_up_to(n: usize, limit: usize) -> usize {
-    (1..=limit).rev().find(|d| n.is_multiple_of(*d)).unwrap_or(1)
+/// A length of row that divides the number of pixels, as long as can be up to a few tiles.
+fn row_of_pixels(pixels: usize) -> usize {
+    (1..=64).rev().find(|width| pixels.is_multiple_of(*width)).unwrap_or(1)
+}
+
+/// Size of the parts when `n` is cut into as few as possible of at most `limit` each, as even as can be.
+fn even_part(n: usize, limit: usize) -> usize {
+    n.div_ceil(n.div_ceil(limit.max(1)))
 }
 
 impl Operator for Conv2d {
@@ -189,7 +263,6 @@ impl Operator for Conv2d {
         let mut params: Vec<(&'static str, Param)> = vec![
             ("height", source.shape[1].into()),
             ("width", source.shape[2].into()),
-            ("c_in", self.c_in.into()),
             ("height_out", output.shape[1].into()),
             ("width_out", output.shape[2].into()),
             ("pixels_out", pixels.into()),
@@ -210,12 +283,37 @@ impl Operator for Conv2d {
             _ => "vec4<f32>",
         };
         match method {
-            Method::Gemm { pixels: tile_pixels, quads: tile_quads } => {
-                let mut kernel = Kernel::new("conv2d_gemm")
-                    .constant("PIXELS", format!("{tile_pixels}u"))
-                    .constant("QUADS", format!("{tile_quads}u"))
+            Method::Rows { pixels, rows, quads, textured } => {
+                let [n, height_out, width_out] = self.extent(output, textured);
+                let taps = self.taps_written_out();
+                let columns = (pixels - 1) * o.stride[1] + (taps - 1) * o.dilation[1] + 1;
+                let unsigned = |n: usize| format!("{n}u");
+                let mut kernel = Kernel::new("conv2d_rows")
+                    .constant("PIXELS", unsigned(pixels))
+                    .constant("ROWS", unsigned(rows))
+                    .constant("QUADS", unsigned(quads))
+                    .constant("KERNEL_X", unsigned(taps))
+                    .constant("STRIDE_X", unsigned(o.stride[1]))
+                    .constant("DILATION_X", unsigned(o.dilation[1]))
+                    .constant("COLUMNS", unsigned(columns))
                     .alias("Quad", quad);
-                if self.c_in.is_multiple_of(4) {
+                // Small workgroups share the cores out evenly; a GPU wants full ones.
+                if cx.target().class == DeviceClass::Cpu {
+                    kernel = kernel.constant("WORKGROUP", "8u");
+                }
+                let [height, width_in] = match self.is_pointwise() {
+                    true => [height_out, width_out],
+                    false => [source.shape[1], source.shape[2]],
+                };
+                let quads_in = self.c_in.div_ceil(4);
+                if textured {
+                    let weight = &cx.desc(1).shape;
+                    cx.texture("src_texture", cx.input(0), self.source_lines(source, output, true));
+                    cx.texture("weight_texture", cx.input(1), [weight[1] / 4, weight[0]]);
+                }
+                if textured {
+                    kernel = kernel.alias("Src", quad).function("load", LOAD_TEXTURE).function("load_weight", LOAD_WEIGHT_TEXTURE);
+                } else if self.c_in.is_multiple_of(4) {
                     kernel = kernel.alias("Src", quad);
                 } else {
                     kernel = kernel.alias("Src", scalar).function("load", LOAD_SCALARS);
@@ -227,20 +325,43 @@ impl Operator for Conv2d {
                     kernel = kernel.alias("Dst", scalar).function("store", STORE_SCALARS);
                     Width::QuadsOfScalars
                 };
-                params.push(("quads_in", self.c_in.div_ceil(4).into()));
-                let threads = pixels.div_ceil(tile_pixels) * (quads_out / tile_quads);
+                let (tiles_x, tiles_y) = (width_out.div_ceil(pixels), height_out.div_ceil(rows));
+                let tiles_quads = quads_out.div_ceil(quads);
+                let params = [
+                    ("height", height.into()),
+                    ("width", width_in.into()),
+                    ("c_in", self.c_in.into()),
+                    ("quads_in", quads_in.into()),
+                    ("height_out", height_out.into()),
+                    ("width_out", width_out.into()),
+                    ("samples", n.into()),
+                    ("pixels_sample", (output.shape[1] * output.shape[2]).into()),
+                    ("c_out", self.c_out.into()),
+                    ("quads_out", quads_out.into()),
+                    ("weight_row", (cx.desc(1).shape[1] / 4).into()),
+                    ("tiles_x", tiles_x.into()),
+                    ("tiles_y", tiles_y.into()),
+                    ("tiles_quads", tiles_quads.into()),
+                    ("kernel_y", self.kernel[0].into()),
+                    ("steps_x", (self.kernel[1] / taps).into()),
+                    ("stride_y", o.stride[0].into()),
+                    ("dilation_y", o.dilation[0].into()),
+                    ("pad_top", o.padding[0].into()),
+                    ("pad_left", o.padding[1].into()),
+                ];
+                let threads = n * tiles_y * tiles_x * tiles_quads;
                 cx.dispatch(self.epilogue.splice(kernel, width), &buffers, &params, Grid::Threads(threads));
             }
             Method::Depthwise => {
                 let kernel = Kernel::new("conv2d_depthwise").alias("Quad", quad);
                 let kernel = self.epilogue.splice(kernel, Width::Quads);
-                params.retain(|(name, _)| *name != "c_in");
                 cx.dispatch(kernel, &buffers, &params, Grid::Threads(pixels * quads_out));
             }
             Method::Direct => {
                 let kernel = Kernel::new("conv2d_direct").alias("Elem", scalar);
                 let kernel = self.epilogue.splice(kernel, Width::Scalars);
                 params.retain(|(name, _)| *name != "quads_out");
+                params.push(("c_in", self.c_in.into()));
                 params.push(("c_in_group", (self.c_in / o.groups).into()));
                 params.push(("c_out_group", (self.c_out / o.groups).into()));
                 cx.dispatch(kernel, &buffers, &params, Grid::Threads(pixels * self.c_out));
@@ -250,13 +371,21 @@ impl Operator for Conv2d {
 }
 
 /// For a channel count that is not a multiple of four: the missing lanes are zero.
-const LOAD_SCALARS: &str = "fn load(pixel: u32, quad: u32) -> vec4<f32> {
+const LOAD_SCALARS: &str = "fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
     var v = vec4<f32>(0.0);
     let first = quad * 4u;
     for (var i = 0u; i < min(4u, P.c_in - first); i++) {
-        v[i] = f32(src[pixel * P.c_in + first + i]);
+        v[i] = f32(src[(line * P.width + x) * P.c_in + first + i]);
     }
     return v;
+}";
+
+const LOAD_TEXTURE: &str = "fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
+    return textureLoad(src_texture, vec2<u32>(x * P.quads_in + quad, line), 0);
+}";
+
+const LOAD_WEIGHT_TEXTURE: &str = "fn load_weight(row: u32, at: u32) -> V {
+    return textureLoad(weight_texture, vec2<u32>(at, row), 0);
 }";
 
 const STORE_SCALARS: &str = "fn store(pixel: u32, quad: u32, value: V) {

@@ -5,12 +5,15 @@ use crate::plan::{Grid, Lower, elem};
 use crate::shader::Kernel;
 use crate::tensor::TensorDesc;
 
-/// From `[c_out, c_in, kh, kw]` to `[kh, kw, c_in', c_out']`, the channel
-/// counts rounded up to a multiple of the given ones and filled with zeros.
+/// Repacks `[c_out, c_in, kh, kw]`, once, when the network is loaded.
 #[derive(Clone, Debug)]
-pub struct ConvWeight {
-    pub c_in_multiple: usize,
-    pub c_out_multiple: usize,
+pub enum ConvWeight {
+    /// For `conv2d_rows`: `[rows, row]`, a row for each tile of `quads` quads of
+    /// output channels, line of the kernel, `taps` taps side by side and quad of
+    /// input channels. A row is padded to a multiple of `align` numbers.
+    Tiles { taps: usize, quads: usize, align: usize },
+    /// For `conv2d_depthwise`: `[kh · kw, c]`.
+    Depthwise,
 }
 
 impl Operator for ConvWeight {
@@ -19,32 +22,44 @@ impl Operator for ConvWeight {
         let [c_out, c_in, kh, kw] = inputs[0].shape[..] else {
             return Err(format!("weight must be [c_out, c_in, kh, kw], found {}", inputs[0].shape));
         };
-        Ok(TensorDesc::new(
-            [
-                kh,
-                kw,
-                c_in.next_multiple_of(self.c_in_multiple),
-                c_out.next_multiple_of(self.c_out_multiple),
-            ],
-            inputs[0].dtype,
-        ))
+        let shape = match self {
+            ConvWeight::Tiles { taps, quads, align } => {
+                let tiles = c_out.div_ceil(4 * quads);
+                let row = (taps * 16 * quads).next_multiple_of(*align);
+                [tiles * kh * (kw / taps) * c_in.div_ceil(4), row]
+            }
+            ConvWeight::Depthwise => [kh * kw, c_out],
+        };
+        Ok(TensorDesc::new(shape, inputs[0].dtype))
     }
 
     fn lower(&self, cx: &mut Lower) {
-        let (from, to) = (cx.desc(0), cx.output_desc());
+        let (from, to) = (&cx.desc(0).shape, cx.output_desc());
+        let buffers = [("src", cx.input(0)), ("dst", cx.output())];
         let count = to.shape.elements();
-        cx.dispatch(
-            Kernel::new("conv_weight").alias("Elem", elem(to)),
-            &[("src", cx.input(0)), ("dst", cx.output())],
-            &[
-                ("count", count.into()),
-                ("c_out", from.shape[0].into()),
-                ("c_in", from.shape[1].into()),
-                ("taps", (from.shape[2] * from.shape[3]).into()),
-                ("c_in_padded", to.shape[2].into()),
-                ("c_out_padded", to.shape[3].into()),
-            ],
-            Grid::Threads(count),
-        );
+        match self {
+            ConvWeight::Tiles { taps, quads, .. } => cx.dispatch(
+                Kernel::new("conv_weight_tiles").alias("Elem", elem(to)),
+                &buffers,
+                &[
+                    ("count", count.into()),
+                    ("row", to.shape[1].into()),
+                    ("c_out", from[0].into()),
+                    ("c_in", from[1].into()),
+                    ("quads_in", from[1].div_ceil(4).into()),
+                    ("kernel_y", from[2].into()),
+                    ("kernel_x", from[3].into()),
+                    ("taps", (*taps).into()),
+                    ("quads", (*quads).into()),
+                ],
+                Grid::Threads(count),
+            ),
+            ConvWeight::Depthwise => cx.dispatch(
+                Kernel::new("conv_weight_depthwise").alias("Elem", elem(to)),
+                &buffers,
+                &[("channels", from[0].into()), ("taps", (from[2] * from[3]).into())],
+                Grid::Threads(count),
+            ),
+        }
     }
 }

@@ -12,7 +12,7 @@ pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
         let Source::Op { op: Op::Conv2d(conv), .. } = &value.source else {
             return new.keep(value, inputs);
         };
-        let method = conv.choose(target, &value.desc);
+        let method = conv.choose(target, new.desc(inputs[0]), &value.desc);
         let mut conv = conv.clone();
         conv.method = Some(method);
         let mut inputs = inputs.to_vec();

@@ -96,7 +96,7 @@ fn linear() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 10, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn any_shape(

@@ -1,0 +1,146 @@
+// dst[n, y, x, co] = epilogue( Σ_{ky, kx, ci} src[n, y·stride + ky·dilation − pad, x·stride + kx·dilation − pad, ci] · weight[ky, kx, ci, co] )
+//
+// Convolution by rows, zeros standing outside the source. src: [n, height, width, c_in];
+// dst: [n, height_out, width_out, c_out]; weight: rows in the order of conv_weight_tiles.
+//
+// One thread computes ROWS × PIXELS neighbouring pixels × QUADS quads of channels
+// in registers. For each ky and quad of input channels it loads the COLUMNS
+// source pixels under its PIXELS once and uses them for all KERNEL_X taps:
+// ROWS · COLUMNS + 4 · KERNEL_X · QUADS vector loads for 16 · ROWS · PIXELS · QUADS · KERNEL_X
+// multiply-adds. Kernels too wide to write out have KERNEL_X = 1 and take their taps one by one.
+// No workgroup memory and no barriers: on software adapters both cost more than they save.
+// With one tap this is the matrix product of a 1×1 convolution or linear layer.
+//
+// Where buffers are slow to read (Mesa's software adapter), source and weight are
+// read through textures: a texel is a quad of channels, a line of the source is
+// `width` pixels, a line of the weight is one of its rows.
+
+const PIXELS: u32 = 8u;
+const ROWS: u32 = 1u;
+const QUADS: u32 = 4u;
+const KERNEL_X: u32 = 3u;
+const STRIDE_X: u32 = 1u;
+const DILATION_X: u32 = 1u;
+const WORKGROUP: u32 = 32u;
+const COLUMNS: u32 = 10u; // (PIXELS - 1) · STRIDE_X + (KERNEL_X - 1) · DILATION_X + 1
+alias V = vec4<f32>;
+alias Quad = vec4<f32>;
+alias Src = vec4<f32>;
+alias Dst = vec4<f32>;
+
+struct Params {
+    height: u32,
+    width: u32,
+    c_in: u32,
+    quads_in: u32,
+    height_out: u32,
+    width_out: u32,
+    samples: u32,
+    pixels_sample: u32, // height_out · width_out of the tensor, even when all pixels are taken as one row
+    c_out: u32,
+    quads_out: u32,
+    weight_row: u32, // quads in a row of the weight
+    tiles_x: u32, // tiles in a row
+    tiles_y: u32,
+    tiles_quads: u32,
+    kernel_y: u32,
+    steps_x: u32, // groups of KERNEL_X taps
+    stride_y: u32,
+    dilation_y: u32,
+    pad_top: u32,
+    pad_left: u32,
+}
+
+@group(0) @binding(0) var<storage, read> src: array<Src>;
+@group(0) @binding(1) var<storage, read> weight: array<Quad>;
+@group(0) @binding(2) var<storage, read_write> dst: array<Dst>;
+@group(0) @binding(3) var<storage, read> extra0: array<Dst>;
+@group(0) @binding(4) var<storage, read> extra1: array<Dst>;
+@group(0) @binding(5) var<storage, read> extra2: array<Dst>;
+@group(0) @binding(6) var<uniform> P: Params;
+@group(0) @binding(7) var src_texture: texture_2d<f32>;
+@group(0) @binding(8) var weight_texture: texture_2d<f32>;
+
+// #include lib/index
+// #include lib/math
+
+fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
+    return vec4<f32>(src[(line * P.width + x) * P.quads_in + quad]);
+}
+
+fn load_weight(row: u32, at: u32) -> V {
+    return V(weight[row * P.weight_row + at]);
+}
+
+fn store(pixel: u32, quad: u32, value: V) {
+    dst[pixel * P.quads_out + quad] = Dst(value);
+}
+
+fn epilogue(value: V, pixel: u32, sample: u32, at: u32) -> V {
+    return value;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let thread = linear_id(group, groups, local, WORKGROUP);
+    let tile = thread / P.tiles_quads;
+    let first_quad = (thread % P.tiles_quads) * QUADS;
+    let tile_row = tile / P.tiles_x;
+    let x_out = (tile % P.tiles_x) * PIXELS;
+    let y_out = (tile_row % P.tiles_y) * ROWS;
+    let sample = tile_row / P.tiles_y;
+    if (sample >= P.samples) {
+        return;
+    }
+
+    var sum: array<array<array<V, QUADS>, PIXELS>, ROWS>; // #registers
+    for (var ky = 0u; ky < P.kernel_y; ky++) {
+        for (var step = 0u; step < P.steps_x; step++) {
+            // Where the columns lie and whether they exist. Positions left of or above the source wrap to large numbers.
+            let x0 = x_out * STRIDE_X + step * DILATION_X - P.pad_left;
+            var line: array<u32, ROWS>; // #registers
+            var inside: array<array<bool, COLUMNS>, ROWS>; // #registers
+            for (var r = 0u; r < ROWS; r++) { // #unroll
+                let y = (y_out + r) * P.stride_y + ky * P.dilation_y - P.pad_top;
+                line[r] = select(0u, sample * P.height + y, y < P.height);
+                for (var c = 0u; c < COLUMNS; c++) { // #unroll
+                    inside[r][c] = x0 + c < P.width && y < P.height;
+                }
+            }
+            let row = ((first_quad / QUADS * P.kernel_y + ky) * P.steps_x + step) * P.quads_in;
+            for (var quad = 0u; quad < P.quads_in; quad++) {
+                var s: array<array<vec4<f32>, COLUMNS>, ROWS>; // #registers
+                for (var r = 0u; r < ROWS; r++) { // #unroll
+                    for (var c = 0u; c < COLUMNS; c++) { // #unroll
+                        s[r][c] = select(vec4<f32>(0.0), load(line[r], select(0u, x0 + c, inside[r][c]), quad), inside[r][c]);
+                    }
+                }
+                for (var kx = 0u; kx < KERNEL_X; kx++) { // #unroll
+                    for (var i = 0u; i < 4u; i++) { // #unroll
+                        for (var q = 0u; q < QUADS; q++) { // #unroll
+                            let w = load_weight(row + quad, (kx * 4u + i) * QUADS + q);
+                            for (var r = 0u; r < ROWS; r++) { // #unroll
+                                for (var p = 0u; p < PIXELS; p++) { // #unroll
+                                    sum[r][p][q] += s[r][p * STRIDE_X + kx * DILATION_X][i] * w;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    for (var r = 0u; r < ROWS; r++) { // #unroll
+        for (var p = 0u; p < PIXELS; p++) { // #unroll
+            if (y_out + r < P.height_out && x_out + p < P.width_out) {
+                let pixel = (sample * P.height_out + y_out + r) * P.width_out + x_out + p;
+                for (var q = 0u; q < QUADS; q++) { // #unroll
+                    if (first_quad + q < P.quads_out) {
+                        store(pixel, first_quad + q, epilogue(sum[r][p][q], pixel, pixel / P.pixels_sample, first_quad + q));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Writes out loops whose number of turns is known, and register tiles.
+//!
+//! A tile only stays in registers when every index into it is a constant, and
+//! not every driver unrolls a loop or splits an array to get there: on Mesa's
+//! software adapter a rolled tile runs at a tenth of the speed. So a kernel marks
+//!
+//! ```wgsl
+//! var sum: array<array<f32, 4>, PIXELS>; // #registers
+//! for (var p = 0u; p < PIXELS; p++) { // #unroll
+//!     sum[p][2] += 1.0;
+//! }
+//! ```
+//!
+//! which is valid as it stands. When it is specialised, marked loops are replaced
+//! by their turns and marked arrays by a variable for each element, `sum_0_2` …
+
+/// Writes out the marked loops, then the marked arrays. Bounds and indices are
+/// made of literals, `const`s of the source whose values are literals, `+` and `*`.
+pub fn unroll(source: &str) -> Result<String, String> {
+    registers(loops(source)?)
+}
+
+/// Replaces every marked loop by its turns, outermost first.
+fn loops(source: &str) -> Result<String, String> {
+    let mut text = source.to_owned();
+    while let Some(marker) = text.find("// #unroll") {
+        let start = text[..marker].rfind('\n').map_or(0, |i| i + 1);
+        let header = &text[start..marker];
+        let fail = || format!("cannot unroll `{}`", header.trim());
+        let (variable, bound) = header_of(header).ok_or_else(fail)?;
+        let turns = evaluate(&text, bound).ok_or_else(fail)?;
+        let body_start = marker + text[marker..].find('\n').ok_or_else(fail)?;
+        let length = closing_brace(&text[body_start..]).ok_or_else(fail)?;
+        let body = &text[body_start..body_start + length];
+        let turns: String = (0..turns)
+            .map(|turn| format!("{{{}}}\n", substitute(body, variable, &format!("{turn}u"))))
+            .collect();
+        text = format!("{}{turns}{}", &text[..start], &text[body_start + length + 1..]);
+    }
+    Ok(text)
+}
+
+/// Replaces every marked array by one variable for each element.
+fn registers(mut text: String) -> Result<String, String> {
+    while let Some(marker) = text.find("// #registers") {
+        let start = text[..marker].rfind('\n').map_or(0, |i| i + 1);
+        let declaration = text[start..marker].trim().to_owned();
+        let fail = || format!("cannot keep `{declaration}` in registers");
+        let (name, ty) = declaration
+            .strip_prefix("var ")
+            .and_then(|d| d.strip_suffix(';'))
+            .and_then(|d| d.split_once(": "))
+            .ok_or_else(fail)?;
+        let (element, sizes) = dimensions(&text, ty).ok_or_else(fail)?;
+        let mut names = vec![name.to_owned()];
+        for size in &sizes {
+            names = names.iter().flat_map(|n| (0..*size).map(move |i| format!("{n}_{i}"))).collect();
+        }
+        let declared: String = names.iter().map(|n| format!("var {n}: {element}; ")).collect();
+        let used = index_elements(&text, &text[marker + "// #registers".len()..], name, sizes.len())
+            .map_err(|index| format!("{}: index {index} is not constant", fail()))?;
+        text = format!("{}{declared}{used}", &text[..start]);
+    }
+    Ok(text)
+}
+
+/// Element type and sizes, outermost first, of `array<array<T, M>, N>`.
+fn dimensions<'a>(source: &str, mut ty: &'a str) -> Option<(&'a str, Vec<usize>)> {
+    let mut sizes = Vec::new();
+    while let Some(inner) = ty.strip_prefix("array<") {
+        let (element, size) = inner.strip_suffix('>')?.rsplit_once(", ")?;
+        sizes.push(evaluate(source, size)?);
+        ty = element;
+    }
+    (!sizes.is_empty()).then_some((ty, sizes))
+}
+
+/// `name[i][j]` → `name_i_j` in `text`, for `rank` indices; the error is the index that is not constant.
+fn index_elements(source: &str, text: &str, name: &str, rank: usize) -> Result<String, String> {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = find_word(rest, name) {
+        result.push_str(&rest[..at]);
+        result.push_str(name);
+        rest = &rest[at + name.len()..];
+        for _ in 0..rank {
+            let end = rest.find(']').ok_or_else(|| name.to_owned())?;
+            let index = rest[..end].strip_prefix('[').ok_or_else(|| name.to_owned())?;
+            let value = evaluate(source, index).ok_or_else(|| index.to_owned())?;
+            result.push_str(&format!("_{value}"));
+            rest = &rest[end + 1..];
+        }
+    }
+    result.push_str(rest);
+    Ok(result)
+}
+
+/// Value of a sum of products of literals and constants; no parentheses.
+fn evaluate(source: &str, expression: &str) -> Option<usize> {
+    let factor = |text: &str| {
+        let text = text.trim();
+        literal(text).or_else(|| literal(constant(source, text)?))
+    };
+    let product = |text: &str| text.split('*').map(factor).product::<Option<usize>>();
+    expression.split('+').map(product).sum()
+}
+
+/// Variable and bound of `for (var i = 0u; i < N; i++) {`.
+fn header_of(header: &str) -> Option<(&str, &str)> {
+    let rest = header.trim().strip_prefix("for (var ")?;
+    let (variable, rest) = rest.split_once(" = 0u; ")?;
+    let rest = rest.strip_prefix(variable)?.strip_prefix(" < ")?;
+    let (bound, rest) = rest.split_once("; ")?;
+    (rest == format!("{variable}++) {{")).then_some((variable, bound))
+}
+
+fn literal(text: &str) -> Option<usize> {
+    text.strip_suffix('u').unwrap_or(text).parse().ok()
+}
+
+/// The value of `const name: u32 = value;`.
+fn constant<'a>(source: &'a str, name: &str) -> Option<&'a str> {
+    let definition = format!("const {name}: u32 = ");
+    let line = source.lines().find(|line| line.starts_with(&definition))?;
+    line[definition.len()..].split_once(';').map(|(value, _)| value)
+}
+
+/// Bytes up to the brace that closes a block already opened.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    for (i, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => return Some(i),
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Where an identifier first stands as a word of its own.
+fn find_word(text: &str, name: &str) -> Option<usize> {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(name).map(|(at, _)| at).find(|&at| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + name.len()..].chars().next();
+        !before.is_some_and(|c| word(c) || c == '.') && !after.is_some_and(word)
+    })
+}
+
+/// Replaces an identifier wherever it stands as a word of its own.
+fn substitute(text: &str, name: &str, value: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = find_word(rest, name) {
+        result.push_str(&rest[..at]);
+        result.push_str(value);
+        rest = &rest[at + name.len()..];
+    }
+    result.push_str(rest);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_loops_are_written_out() {
+        let source = "const N: u32 = 2u;\nfn f() {\n    for (var p = 0u; p < N; p++) { // #unroll\n        for (var q = 0u; q < 3u; q++) { // #unroll\n            sum[p][q] += P.p * up[q];\n        }\n    }\n}\n";
+        let text = unroll(source).unwrap();
+        for p in 0..2 {
+            for q in 0..3 {
+                assert!(text.contains(&format!("sum[{p}u][{q}u] += P.p * up[{q}u];")), "{text}");
+            }
+        }
+        assert_eq!(text.matches("sum").count(), 6);
+        assert!(text.trim_end().ends_with('}') && !text.contains("for"), "{text}");
+    }
+
+    #[test]
+    fn arrays_become_variables() {
+        let source = "const N: u32 = 2u;\nfn f() {\n    var s: array<array<V, 3>, N>; // #registers\n    for (var p = 0u; p < 2u; p++) { // #unroll\n        s[p][1u * N] = x.s[3] + s[p][0u + 1u][3];\n    }\n}\n";
+        let text = unroll(source).unwrap();
+        for expected in
+            ["var s_0_0: V; ", "var s_1_2: V; ", "s_0_2 = x.s[3] + s_0_1[3];", "s_1_2 = x.s[3] + s_1_1[3];"]
+        {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
+        let dynamic = source.replace("1u * N", "i");
+        assert!(unroll(&dynamic).unwrap_err().contains("index i is not constant"));
+    }
+
+    #[test]
+    fn what_cannot_be_unrolled_is_said() {
+        for header in [
+            "for (var i = 0u; i < M; i++) { // #unroll\n}",
+            "while (true) { // #unroll\n}",
+            "for (var i = 0u; i < 2u; i++) { // #unroll\n",
+        ] {
+            assert!(unroll(header).unwrap_err().contains("cannot unroll"));
+        }
+    }
+}
