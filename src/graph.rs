@@ -244,6 +244,29 @@ impl Graph {
         Ok(new)
     }
 
+    /// The graph without the values that `keep` refuses; nothing that is kept may read them.
+    pub(crate) fn retain(&self, mut keep: impl FnMut(ValueId, &Value) -> bool) -> Result<Graph> {
+        let mut new = Graph::new();
+        let mut map: Vec<Option<ValueId>> = Vec::with_capacity(self.values.len());
+        let of =
+            |map: &[Option<ValueId>], id: ValueId| map[id.index()].expect("kept values read kept values");
+        for (id, value) in self.values() {
+            map.push(match keep(id, value) {
+                true => {
+                    let inputs: Vec<ValueId> = match &value.source {
+                        Source::Op { inputs, .. } => inputs.iter().map(|&i| of(&map, i)).collect(),
+                        _ => Vec::new(),
+                    };
+                    Some(new.keep(value, &inputs)?)
+                }
+                false => None,
+            });
+        }
+        new.outputs = self.outputs.iter().map(|(name, id)| (name.clone(), of(&map, *id))).collect();
+        new.updates = self.updates.iter().map(|&(s, v)| (of(&map, s), of(&map, v))).collect();
+        Ok(new)
+    }
+
     /// Copies one value into the graph under rewrite, unchanged.
     pub(crate) fn keep(&mut self, value: &Value, inputs: &[ValueId]) -> Result<ValueId> {
         match &value.source {

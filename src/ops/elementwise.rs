@@ -204,6 +204,27 @@ impl Graph {
         self.elementwise(Expr::binary(Binary::Add, scaled, Expr::Const(shift)), &[x])
     }
 
+    /// Batch normalisation with running statistics, over the last dimension
+    /// (Ioffe and Szegedy, 2015): `(x − mean) / √(variance + eps) · weight + bias`, all `[c]`.
+    pub fn batch_norm(
+        &mut self,
+        x: ValueId,
+        weight: ValueId,
+        bias: ValueId,
+        mean: ValueId,
+        variance: ValueId,
+        eps: f32,
+    ) -> Result<ValueId> {
+        let [x0, x1, x2] = [Expr::input(0), Expr::input(1), Expr::input(2)];
+        let deviation = Expr::binary(Binary::Add, x1, Expr::Const(eps));
+        let scale = Expr::binary(Binary::Mul, x0.clone(), Expr::unary(Unary::Rsqrt, deviation));
+        let scale = self.elementwise(scale, &[weight, variance])?;
+        let moved = Expr::binary(Binary::Mul, Expr::input(1), x2.clone());
+        let shift = self.elementwise(Expr::binary(Binary::Sub, x0.clone(), moved), &[bias, mean, scale])?;
+        let scaled = Expr::binary(Binary::Mul, x0, Expr::input(1));
+        self.elementwise(Expr::binary(Binary::Add, scaled, x2), &[x, scale, shift])
+    }
+
     pub fn silu(&mut self, x: ValueId) -> Result<ValueId> {
         self.unary(Unary::Silu, x)
     }

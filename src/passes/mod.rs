@@ -1,12 +1,52 @@
 //! Graph → graph rewrites. Each is a pure function in a file of its own.
+//!
+//! Folding constants needs no pass: what depends on weights alone is planned
+//! apart, and runs once, on the device, when the network is loaded.
 
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::target::Target;
 
 mod choose;
+mod fold_batch_norm;
+mod fuse_elementwise;
+mod fuse_epilogue;
+mod prune;
 
 /// All passes, in order.
 pub fn optimise(graph: &Graph, target: &Target) -> Result<Graph> {
-    choose::choose(graph, target)
+    let graph = fold_batch_norm::fold_batch_norm(graph)?;
+    let graph = fuse_epilogue::fuse_epilogue(&graph)?;
+    let graph = fuse_elementwise::fuse_elementwise(&graph)?;
+    let graph = prune::prune(&graph)?;
+    choose::choose(&graph, target)
+}
+
+#[cfg(test)]
+mod testing {
+    use crate::graph::{Graph, Source, ValueId};
+    use crate::ops::Operator as _;
+    use crate::tensor::{DType, Tensor};
+
+    /// Names of the operations that compute something, in order, those on constants left out.
+    pub fn operations(graph: &Graph) -> Vec<&'static str> {
+        let constant = graph.constants();
+        graph
+            .values()
+            .filter(|(id, _)| !constant[id.index()])
+            .filter_map(|(_, value)| match &value.source {
+                Source::Op { op, .. } if !op.is_view() => Some(op.name()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn input(graph: &mut Graph, shape: &[usize]) -> ValueId {
+        graph.input("x", shape, DType::F32)
+    }
+
+    pub fn weight(graph: &mut Graph, shape: &[usize]) -> ValueId {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|i| (i as f32 * 0.37).sin()).collect();
+        graph.weight("w", Tensor::from_f32(shape, &values))
+    }
 }

@@ -2,4 +2,5 @@
 
 mod conv2d;
 mod elementwise;
+mod epilogue;
 mod harness;
