@@ -64,6 +64,7 @@ ops! {
     conv2d::Conv2d,
     conv_weight::ConvWeight,
     elementwise::Elementwise,
+    norm::Norm,
     reshape::Reshape,
     unpack::Unpack,
 }

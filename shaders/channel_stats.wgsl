@@ -1,0 +1,51 @@
+// stats[sample, chunk, c] = (mean, Σ (src − mean)²) over the chunk's pixels
+//
+// The statistics of group and instance norm, for each channel. src: [samples, pixels, c].
+// One thread runs over one chunk of pixels of one quad of channels, with
+// Welford's recurrence, which does not cancel however far the mean is from zero.
+
+alias V = vec4<f32>;
+alias Quad = vec4<f32>;
+
+struct Params {
+    samples: u32,
+    pixels: u32,
+    quads: u32, // in a pixel
+    chunks: u32,
+    chunk: u32, // pixels in a chunk
+    row: u32,   // texels in a line of the texture
+}
+
+@group(0) @binding(0) var<storage, read> src: array<Quad>;
+@group(0) @binding(1) var<storage, read_write> stats: array<vec4<f32>>;
+@group(0) @binding(2) var<uniform> P: Params;
+@group(0) @binding(3) var src_texture: texture_2d<f32>;
+
+// #include lib/index
+
+fn load(at: u32) -> V {
+    return V(src[at]);
+}
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let thread = linear_id(group, groups, local, 8u);
+    let quad = thread % P.quads;
+    let chunk = (thread / P.quads) % P.chunks;
+    let sample = thread / (P.quads * P.chunks);
+    if (sample >= P.samples) {
+        return;
+    }
+    let first = chunk * P.chunk;
+    let end = min(first + P.chunk, P.pixels);
+    var mean = V(0.0);
+    var squares = V(0.0);
+    for (var pixel = first; pixel < end; pixel++) {
+        let x = load((sample * P.pixels + pixel) * P.quads + quad);
+        let delta = x - mean;
+        mean += delta / f32(pixel - first + 1u);
+        squares += delta * (x - mean);
+    }
+    stats[thread * 2u] = mean;
+    stats[thread * 2u + 1u] = squares;
+}

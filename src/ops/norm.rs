@@ -1,0 +1,278 @@
+//! Norm: group, instance, layer and RMS normalisation, with an activation after it.
+
+use super::expr::Unary;
+use super::{Operator, float};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Grid, Lower, TEXTURE_LINE, elem};
+use crate::shader::{Kernel, Param};
+use crate::target::DeviceClass;
+use crate::tensor::{DType, TensorDesc};
+
+/// What is averaged over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Of `[n, ..., c]`, each sample and group of `c / groups` channels (Wu and He, 2018).
+    Groups(usize),
+    /// Of `[..., c]`, each row of `c` (Ba et al., 2016).
+    Row,
+    /// As `Row`, but only scaled by the root mean square, the mean left (Zhang and Sennrich, 2019).
+    RootMeanSquare,
+}
+
+/// `(x − mean) / √(variance + eps) · weight + bias`, then the activation.
+/// Inputs: `x`, then weight and bias `[c]` as far as they are used.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    pub over: Over,
+    pub eps: f32,
+    pub weight: bool,
+    pub bias: bool,
+    pub activation: Option<Unary>,
+}
+
+impl Operator for Norm {
+    fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
+        super::arity(inputs, 1 + usize::from(self.weight) + usize::from(self.bias)..=3)?;
+        float("input", inputs[0])?;
+        let c = inputs[0].shape.last();
+        if let Over::Groups(groups) = self.over
+            && (groups == 0 || !c.is_multiple_of(groups) || inputs[0].shape.len() < 2)
+        {
+            return Err(format!("{groups} groups do not divide the channels of {}", inputs[0].shape));
+        }
+        for vector in &inputs[1..] {
+            if vector.shape[..] != [c] || vector.dtype != inputs[0].dtype {
+                return Err(format!("weight and bias must be {}[{c}], found {vector}", inputs[0].dtype));
+            }
+        }
+        Ok(inputs[0].clone())
+    }
+
+    fn flops(&self, _: &[&TensorDesc], output: &TensorDesc) -> u64 {
+        8 * output.shape.elements() as u64
+    }
+
+    fn lower(&self, cx: &mut Lower) {
+        match self.over {
+            Over::Groups(groups) => self.lower_groups(cx, groups),
+            Over::Row | Over::RootMeanSquare => self.lower_rows(cx),
+        }
+    }
+}
+
+impl Norm {
+    /// Replaces what the kernel does for a weight or bias that is not there, and the activation.
+    fn specialise(&self, kernel: Kernel, weights: bool, activation: bool) -> Kernel {
+        let mut kernel = kernel;
+        if weights && !self.weight {
+            kernel = kernel.function("weight_of", "fn weight_of(channel: u32) -> f32 { return 1.0; }");
+        }
+        if weights && !self.bias {
+            kernel = kernel.function("bias_of", "fn bias_of(channel: u32) -> f32 { return 0.0; }");
+        }
+        if let (true, Some(f)) = (activation, self.activation) {
+            kernel = kernel.function("activation", format!("fn activation(x: V) -> V {{ return {}; }}", f.wgsl("x")));
+        }
+        kernel
+    }
+
+    /// Weight and bias by the names that the kernels give them.
+    fn vectors(&self, cx: &Lower) -> Vec<(&'static str, crate::plan::Slot)> {
+        let mut vectors = Vec::new();
+        if self.weight {
+            vectors.push(("weight", cx.input(1)));
+        }
+        if self.bias {
+            vectors.push(("bias", cx.input(1 + usize::from(self.weight))));
+        }
+        vectors
+    }
+
+    fn lower_rows(&self, cx: &mut Lower) {
+        let shape = &cx.output_desc().shape;
+        let rows = shape.elements() / shape.last();
+        let mut kernel = self.specialise(Kernel::new("row_norm").alias("Elem", elem(cx.output_desc())), true, true);
+        if self.over == Over::RootMeanSquare {
+            kernel = kernel.function("moments", ROOT_MEAN_SQUARE);
+        }
+        let mut buffers = vec![("src", cx.input(0)), ("dst", cx.output())];
+        buffers.extend(self.vectors(cx));
+        let params = [("rows", rows.into()), ("channels", shape.last().into()), ("eps", self.eps.into())];
+        cx.dispatch(kernel, &buffers, &params, Grid::Threads(rows));
+    }
+
+    fn lower_groups(&self, cx: &mut Lower, groups: usize) {
+        let desc = cx.output_desc();
+        let samples = desc.shape[0];
+        let channels = desc.shape.last();
+        let pixels = desc.shape.elements() / samples / channels;
+        let quads = channels.div_ceil(4);
+        let vector = channels.is_multiple_of(4);
+
+        // Chunks give threads: some dozens for a CPU, thousands for a GPU.
+        let (wanted, shortest) = match cx.target().class {
+            DeviceClass::Cpu => (32, 64),
+            _ => (4096, 16),
+        };
+        let threads = samples * if vector { quads } else { channels };
+        let chunks = usize::div_ceil(wanted, threads).clamp(1, pixels.div_ceil(shortest));
+        let chunk = pixels.div_ceil(chunks);
+        let chunks = pixels.div_ceil(chunk);
+        let stats = cx.scratch(samples * chunks * quads * 32);
+        let scales = cx.scratch(samples * quads * 48);
+
+        // A line of the texture is all channels of some pixels.
+        let line = (1..=64).rev().find(|w| (samples * pixels).is_multiple_of(*w)).unwrap_or(1);
+        let textured = cx.target().class == DeviceClass::Cpu
+            && vector
+            && desc.dtype == DType::F32
+            && (16 * line * quads).is_multiple_of(TEXTURE_LINE)
+            && (line * quads).max(samples * pixels / line) <= cx.target().max_texture as usize
+            && desc.shape.elements() >= 1 << 13;
+        if textured {
+            cx.texture("src_texture", cx.input(0), [line * quads, samples * pixels / line]);
+        }
+        let source = |kernel: Kernel| match textured {
+            true => kernel.function("load", LOAD_TEXTURE),
+            false => kernel.alias("Quad", quad(desc.dtype)),
+        };
+        let buffers = [("src", cx.input(0)), ("stats", stats)];
+        let mut params: Vec<(&'static str, Param)> = vec![
+            ("samples", samples.into()),
+            ("pixels", pixels.into()),
+            ("chunks", chunks.into()),
+            ("chunk", chunk.into()),
+        ];
+        if vector {
+            params.extend([("quads", quads.into()), ("row", (line * quads).into())]);
+            cx.dispatch(source(Kernel::new("channel_stats")), &buffers, &params, Grid::Threads(threads * chunks));
+        } else {
+            params.push(("channels", channels.into()));
+            let kernel = Kernel::new("channel_stats_scalar").alias("Elem", elem(desc));
+            cx.dispatch(kernel, &buffers, &params, Grid::Threads(threads * chunks));
+        }
+
+        let mut buffers = vec![("stats", stats), ("scales", scales)];
+        buffers.extend(self.vectors(cx));
+        cx.dispatch(
+            self.specialise(Kernel::new("group_norm_scale").alias("Elem", elem(desc)), true, false),
+            &buffers,
+            &[
+                ("samples", samples.into()),
+                ("pixels", pixels.into()),
+                ("channels", channels.into()),
+                ("group_channels", (channels / groups).into()),
+                ("chunks", chunks.into()),
+                ("chunk", chunk.into()),
+                ("eps", self.eps.into()),
+            ],
+            Grid::Threads(samples * channels),
+        );
+
+        let buffers = [("src", cx.input(0)), ("scales", scales), ("dst", cx.output())];
+        if vector {
+            let strip = match cx.target().class {
+                DeviceClass::Cpu => pixels.clamp(1, 64),
+                _ => 1,
+            };
+            let strips = pixels.div_ceil(strip);
+            // The storage type of the result stands even where the source is a texture.
+            let kernel = source(Kernel::new("group_norm_apply"));
+            cx.dispatch(
+                self.specialise(kernel, false, true),
+                &buffers,
+                &[
+                    ("samples", samples.into()),
+                    ("pixels", pixels.into()),
+                    ("quads", quads.into()),
+                    ("strips", strips.into()),
+                    ("strip", strip.into()),
+                    ("row", (line * quads).into()),
+                ],
+                Grid::Threads(samples * strips * quads),
+            );
+        } else {
+            let kernel = Kernel::new("group_norm_apply_scalar").alias("Elem", elem(desc));
+            let params = [("samples", samples.into()), ("pixels", pixels.into()), ("channels", channels.into())];
+            let count = samples * pixels * channels;
+            cx.dispatch(self.specialise(kernel, false, true), &buffers, &params, Grid::Threads(count));
+        }
+    }
+}
+
+fn quad(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "vec4<f16>",
+        _ => "vec4<f32>",
+    }
+}
+
+const LOAD_TEXTURE: &str = "fn load(at: u32) -> V {
+    return textureLoad(src_texture, vec2<u32>(at % P.row, at / P.row), 0);
+}";
+
+const ROOT_MEAN_SQUARE: &str = "fn moments(first: u32) -> vec2<f32> {
+    var squares = 0.0;
+    for (var c = 0u; c < P.channels; c++) {
+        let x = f32(src[first + c]);
+        squares += x * x;
+    }
+    return vec2<f32>(0.0, squares / f32(P.channels));
+}";
+
+impl Graph {
+    /// Group norm of `x` `[n, ..., c]`, with `weight` and `bias` `[c]`.
+    pub fn group_norm(
+        &mut self,
+        x: ValueId,
+        groups: usize,
+        weight: Option<ValueId>,
+        bias: Option<ValueId>,
+        eps: f32,
+    ) -> Result<ValueId> {
+        self.norm(x, Over::Groups(groups), weight, bias, eps)
+    }
+
+    /// Instance norm of `x` `[n, ..., c]`: each channel of each sample (Ulyanov et al., 2016).
+    pub fn instance_norm(
+        &mut self,
+        x: ValueId,
+        weight: Option<ValueId>,
+        bias: Option<ValueId>,
+        eps: f32,
+    ) -> Result<ValueId> {
+        self.norm(x, Over::Groups(self.shape(x).last()), weight, bias, eps)
+    }
+
+    /// Layer norm over the last dimension of `x` `[..., c]`.
+    pub fn layer_norm(
+        &mut self,
+        x: ValueId,
+        weight: Option<ValueId>,
+        bias: Option<ValueId>,
+        eps: f32,
+    ) -> Result<ValueId> {
+        self.norm(x, Over::Row, weight, bias, eps)
+    }
+
+    /// RMS norm over the last dimension of `x` `[..., c]`.
+    pub fn rms_norm(&mut self, x: ValueId, weight: Option<ValueId>, eps: f32) -> Result<ValueId> {
+        self.norm(x, Over::RootMeanSquare, weight, None, eps)
+    }
+
+    fn norm(
+        &mut self,
+        x: ValueId,
+        over: Over,
+        weight: Option<ValueId>,
+        bias: Option<ValueId>,
+        eps: f32,
+    ) -> Result<ValueId> {
+        let mut inputs = vec![x];
+        inputs.extend(weight);
+        inputs.extend(bias);
+        let norm = Norm { over, eps, weight: weight.is_some(), bias: bias.is_some(), activation: None };
+        self.push(norm, &inputs)
+    }
+}

@@ -1,0 +1,135 @@
+use aquatint::ops::expr::Unary;
+
+use crate::harness::{Array, Case, Rng};
+
+/// Mean and variance of the elements of `x` that `select` takes.
+fn moments(x: &Array, mut select: impl FnMut(&[usize]) -> bool) -> (f64, f64) {
+    let mut chosen = Vec::new();
+    Array::from_fn(&x.shape, |i| {
+        if select(i) {
+            chosen.push(x.at(i));
+        }
+        0.0
+    });
+    let mean = chosen.iter().sum::<f64>() / chosen.len() as f64;
+    (mean, chosen.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / chosen.len() as f64)
+}
+
+fn group_norm(x: &Array, groups: usize, weight: Option<&Array>, bias: Option<&Array>, eps: f64) -> Array {
+    let (n, c) = (x.shape[0], *x.shape.last().unwrap());
+    let size = c / groups;
+    let table: Vec<Vec<(f64, f64)>> = (0..n)
+        .map(|s| (0..groups).map(|g| moments(x, |i| i[0] == s && i[i.len() - 1] / size == g)).collect())
+        .collect();
+    Array::from_fn(&x.shape, |i| {
+        let channel = i[i.len() - 1];
+        let (mean, variance) = table[i[0]][channel / size];
+        let y = (x.at(i) - mean) / (variance + eps).sqrt();
+        y * weight.map_or(1.0, |w| w.at(&[channel])) + bias.map_or(0.0, |b| b.at(&[channel]))
+    })
+}
+
+#[test]
+fn groups() {
+    let mut rng = Rng::new("group norm");
+    for (shape, groups) in [
+        (&[2, 32, 32, 16][..], 8),
+        (&[3, 16, 16, 48], 8),
+        (&[2, 8, 8, 96], 8),
+        (&[1, 7, 5, 12], 3),
+        (&[2, 5, 3, 6], 2),
+        (&[2, 9, 9, 7], 7),
+        (&[2, 9, 9, 1], 1),
+        (&[1, 1, 1, 4], 1),
+        (&[2, 33, 20], 5),
+    ] {
+        let c = *shape.last().unwrap();
+        let (x, w, b) = (rng.array(shape), rng.array(&[c]), rng.array(&[c]));
+        // A single pixel normalises to zero: what is left is rounding of its mean.
+        let eps = 1e-5f32;
+        let case = Case::new(format!("group norm {shape:?} / {groups}")).input(&x).weight(&w).weight(&b);
+        case.check(
+            |g, v| g.group_norm(v[0], groups, Some(v[1]), Some(v[2]), eps),
+            |a| group_norm(&a[0], groups, Some(&a[1]), Some(&a[2]), f64::from(eps)),
+        );
+        let silu = |x: f64| x / (1.0 + (-x).exp());
+        Case::new(format!("group norm {shape:?} / {groups}, silu")).input(&x).weight(&b).check(
+            |g, v| {
+                let y = g.group_norm(v[0], groups, None, Some(v[1]), eps)?;
+                g.unary(Unary::Silu, y)
+            },
+            |a| group_norm(&a[0], groups, None, Some(&a[1]), f64::from(eps)).map(silu),
+        );
+    }
+}
+
+#[test]
+fn a_mean_far_from_zero() {
+    let mut rng = Rng::new("far");
+    for shape in [[2, 16, 16, 16], [2, 9, 9, 6]] {
+        let x = rng.array(&shape).map(|v| 1000.0 + v);
+        // The inputs themselves have only a spacing of 6e-5; the mean is good to one part in 1e7, 1e-4 of the deviation.
+        Case::new("mean 1000").input(&x).f32_only().tolerance(3e-4, 0.0).check(
+            |g, v| g.group_norm(v[0], 2, None, None, 1e-5),
+            |a| group_norm(&a[0], 2, None, None, 1e-5),
+        );
+    }
+    // One outlier at the start of small numbers.
+    let mut x = rng.array(&[1, 16, 16, 16]);
+    x.data[..16].iter_mut().for_each(|v| *v = 1e4);
+    Case::new("outlier")
+        .input(&x)
+        .f32_only()
+        .check(|g, v| g.group_norm(v[0], 4, None, None, 1e-5), |a| group_norm(&a[0], 4, None, None, 1e-5));
+}
+
+#[test]
+fn instance() {
+    let mut rng = Rng::new("instance norm");
+    for shape in [[2, 17, 9, 8], [1, 5, 5, 3]] {
+        let x = rng.array(&shape);
+        Case::new(format!("instance norm {shape:?}")).input(&x).check(
+            |g, v| g.instance_norm(v[0], None, None, 1e-5),
+            |a| group_norm(&a[0], shape[3], None, None, 1e-5),
+        );
+    }
+}
+
+#[test]
+fn rows() {
+    let mut rng = Rng::new("layer norm");
+    for shape in [&[5, 96][..], &[2, 3, 7], &[4, 64, 320], &[3, 1]] {
+        let c = *shape.last().unwrap();
+        let (x, w, b) = (rng.array(shape), rng.array(&[c]), rng.array(&[c]));
+        let row = |a: &Array, i: &[usize]| -> Vec<f64> {
+            let mut at = i.to_vec();
+            (0..c)
+                .map(|k| {
+                    at[i.len() - 1] = k;
+                    a.at(&at)
+                })
+                .collect()
+        };
+        Case::new(format!("layer norm {shape:?}")).input(&x).weight(&w).weight(&b).check(
+            |g, v| g.layer_norm(v[0], Some(v[1]), Some(v[2]), 1e-5),
+            |a| {
+                Array::from_fn(shape, |i| {
+                    let r = row(&a[0], i);
+                    let mean = r.iter().sum::<f64>() / c as f64;
+                    let variance = r.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / c as f64;
+                    let k = i[i.len() - 1];
+                    (a[0].at(i) - mean) / (variance + 1e-5).sqrt() * a[1].at(&[k]) + a[2].at(&[k])
+                })
+            },
+        );
+        Case::new(format!("rms norm {shape:?}")).input(&x).weight(&w).check(
+            |g, v| g.rms_norm(v[0], Some(v[1]), 1e-6),
+            |a| {
+                Array::from_fn(shape, |i| {
+                    let square = row(&a[0], i).iter().map(|v| v * v).sum::<f64>() / c as f64;
+                    a[0].at(i) / (square + 1e-6).sqrt() * a[1].at(&i[i.len() - 1..])
+                })
+            },
+        );
+    }
+}
