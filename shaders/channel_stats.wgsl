@@ -13,7 +13,7 @@ struct Params {
     quads: u32, // in a pixel
     chunks: u32,
     chunk: u32, // pixels in a chunk
-    row: u32,   // texels in a line of the texture
+    line: u32, // log2 of the pixels in a line of the texture
 }
 
 @group(0) @binding(0) var<storage, read> src: array<Quad>;
@@ -23,8 +23,8 @@ struct Params {
 
 // #include lib/index
 
-fn load(at: u32) -> V {
-    return V(src[at]);
+fn load(pixel: u32, quad: u32) -> V {
+    return V(src[pixel * P.quads + quad]);
 }
 
 @compute @workgroup_size(8)
@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var mean = V(0.0);
     var squares = V(0.0);
     for (var pixel = first; pixel < end; pixel++) {
-        let x = load((sample * P.pixels + pixel) * P.quads + quad);
+        let x = load(sample * P.pixels + pixel, quad);
         let delta = x - mean;
         mean += delta / f32(pixel - first + 1u);
         squares += delta * (x - mean);

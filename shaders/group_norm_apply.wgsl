@@ -12,7 +12,7 @@ struct Params {
     quads: u32,
     strips: u32,
     strip: u32, // pixels in a strip
-    row: u32,   // texels in a line of the texture
+    line: u32, // log2 of the pixels in a line of the texture
 }
 
 @group(0) @binding(0) var<storage, read> src: array<Quad>;
@@ -24,8 +24,8 @@ struct Params {
 // #include lib/index
 // #include lib/math
 
-fn load(at: u32) -> V {
-    return V(src[at]);
+fn load(pixel: u32, quad: u32) -> V {
+    return V(src[pixel * P.quads + quad]);
 }
 
 fn activation(x: V) -> V {
@@ -47,7 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let term = scales[first + 2u];
     let end = min((strip + 1u) * P.strip, P.pixels);
     for (var pixel = strip * P.strip; pixel < end; pixel++) {
-        let at = (sample * P.pixels + pixel) * P.quads + quad;
-        dst[at] = Quad(activation((load(at) - mean) * factor + term));
+        let at = sample * P.pixels + pixel;
+        dst[at * P.quads + quad] = Quad(activation((load(at, quad) - mean) * factor + term));
     }
 }

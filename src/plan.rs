@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
 use crate::ops::Operator;
 use crate::shader::{Kernel, Param, Shader};
-use crate::target::Target;
+use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, Tensor, TensorDesc};
 
 /// Index of a buffer in a [`Plan`].
@@ -232,6 +232,32 @@ impl<'a> Lower<'a> {
         self.textures.push((name, slot, [width as u32, height as u32]));
     }
 
+    /// Whether a tensor of `pixels` × `quads` quads is better read as a texture, and
+    /// how many pixels then make a line: the base-2 logarithm. Only where buffers are
+    /// slow, the tensor is worth the copy, and the lines come out right.
+    pub fn texture_line(&self, dtype: DType, pixels: usize, quads: usize) -> Option<u32> {
+        let fits = |shift: &u32| {
+            let width = quads << shift;
+            pixels.is_multiple_of(1 << shift)
+                && (16 * width).is_multiple_of(TEXTURE_LINE)
+                && width.max(pixels >> shift) <= self.target.max_texture as usize
+        };
+        let slow = self.target.class == DeviceClass::Cpu && dtype == DType::F32;
+        (slow && pixels * quads >= 1 << 11).then(|| (0..=6).rev().find(fits)).flatten()
+    }
+
+    /// Shows `pixels` × `quads` quads as the texture `name`, in lines of 2^`line` pixels.
+    pub fn texture_of_pixels(
+        &mut self,
+        name: &'static str,
+        slot: Slot,
+        pixels: usize,
+        quads: usize,
+        line: u32,
+    ) {
+        self.texture(name, slot, [quads << line, pixels >> line]);
+    }
+
     /// Records one launch: storage buffers by the names that the WGSL gives
     /// them (names that the variant does not use may be given and are skipped), parameters by theirs.
     pub fn dispatch(
@@ -387,11 +413,13 @@ impl Plan {
             distinct.sort_by_key(|s| s.0);
             distinct.dedup();
             let mut fills = Vec::new();
-            let shown = launch.textures.iter().map(|&(slot, size)| {
+            let shown = launch.textures.iter().enumerate().map(|(i, &(slot, size))| {
                 let buffer = buffer_of[slot.0].expect("placed");
-                let is_constant = placer.constant_slot[slot.0];
-                let texture = textures.show(buffer, is_constant, size, &buffers);
-                if !is_constant {
+                if placer.constant_slot[slot.0] {
+                    return textures.show_constant(buffer, size, &buffers);
+                }
+                let (texture, filled) = textures.show(slot, size, i);
+                if !filled {
                     fills.push((buffer, texture));
                 }
                 texture
@@ -531,36 +559,41 @@ struct TexturePool {
     textures: Vec<Texture>,
     /// Filled once, from constants.
     constants: Vec<(BufferId, TextureId)>,
-    /// Filled before each use, and so shared by all tensors of a size.
-    shared: HashMap<[u32; 2], TextureId>,
+    /// Filled before use, and so shared by all tensors of a size; one for each
+    /// place that textures of that size have in a launch. With what it holds.
+    shared: HashMap<([u32; 2], usize), (TextureId, Slot)>,
 }
 
 impl TexturePool {
-    fn show(&mut self, buffer: BufferId, constant: bool, size: [u32; 2], buffers: &[Buffer]) -> TextureId {
-        let known = match constant {
-            true => self
-                .constants
-                .iter()
-                .find(|(b, t)| *b == buffer && [self.textures[*t].width, self.textures[*t].height] == size)
-                .map(|(_, t)| *t),
-            false => self.shared.get(&size).copied(),
-        };
-        known.unwrap_or_else(|| {
-            let [width, height] = size;
-            let id = self.textures.len();
-            let label = match constant {
-                true => {
-                    self.constants.push((buffer, id));
-                    buffers[buffer].label.clone()
-                }
-                false => {
-                    self.shared.insert(size, id);
-                    format!("texture {width}x{height}")
-                }
-            };
-            self.textures.push(Texture { label, width, height });
-            id
+    fn add(&mut self, label: String, [width, height]: [u32; 2]) -> TextureId {
+        self.textures.push(Texture { label, width, height });
+        self.textures.len() - 1
+    }
+
+    fn show_constant(&mut self, buffer: BufferId, size: [u32; 2], buffers: &[Buffer]) -> TextureId {
+        let known = self
+            .constants
+            .iter()
+            .copied()
+            .find(|&(b, t)| b == buffer && [self.textures[t].width, self.textures[t].height] == size);
+        known.map(|(_, texture)| texture).unwrap_or_else(|| {
+            let texture = self.add(buffers[buffer].label.clone(), size);
+            self.constants.push((buffer, texture));
+            texture
         })
+    }
+
+    /// The texture, and whether it holds the tensor already: every tensor is written
+    /// once in a run, so that what was filled with it stays true.
+    fn show(&mut self, slot: Slot, size: [u32; 2], place: usize) -> (TextureId, bool) {
+        match self.shared.get_mut(&(size, place)) {
+            Some((texture, holds)) => (*texture, std::mem::replace(holds, slot) == slot),
+            None => {
+                let texture = self.add(format!("texture {}x{}", size[0], size[1]), size);
+                self.shared.insert((size, place), (texture, slot));
+                (texture, false)
+            }
+        }
     }
 }
 

@@ -61,6 +61,7 @@ macro_rules! ops {
 }
 
 ops! {
+    attention::Attention,
     conv2d::Conv2d,
     conv_weight::ConvWeight,
     elementwise::Elementwise,

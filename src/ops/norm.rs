@@ -4,7 +4,7 @@ use super::expr::Unary;
 use super::{Operator, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower, TEXTURE_LINE, elem};
+use crate::plan::{Grid, Lower, elem};
 use crate::shader::{Kernel, Param};
 use crate::target::DeviceClass;
 use crate::tensor::{DType, TensorDesc};
@@ -122,18 +122,14 @@ impl Norm {
         let stats = cx.scratch(samples * chunks * quads * 32);
         let scales = cx.scratch(samples * quads * 48);
 
-        // A line of the texture is all channels of some pixels.
-        let line = (1..=64).rev().find(|w| (samples * pixels).is_multiple_of(*w)).unwrap_or(1);
-        let textured = cx.target().class == DeviceClass::Cpu
-            && vector
-            && desc.dtype == DType::F32
-            && (16 * line * quads).is_multiple_of(TEXTURE_LINE)
-            && (line * quads).max(samples * pixels / line) <= cx.target().max_texture as usize
-            && desc.shape.elements() >= 1 << 13;
-        if textured {
-            cx.texture("src_texture", cx.input(0), [line * quads, samples * pixels / line]);
+        let line = match vector {
+            true => cx.texture_line(desc.dtype, samples * pixels, quads),
+            false => None,
+        };
+        if let Some(line) = line {
+            cx.texture_of_pixels("src_texture", cx.input(0), samples * pixels, quads, line);
         }
-        let source = |kernel: Kernel| match textured {
+        let source = |kernel: Kernel| match line.is_some() {
             true => kernel.function("load", LOAD_TEXTURE),
             false => kernel.alias("Quad", quad(desc.dtype)),
         };
@@ -145,7 +141,7 @@ impl Norm {
             ("chunk", chunk.into()),
         ];
         if vector {
-            params.extend([("quads", quads.into()), ("row", (line * quads).into())]);
+            params.extend([("quads", quads.into()), ("line", line.unwrap_or(0).into())]);
             cx.dispatch(source(Kernel::new("channel_stats")), &buffers, &params, Grid::Threads(threads * chunks));
         } else {
             params.push(("channels", channels.into()));
@@ -188,7 +184,7 @@ impl Norm {
                     ("quads", quads.into()),
                     ("strips", strips.into()),
                     ("strip", strip.into()),
-                    ("row", (line * quads).into()),
+                    ("line", line.unwrap_or(0).into()),
                 ],
                 Grid::Threads(samples * strips * quads),
             );
@@ -208,8 +204,9 @@ fn quad(dtype: DType) -> &'static str {
     }
 }
 
-const LOAD_TEXTURE: &str = "fn load(at: u32) -> V {
-    return textureLoad(src_texture, vec2<u32>(at % P.row, at / P.row), 0);
+const LOAD_TEXTURE: &str = "fn load(pixel: u32, quad: u32) -> V {
+    let x = (pixel & ((1u << P.line) - 1u)) * P.quads + quad;
+    return textureLoad(src_texture, vec2<u32>(x, pixel >> P.line), 0);
 }";
 
 const ROOT_MEAN_SQUARE: &str = "fn moments(first: u32) -> vec2<f32> {

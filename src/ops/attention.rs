@@ -1,0 +1,200 @@
+//! Attention: scaled dot-product attention, self and cross.
+
+use super::{Operator, float};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Grid, Lower};
+use crate::shader::Kernel;
+use crate::target::DeviceClass;
+use crate::tensor::{DType, TensorDesc};
+
+/// Largest number of channels in a head.
+pub const MAX_HEAD_SIZE: usize = 256;
+
+/// Choices of an attention.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AttentionOptions {
+    /// Factor of the scores; 1/√d when `None`.
+    pub scale: Option<f32>,
+    /// Query i sees keys 0 to i only.
+    pub causal: bool,
+    /// Added to the scores: `[n or 1, heads or 1, lq, lk]`. −∞ hides a key; a
+    /// query that sees no key gives zeros.
+    pub mask: Option<ValueId>,
+}
+
+/// `softmax(scale · q kᵀ + mask) v` for each head (Vaswani et al., 2017).
+/// Inputs: q `[n, lq, heads · d]`, k and v `[n, lk, heads · d]`, the mask if there is one.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    pub heads: usize,
+    pub scale: Option<f32>,
+    pub causal: bool,
+}
+
+impl Operator for Attention {
+    fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
+        super::arity(inputs, 3..=4)?;
+        let [q, k, v] = [0, 1, 2].map(|i| inputs[i]);
+        float("query", q)?;
+        let ([n, lq, c], [nk, lk, ck]) = (dims(q)?, dims(k)?);
+        if k != v || nk != n || ck != c || k.dtype != q.dtype {
+            return Err(format!("query is {q}, so key and value must be {}[{n}, any, {c}], found {k} and {v}", q.dtype));
+        }
+        if self.heads == 0 || !c.is_multiple_of(self.heads) || c / self.heads > MAX_HEAD_SIZE {
+            return Err(format!(
+                "{c} channels must be {} heads of at most {MAX_HEAD_SIZE} channels each",
+                self.heads
+            ));
+        }
+        if let Some(mask) = inputs.get(3) {
+            let fits = |i: usize, size: usize| mask.shape[i] == size || mask.shape[i] == 1;
+            let ok = mask.shape.len() == 4
+                && fits(0, n)
+                && fits(1, self.heads)
+                && mask.shape[2..] == [lq, lk]
+                && mask.dtype == q.dtype;
+            if !ok {
+                return Err(format!(
+                    "mask must be {}[{n} or 1, {} or 1, {lq}, {lk}], found {mask}",
+                    q.dtype, self.heads
+                ));
+            }
+        }
+        Ok(q.clone())
+    }
+
+    fn flops(&self, inputs: &[&TensorDesc], output: &TensorDesc) -> u64 {
+        4 * (output.shape.elements() * inputs[1].shape[1]) as u64
+    }
+
+    fn lower(&self, cx: &mut Lower) {
+        let (q, k) = (cx.desc(0), cx.desc(1));
+        let [n, lq, c] = dims(q).expect("checked by infer");
+        let lk = k.shape[1];
+        let d = c / self.heads;
+        let quads = d.div_ceil(4);
+        let unsigned = |n: usize| format!("{n}u");
+        // As many queries as registers hold beside their results.
+        let most = match cx.target().class {
+            DeviceClass::Cpu => 32 / quads.min(32),
+            _ => 16 / quads.min(16),
+        };
+        let queries = most.clamp(1, 4).min(lq);
+        let tiles = lq.div_ceil(queries);
+        let mut kernel = Kernel::new("attention")
+            .constant("QUERIES", unsigned(queries))
+            .constant("KEYS", if quads > 16 { "1u" } else { "4u" })
+            .constant("QUADS", unsigned(quads))
+            .constant("CAUSAL", self.causal);
+        let vector = d.is_multiple_of(4);
+        let scalar = q.dtype.wgsl();
+        let mut token = c;
+        if vector {
+            let quad = if q.dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };
+            kernel = kernel.alias("Src", quad).alias("Dst", quad);
+            token = c / 4;
+        } else {
+            kernel = kernel
+                .alias("Src", scalar)
+                .alias("Dst", scalar)
+                .function("load_query", load_scalars("load_query", "query"))
+                .function("load_key", load_scalars("load_key", "key"))
+                .function("load_value", load_scalars("load_value", "value"))
+                .function("store", STORE_SCALARS);
+        }
+        let mut line = 0;
+        if vector && let Some(shift) = cx.texture_line(q.dtype, n * lk, c / 4) {
+            cx.texture_of_pixels("key_texture", cx.input(1), n * lk, c / 4, shift);
+            cx.texture_of_pixels("value_texture", cx.input(2), n * lk, c / 4, shift);
+            kernel = kernel
+                .function("load_key", load_texture("load_key", "key_texture"))
+                .function("load_value", load_texture("load_value", "value_texture"));
+            line = shift;
+        }
+        let mut buffers =
+            vec![("query", cx.input(0)), ("key", cx.input(1)), ("value", cx.input(2)), ("dst", cx.output())];
+        let (mut mask_sample, mut mask_head) = (0, 0);
+        if cx.inputs() == 4 {
+            let mask = &cx.desc(3).shape;
+            mask_head = if mask[1] == 1 { 0 } else { lq * lk };
+            mask_sample = if mask[0] == 1 { 0 } else { mask[1] * lq * lk };
+            kernel = kernel.alias("Mask", scalar).function("bias", BIAS);
+            buffers.push(("mask", cx.input(3)));
+        }
+        cx.dispatch(
+            kernel,
+            &buffers,
+            &[
+                ("samples", n.into()),
+                ("heads", self.heads.into()),
+                ("head_size", d.into()),
+                ("queries", lq.into()),
+                ("keys", lk.into()),
+                ("tiles", tiles.into()),
+                ("token", token.into()),
+                ("scale", self.scale.unwrap_or(1.0 / (d as f32).sqrt()).into()),
+                ("mask_sample", mask_sample.into()),
+                ("mask_head", mask_head.into()),
+                ("line", line.into()),
+            ],
+            Grid::Threads(n * self.heads * tiles),
+        );
+    }
+}
+
+fn dims(desc: &TensorDesc) -> Result<[usize; 3], String> {
+    desc.shape[..].try_into().map_err(|_| format!("query, key and value must be [n, tokens, channels], found {desc}"))
+}
+
+/// For heads whose size is not a multiple of four: the missing lanes are zero.
+fn load_scalars(name: &str, buffer: &str) -> String {
+    format!(
+        "fn {name}(token: u32, head: u32, quad: u32) -> V {{
+    var v = V(0.0);
+    let first = quad * 4u;
+    for (var i = 0u; i < min(4u, P.head_size - first); i++) {{
+        v[i] = f32({buffer}[token * P.token + head * P.head_size + first + i]);
+    }}
+    return v;
+}}"
+    )
+}
+
+fn load_texture(name: &str, texture: &str) -> String {
+    format!(
+        "fn {name}(token: u32, head: u32, quad: u32) -> V {{
+    let x = (token & ((1u << P.line) - 1u)) * P.token + head * QUADS + quad;
+    return textureLoad({texture}, vec2<u32>(x, token >> P.line), 0);
+}}"
+    )
+}
+
+const STORE_SCALARS: &str = "fn store(token: u32, head: u32, quad: u32, v: V) {
+    let first = quad * 4u;
+    for (var i = 0u; i < min(4u, P.head_size - first); i++) {
+        dst[token * P.token + head * P.head_size + first + i] = Dst(v[i]);
+    }
+}";
+
+const BIAS: &str = "fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
+    return f32(mask[sample * P.mask_sample + head * P.mask_head + i * P.keys + j]);
+}";
+
+impl Graph {
+    /// Attention of queries `q` `[n, lq, heads · d]` over keys and values `k`, `v`
+    /// `[n, lk, heads · d]`; the result is as `q`. A feature map reshaped to
+    /// `[n, h · w, c]` is such a sequence.
+    pub fn attention(
+        &mut self,
+        q: ValueId,
+        k: ValueId,
+        v: ValueId,
+        heads: usize,
+        options: AttentionOptions,
+    ) -> Result<ValueId> {
+        let mut inputs = vec![q, k, v];
+        inputs.extend(options.mask);
+        self.push(Attention { heads, scale: options.scale, causal: options.causal }, &inputs)
+    }
+}

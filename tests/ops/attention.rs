@@ -1,0 +1,101 @@
+use aquatint::ops::attention::AttentionOptions;
+
+use crate::harness::{Array, Case, Rng};
+
+fn attention(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    heads: usize,
+    scale: f64,
+    causal: bool,
+    mask: Option<&Array>,
+) -> Array {
+    let (lk, d) = (k.shape[1], q.shape[2] / heads);
+    Array::from_fn(&q.shape, |i| {
+        let (n, row, head) = (i[0], i[1], i[2] / d);
+        let scores: Vec<f64> = (0..lk)
+            .map(|j| {
+                let dot: f64 =
+                    (0..d).map(|c| q.at(&[n, row, head * d + c]) * k.at(&[n, j, head * d + c])).sum();
+                let bias = mask.map_or(0.0, |m| m.at(&[n % m.shape[0], head % m.shape[1], row, j]));
+                if causal && j > row { f64::NEG_INFINITY } else { dot * scale + bias }
+            })
+            .collect();
+        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if highest == f64::NEG_INFINITY {
+            return 0.0;
+        }
+        let weights: Vec<f64> = scores.iter().map(|s| (s - highest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        (0..lk).map(|j| weights[j] * v.at(&[n, j, i[2]])).sum::<f64>() / total
+    })
+}
+
+fn check(n: usize, lq: usize, lk: usize, heads: usize, d: usize, causal: bool, mask: Option<[usize; 2]>) {
+    let name = format!("attention n {n}, {lq}×{lk}, {heads} heads of {d}, causal {causal}, mask {mask:?}");
+    let mut rng = Rng::new(&name);
+    // Wide enough that the softmax is not flat.
+    let mut sequence = |l: usize| rng.array_in(&[n, l, heads * d], -2.0, 2.0);
+    let (q, k, v) = (sequence(lq), sequence(lk), sequence(lk));
+    let mask = mask.map(|[a, b]| {
+        let mut mask = rng.array_in(&[a, b, lq, lk], -3.0, 3.0);
+        mask.data.iter_mut().for_each(|m| *m = if rng.below(4) == 0 { f64::NEG_INFINITY } else { *m });
+        // One query that sees nothing.
+        mask.data[..lk].fill(f64::NEG_INFINITY);
+        mask
+    });
+    let mut case = Case::new(name).input(&q).input(&k).input(&v);
+    if let Some(mask) = &mask {
+        case = case.input(mask);
+    }
+    case.check(
+        |g, x| {
+            g.attention(
+                x[0],
+                x[1],
+                x[2],
+                heads,
+                AttentionOptions { causal, mask: x.get(3).copied(), scale: None },
+            )
+        },
+        |a| attention(&a[0], &a[1], &a[2], heads, (d as f64).powf(-0.5), causal, a.get(3)),
+    );
+}
+
+#[test]
+fn sizes_of_real_networks() {
+    check(2, 64, 64, 3, 32, false, None);
+    check(1, 80, 77, 4, 40, false, None);
+    check(1, 50, 50, 2, 64, true, None);
+}
+
+#[test]
+fn awkward_sizes() {
+    check(1, 1, 1, 1, 1, false, None);
+    check(2, 5, 3, 2, 7, false, None);
+    check(1, 9, 17, 1, 30, true, None);
+    check(1, 3, 6, 1, 256, false, None);
+    check(1, 4, 5, 2, 130, false, None);
+}
+
+#[test]
+fn masks() {
+    check(2, 6, 10, 2, 8, false, Some([1, 1]));
+    check(2, 7, 9, 2, 8, true, Some([2, 2]));
+    check(2, 5, 5, 3, 6, false, Some([2, 1]));
+    check(2, 4, 33, 3, 4, false, Some([1, 3]));
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    let mut rng = Rng::new("large");
+    let q = rng.array_in(&[1, 8, 16], -40.0, 40.0);
+    let k = rng.array_in(&[1, 8, 16], -40.0, 40.0);
+    let v = rng.array(&[1, 8, 16]);
+    // Scores near 10⁴ have a spacing of 1e-3 in f32, and exp passes it on.
+    Case::new("large").input(&q).input(&k).input(&v).tolerance(2e-3, 2e-3).check(
+        |g, x| g.attention(x[0], x[1], x[2], 1, AttentionOptions { scale: Some(1.0), ..Default::default() }),
+        |a| attention(&a[0], &a[1], &a[2], 1, 1.0, false, None),
+    );
+}
