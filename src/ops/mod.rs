@@ -62,11 +62,14 @@ macro_rules! ops {
 
 ops! {
     attention::Attention,
+    concat::Concat,
     conv2d::Conv2d,
     conv_weight::ConvWeight,
     elementwise::Elementwise,
+    gather::Gather,
     norm::Norm,
     reshape::Reshape,
+    resize::Resize,
     unpack::Unpack,
 }
 

@@ -1,8 +1,11 @@
 //! Every kernel against a float64 reference in plain Rust; one file an operation.
 
 mod attention;
+mod concat;
 mod conv2d;
 mod elementwise;
 mod epilogue;
+mod gather;
 mod harness;
 mod norm;
+mod resize;

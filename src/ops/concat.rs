@@ -1,0 +1,96 @@
+//! Concat: tensors one after another along an axis.
+
+use super::Operator;
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Grid, Lower};
+use crate::shader::{Kernel, Param};
+use crate::tensor::{DType, TensorDesc};
+
+/// Inputs joined along `axis`; all other dimensions are equal.
+#[derive(Clone, Debug)]
+pub struct Concat {
+    pub axis: usize,
+}
+
+/// Inputs that one dispatch copies.
+const INPUTS: usize = 4;
+
+impl Operator for Concat {
+    fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
+        let first = *inputs.first().ok_or("wants at least 1 input, found 0")?;
+        if self.axis >= first.shape.len() {
+            return Err(format!("axis {} is not in input 0, {}", self.axis, first.shape));
+        }
+        if first.dtype == DType::BF16 {
+            return Err("bf16 must be unpacked first".to_owned());
+        }
+        let mut shape = first.shape.to_vec();
+        for (i, input) in inputs.iter().enumerate().skip(1) {
+            let fits = input.shape.len() == shape.len()
+                && (0..shape.len()).all(|d| d == self.axis || input.shape[d] == shape[d]);
+            if !fits || input.dtype != first.dtype {
+                return Err(format!("input {i} is {input}, which does not join {first} along axis {}", self.axis));
+            }
+            shape[self.axis] += input.shape[self.axis];
+        }
+        Ok(TensorDesc::new(shape, first.dtype))
+    }
+
+    fn lower(&self, cx: &mut Lower) {
+        let output = cx.output_desc();
+        let outer: usize = output.shape[..self.axis].iter().product();
+        let rows: Vec<usize> =
+            (0..cx.inputs()).map(|i| cx.desc(i).shape[self.axis..].iter().product()).collect();
+        let quads = rows.iter().all(|row| row.is_multiple_of(4));
+        let unit = if quads { 4 } else { 1 };
+        let elem = match (quads, output.dtype) {
+            (true, DType::F32) => "vec4<f32>",
+            (true, DType::F16) => "vec4<f16>",
+            (true, _) => "vec4<u32>",
+            (false, dtype) => dtype.wgsl(),
+        };
+        let total = rows.iter().sum::<usize>() / unit;
+        let mut base = 0;
+        for first in (0..rows.len()).step_by(INPUTS) {
+            let chunk = &rows[first..rows.len().min(first + INPUTS)];
+            // A missing input has an empty row and is never read.
+            let src = |k: usize| cx.input(if k < chunk.len() { first + k } else { first });
+            let buffers = [
+                ("src0", src(0)),
+                ("src1", src(1)),
+                ("src2", src(2)),
+                ("src3", src(3)),
+                ("dst", cx.output()),
+            ];
+            let width = chunk.iter().sum::<usize>() / unit;
+            cx.dispatch(
+                Kernel::new("concat").alias("Elem", elem),
+                &buffers,
+                &[
+                    ("count", (outer * width).into()),
+                    ("width", width.into()),
+                    ("base", base.into()),
+                    ("total", total.into()),
+                    ("rows", Param::Array(chunk.iter().map(|row| (row / unit) as u32).collect())),
+                ],
+                Grid::Threads(outer * width),
+            );
+            base += width;
+        }
+    }
+
+    fn flops(&self, _: &[&TensorDesc], _: &TensorDesc) -> u64 {
+        0
+    }
+}
+
+impl Graph {
+    /// `inputs` one after another along `axis`; they may differ in size only there.
+    pub fn concat(&mut self, inputs: &[ValueId], axis: usize) -> Result<ValueId> {
+        match inputs {
+            [x] if axis < self.shape(*x).len() => Ok(*x),
+            _ => self.push(Concat { axis }, inputs),
+        }
+    }
+}
