@@ -70,6 +70,7 @@ ops! {
     norm::Norm,
     reshape::Reshape,
     resize::Resize,
+    strided::Strided,
     unpack::Unpack,
 }
 

@@ -9,3 +9,4 @@ mod gather;
 mod harness;
 mod norm;
 mod resize;
+mod strided;
