@@ -68,6 +68,8 @@ ops! {
     elementwise::Elementwise,
     gather::Gather,
     norm::Norm,
+    pad::Pad,
+    pool::Pool,
     reshape::Reshape,
     resize::Resize,
     strided::Strided,

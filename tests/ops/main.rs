@@ -8,5 +8,7 @@ mod epilogue;
 mod gather;
 mod harness;
 mod norm;
+mod pad;
+mod pool;
 mod resize;
 mod strided;
