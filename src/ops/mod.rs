@@ -64,6 +64,7 @@ ops! {
     attention::Attention,
     concat::Concat,
     conv2d::Conv2d,
+    conv_transpose2d::ConvTranspose2d,
     conv_weight::ConvWeight,
     elementwise::Elementwise,
     gather::Gather,

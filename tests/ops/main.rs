@@ -3,6 +3,7 @@
 mod attention;
 mod concat;
 mod conv2d;
+mod conv_transpose2d;
 mod elementwise;
 mod epilogue;
 mod gather;
