@@ -61,6 +61,7 @@ macro_rules! ops {
 }
 
 ops! {
+    arg_reduce::ArgReduce,
     attention::Attention,
     concat::Concat,
     conv2d::Conv2d,
@@ -68,17 +69,21 @@ ops! {
     conv_weight::ConvWeight,
     elementwise::Elementwise,
     gather::Gather,
+    matmul::Matmul,
     norm::Norm,
     pad::Pad,
     pool::Pool,
+    reduce::Reduce,
     reshape::Reshape,
     resize::Resize,
+    softmax::Softmax,
     strided::Strided,
     unpack::Unpack,
 }
 
 pub mod epilogue;
 pub mod expr;
+mod lines;
 
 /// Checks the number of inputs.
 pub(crate) fn arity(inputs: &[&TensorDesc], expected: std::ops::RangeInclusive<usize>) -> Result<(), String> {

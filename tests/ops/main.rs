@@ -8,6 +8,8 @@ mod elementwise;
 mod epilogue;
 mod gather;
 mod harness;
+mod lines;
+mod matmul;
 mod norm;
 mod pad;
 mod pool;

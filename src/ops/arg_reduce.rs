@@ -1,0 +1,55 @@
+//! ArgReduce: where the largest or smallest number of a line is.
+
+use super::lines::split;
+use super::{Operator, arity, float};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Grid, Lower, elem};
+use crate::shader::Kernel;
+use crate::tensor::{DType, TensorDesc};
+
+/// Index (u32) of the largest or smallest number along `axis`, the first of equals. The axis goes.
+#[derive(Clone, Debug)]
+pub struct ArgReduce {
+    pub axis: usize,
+    pub smallest: bool,
+}
+
+impl Operator for ArgReduce {
+    fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
+        arity(inputs, 1..=1)?;
+        float("input", inputs[0])?;
+        let mut shape = inputs[0].shape.to_vec();
+        if self.axis >= shape.len() {
+            return Err(format!("no axis {} in {}", self.axis, inputs[0].shape));
+        }
+        shape.remove(self.axis);
+        Ok(TensorDesc::new(shape, DType::U32))
+    }
+
+    fn lower(&self, cx: &mut Lower) {
+        let [outer, size, inner] = split(&cx.desc(0).shape, self.axis, self.axis + 1);
+        let mut kernel = Kernel::new("arg_reduce").alias("Elem", elem(cx.desc(0)));
+        if self.smallest {
+            kernel = kernel.function("better", "fn better(x: f32, best: f32) -> bool {\n    return x < best;\n}");
+        }
+        cx.dispatch(
+            kernel,
+            &[("src", cx.input(0)), ("dst", cx.output())],
+            &[("lines", (outer * inner).into()), ("size", size.into()), ("inner", inner.into())],
+            Grid::Threads(outer * inner),
+        );
+    }
+}
+
+impl Graph {
+    /// Index of the largest number of `x` along `axis`, u32; the first of equals.
+    pub fn arg_max(&mut self, x: ValueId, axis: usize) -> Result<ValueId> {
+        self.push(ArgReduce { axis, smallest: false }, &[x])
+    }
+
+    /// Index of the smallest number of `x` along `axis`, u32; the first of equals.
+    pub fn arg_min(&mut self, x: ValueId, axis: usize) -> Result<ValueId> {
+        self.push(ArgReduce { axis, smallest: true }, &[x])
+    }
+}

@@ -1,0 +1,57 @@
+//! Softmax and log-softmax over one dimension.
+
+use super::lines::split;
+use super::{Operator, arity, float};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Grid, Lower, elem};
+use crate::shader::Kernel;
+use crate::tensor::TensorDesc;
+
+/// `exp(x) / Σ exp(x)` along `axis`, or its logarithm.
+#[derive(Clone, Debug)]
+pub struct Softmax {
+    pub axis: usize,
+    pub log: bool,
+}
+
+impl Operator for Softmax {
+    fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
+        arity(inputs, 1..=1)?;
+        float("input", inputs[0])?;
+        match self.axis < inputs[0].shape.len() {
+            true => Ok(inputs[0].clone()),
+            false => Err(format!("no axis {} in {}", self.axis, inputs[0].shape)),
+        }
+    }
+
+    fn lower(&self, cx: &mut Lower) {
+        let [outer, size, inner] = split(&cx.output_desc().shape, self.axis, self.axis + 1);
+        let mut kernel = Kernel::new("softmax").alias("Elem", elem(cx.output_desc()));
+        if self.log {
+            kernel = kernel.function("result", "fn result(x: f32, sum: f32) -> f32 {\n    return x - log(sum);\n}");
+        }
+        cx.dispatch(
+            kernel,
+            &[("src", cx.input(0)), ("dst", cx.output())],
+            &[("lines", (outer * inner).into()), ("size", size.into()), ("inner", inner.into())],
+            Grid::Threads(outer * inner),
+        );
+    }
+
+    fn flops(&self, _: &[&TensorDesc], output: &TensorDesc) -> u64 {
+        5 * output.shape.elements() as u64
+    }
+}
+
+impl Graph {
+    /// Softmax of `x` along `axis`.
+    pub fn softmax(&mut self, x: ValueId, axis: usize) -> Result<ValueId> {
+        self.push(Softmax { axis, log: false }, &[x])
+    }
+
+    /// Logarithm of the softmax of `x` along `axis`.
+    pub fn log_softmax(&mut self, x: ValueId, axis: usize) -> Result<ValueId> {
+        self.push(Softmax { axis, log: true }, &[x])
+    }
+}
