@@ -276,8 +276,21 @@ impl Gpu {
             return Err(Error::OutOfMemory { what: what(), bytes: 0 });
         }
         match validation.or(internal) {
-            Some(error) => Err(Error::Gpu { what: what(), message: error.to_string() }),
+            Some(error) => Err(self.failure(what(), error.to_string())),
             None => Ok(made),
+        }
+    }
+
+    /// What wgpu's refusal means: on a lost device everything is refused, but the
+    /// news of the loss may still be on its way.
+    fn failure(&self, what: String, message: String) -> Error {
+        let _ = self.0.device.poll(wgpu::PollType::Poll);
+        match self.check_lost() {
+            Err(lost) => lost,
+            Ok(()) if message.to_lowercase().contains("device is lost") => {
+                Error::DeviceLost { reason: message }
+            }
+            Ok(()) => Error::Gpu { what, message },
         }
     }
 
@@ -429,10 +442,7 @@ impl Gpu {
                     });
                 }
                 Err(error) => {
-                    return Err(Error::Gpu {
-                        what: "waiting for the device".to_owned(),
-                        message: error.to_string(),
-                    });
+                    return Err(self.failure("waiting for the device".to_owned(), error.to_string()));
                 }
             }
         }
@@ -452,12 +462,13 @@ impl Gpu {
         }
         let submission =
             self.checked(|| "read-back".to_owned(), || self.0.queue.submit([encoder.finish()]))?;
+        self.wait(submission.clone())?;
         let (done, mapped) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
             let _ = done.send(result);
         });
         self.wait(submission)?;
-        let failed = |message: String| Error::Gpu { what: "read-back".to_owned(), message };
+        let failed = |message: String| self.failure("read-back".to_owned(), message);
         match mapped.recv_timeout(PATIENCE) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(failed(error.to_string())),

@@ -1,0 +1,191 @@
+//! The engine's promises: recording makes nothing, states live on the device,
+//! what cannot work is said, and a lost device is an error, not a hang.
+
+use std::sync::OnceLock;
+
+use aquatint::ops::conv2d::Conv2dOptions;
+use aquatint::{DType, DeviceClass, Error, Gpu, Graph, Network, Plan, Result, Target, Tensor};
+
+/// The device, or `None` (said aloud) on a machine without one, unless `REQUIRE_GPU` is set.
+fn gpu() -> Option<&'static Gpu> {
+    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    GPU.get_or_init(open).as_ref()
+}
+
+fn open() -> Option<Gpu> {
+    match Gpu::headless() {
+        Ok(gpu) => Some(gpu),
+        Err(Error::NoAdapter { .. }) if std::env::var_os("REQUIRE_GPU").is_none() => {
+            eprintln!("SKIPPED: no adapter; set REQUIRE_GPU=1 to fail instead");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Two convolutions with a norm between them, about 1 MB of weights.
+fn network() -> Graph {
+    let mut g = Graph::new();
+    let mut weight = {
+        let mut seed = 1u32;
+        move |g: &mut Graph, shape: &[usize]| {
+            let count: usize = shape.iter().product();
+            let values: Vec<f32> = (0..count)
+                .map(|_| {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (seed >> 8) as f32 / (1 << 24) as f32 - 0.5
+                })
+                .collect();
+            g.weight("w", Tensor::from_f32(shape, &values).to_dtype(DType::F16))
+        }
+    };
+    let x = g.input("x", [2, 16, 16, 64], DType::F32);
+    let mut y = x;
+    for _ in 0..2 {
+        let w = weight(&mut g, &[64, 64, 3, 3]);
+        let w = g.unpacked(w, DType::F32).unwrap();
+        y = g.conv2d(y, w, None, Conv2dOptions::padded(1)).unwrap();
+        y = g.group_norm(y, 8, None, None, 1e-5).unwrap();
+        y = g.silu(y).unwrap();
+    }
+    g.output("y", y);
+    g
+}
+
+#[test]
+fn recording_makes_nothing() {
+    let Some(gpu) = open() else { return };
+    let network = Network::new(&gpu, &network()).unwrap();
+    let input = Tensor::from_f32([2, 16, 16, 64], &vec![0.5; 2 * 16 * 16 * 64]);
+    network.run(&[("x", &input)]).unwrap();
+    let on_device = || {
+        let hal = gpu.device().get_internal_counters().hal;
+        let counters = [&hal.buffers, &hal.textures, &hal.texture_views, &hal.bind_groups];
+        let pipelines = [&hal.compute_pipelines, &hal.shader_modules, &hal.bind_group_layouts];
+        counters.iter().chain(&pipelines).map(|c| c.read()).collect::<Vec<_>>()
+    };
+    let (ours, wgpu) = (gpu.counts(), on_device());
+    assert!(ours.pipelines > 0 && wgpu.iter().any(|&n| n > 0), "the counters count");
+    for _ in 0..3 {
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        network.encode(&mut encoder);
+        let commands = encoder.finish();
+        assert_eq!(gpu.counts(), ours);
+        assert_eq!(on_device(), wgpu);
+        let submission = gpu.queue().submit([commands]);
+        gpu.wait(submission).unwrap();
+    }
+    assert_eq!(on_device(), wgpu);
+}
+
+#[test]
+fn the_plan_predicts_the_memory() {
+    let Some(gpu) = open() else { return };
+    let memory = || gpu.device().get_internal_counters().hal.buffer_memory.read() as u64;
+    let plan = Plan::compile(&network(), gpu.target()).unwrap();
+    assert!(plan.peak_bytes() >= plan.resident_bytes());
+    let before = memory();
+    let network = Network::from_plan(&gpu, plan).unwrap();
+    // Uploads are given back a submission later.
+    for _ in 0..2 {
+        let submission = network.submit(1).unwrap();
+        gpu.wait(submission).unwrap();
+    }
+    let held = memory() - before;
+    let textures: u64 = network.plan().textures.iter().map(|t| t.bytes()).sum();
+    let predicted = network.plan().resident_bytes() - textures;
+    let slack = 64 << 10;
+    assert!(held <= predicted + slack && held + slack >= predicted, "predicted {predicted}, held {held}");
+    drop(network);
+}
+
+#[test]
+fn states_stay_on_the_device() -> Result<()> {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let mut g = Graph::new();
+    let step = g.input("step", [5], DType::F32);
+    let sum = g.state("sum", Tensor::from_f32([5], &[1.0, 2.0, 3.0, 4.0, 5.0]));
+    let next = g.add(sum, step)?;
+    g.update(sum, next)?;
+    g.output("next", next);
+    let network = Network::new(gpu, &g)?;
+    network.write("step", &Tensor::from_f32([5], &[1.0; 5]))?;
+    network.submit(10)?;
+    assert_eq!(network.read("sum")?.to_f32(), [11.0, 12.0, 13.0, 14.0, 15.0]);
+    // A state is a value: taken out, put back, gone on from.
+    let saved = network.read("sum")?;
+    network.submit(7)?;
+    network.write("sum", &saved)?;
+    network.submit(1)?;
+    assert_eq!(network.read("sum")?.to_f32()[0], 12.0);
+    assert_eq!(network.read("next")?.to_f32()[0], 12.0);
+    Ok(())
+}
+
+#[test]
+fn half_an_element_more_than_a_word() -> Result<()> {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let mut g = Graph::new();
+    let values = [0.5, -1.5, 2.25];
+    let w = g.weight("w", Tensor::from_f32([3], &values).to_dtype(DType::BF16));
+    let w = g.unpacked(w, DType::F32)?;
+    let x = g.input("x", [3], DType::F32);
+    let y = g.mul(x, w)?;
+    g.output("y", y);
+    let y = Network::new(gpu, &g)?.run(&[("x", &Tensor::from_f32([3], &[1.0; 3]))])?.remove(0);
+    assert_eq!(y.to_f32(), values);
+    Ok(())
+}
+
+#[test]
+fn wrong_inputs_are_named() {
+    let Some(gpu) = gpu() else { return };
+    let network = Network::new(gpu, &network()).unwrap();
+    let wrong = Tensor::from_f32([3], &[0.0; 3]);
+    let text = network.run(&[("x", &wrong)]).unwrap_err().to_string();
+    assert!(text.contains("\"x\"") && text.contains("[2, 16, 16, 64]") && text.contains("f32[3]"), "{text}");
+    let text = network.run(&[("z", &wrong)]).unwrap_err().to_string();
+    assert!(text.contains("\"z\"") && text.contains("expected one of: x"), "{text}");
+    assert!(matches!(network.read("nothing"), Err(Error::Unknown { .. })));
+}
+
+#[test]
+fn devices_that_are_too_small_are_refused_before_anything_is_made() {
+    for (target, what) in [
+        (Target { max_binding: 1 << 10, ..Target::typical() }, "tensor"),
+        (Target { max_storage_buffers: 2, ..Target::typical() }, "storage buffers"),
+        (Target { max_invocations: 16, ..Target::typical() }, "workgroup size"),
+    ] {
+        match Plan::compile(&network(), &target) {
+            Err(Error::Limit { what: found, needed, available, .. }) => {
+                assert!(found.contains(what) && needed > available, "{found}");
+            }
+            other => panic!("expected a limit on {what}, got {:?}", other.map(|p| p.run.len())),
+        }
+    }
+}
+
+#[test]
+fn a_plan_needs_no_device() {
+    for class in [DeviceClass::Discrete, DeviceClass::Integrated, DeviceClass::Cpu] {
+        let plan = Plan::compile(&network(), &Target { class, ..Target::typical() }).unwrap();
+        assert!(plan.flops() > 2 * 2 * 2 * 16 * 16 * 64 * 64 * 9);
+        assert!(plan.load.len() >= 2 && !plan.run.is_empty());
+    }
+}
+
+#[test]
+fn a_lost_device_is_an_error() {
+    let Some(gpu) = open() else { return };
+    let network = Network::new(&gpu, &network()).unwrap();
+    let input = Tensor::from_f32([2, 16, 16, 64], &vec![0.5; 2 * 16 * 16 * 64]);
+    network.run(&[("x", &input)]).unwrap();
+    gpu.device().destroy();
+    let lost = |result: Result<()>| match result {
+        Err(Error::DeviceLost { reason }) => assert!(!reason.is_empty()),
+        other => panic!("expected a lost device, got {other:?}"),
+    };
+    lost(network.run(&[("x", &input)]).map(drop));
+    lost(network.read("y").map(drop));
+    lost(Network::new(&gpu, &crate::network()).map(drop));
+}
