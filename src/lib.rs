@@ -1,5 +1,33 @@
-//! Convolutional networks and diffusion models in hand-written WGSL compute
-//! shaders on [`wgpu`].
+//! Convolutional networks and diffusion models, run entirely on the GPU by
+//! hand-written WGSL compute shaders on [`wgpu`].
+//!
+//! A [`Graph`] is built from operations ([`ops`]), layers ([`nn`]) or whole networks
+//! ([`models`]); a [`Network`] is that graph optimised, planned and loaded on a [`Gpu`].
+//! It is run, or recorded into a command encoder of yours. [`tasks`] are what people
+//! ask for: pictures out of noise ([`diffusion`]), names out of pictures.
+//!
+//! ```
+//! use aquatint::ops::conv2d::Conv2dOptions;
+//! use aquatint::{DType, Gpu, Graph, Network, Tensor};
+//!
+//! fn main() -> aquatint::Result<()> {
+//!     // Edges of a picture: a Laplacian filter, then ReLU. Feature maps are [n, height, width, channels].
+//!     let mut graph = Graph::new();
+//!     let picture = graph.input("picture", [1, 20, 40, 1], DType::F32);
+//!     let laplacian = Tensor::from_f32([1, 1, 3, 3], &[-1., -1., -1., -1., 8., -1., -1., -1., -1.]);
+//!     let laplacian = graph.weight("laplacian", laplacian);
+//!     let edges = graph.conv2d(picture, laplacian, None, Conv2dOptions::padded(1))?;
+//!     let edges = graph.relu(edges)?;
+//!     graph.output("edges", edges);
+//!
+//!     // Kernels are chosen for the device and compiled once; then the network runs any number of times.
+//!     let network = Network::new(&Gpu::headless()?, &graph)?;
+//!     let grey = Tensor::from_f32([1, 20, 40, 1], &[0.5; 800]);
+//!     let edges = network.run(&[("picture", &grey)])?;
+//!     println!("{:?}", edges[0]);
+//!     Ok(())
+//! }
+//! ```
 
 mod arena;
 pub mod diffusion;
