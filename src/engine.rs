@@ -295,6 +295,28 @@ impl Network {
         self.upload(self.made(port.buffer), tensor)
     }
 
+    /// Copies an output or state of another network on the same device into an input or
+    /// state of this one, without a way over the host; in order with what was submitted.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a name, [`Error::Invalid`] for another shape or type.
+    pub fn copy(&self, name: &str, from: &Network, source: &str) -> Result<()> {
+        let to = find("input or state", name, self.plan.inputs.iter().chain(&self.plan.states))?;
+        let source = find("output or state", source, from.plan.outputs.iter().chain(&from.plan.states))?;
+        if source.desc != to.desc {
+            return Err(Error::Invalid {
+                what: format!("input \"{name}\""),
+                expected: to.desc.to_string(),
+                found: source.desc.to_string(),
+            });
+        }
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        let bytes = to.desc.bytes().next_multiple_of(4);
+        encoder.copy_buffer_to_buffer(from.made(source.buffer), 0, self.made(to.buffer), 0, bytes);
+        self.gpu.checked(|| "copy".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
+        Ok(())
+    }
+
     /// Waits for what was submitted and reads an output or a state.
     pub fn read(&self, name: &str) -> Result<Tensor> {
         let port = find("output or state", name, self.plan.outputs.iter().chain(&self.plan.states))?;

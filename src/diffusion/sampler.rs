@@ -80,7 +80,7 @@ impl Sampler {
     }
 
     /// Model calls in each step but the last.
-    pub(super) const fn calls_per_step(self) -> usize {
+    pub(crate) const fn calls_per_step(self) -> usize {
         match self {
             Self::Heun => 2,
             _ => 1,

@@ -133,7 +133,7 @@ pub fn save_png(path: impl AsRef<Path>, picture: &DynamicImage, text: &[(&str, &
 }
 
 /// Writes a file under a temporary name beside `path`, then renames it.
-fn write_whole(path: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
+pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

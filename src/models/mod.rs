@@ -1,0 +1,4 @@
+//! Networks, one file each: a plain function from weights to graph.
+
+pub mod letters;
+pub mod unet2d;

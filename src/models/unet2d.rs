@@ -1,0 +1,292 @@
+//! diffusers' `UNet2DModel`: the network of DDPM (Ho et al. 2020, arXiv:2006.11239).
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::nn::{self, ResnetOptions, Source};
+use crate::ops::TimestepEmbedding;
+use crate::ops::conv2d::Conv2dOptions;
+
+/// Height and width, or one number for both.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Size {
+    Square(usize),
+    HeightWidth([usize; 2]),
+}
+
+/// `config.json`, with diffusers' defaults. [`UNet2dConfig::from_json`] refuses what this crate cannot run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct UNet2dConfig {
+    pub sample_size: Option<Size>,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub center_input_sample: bool,
+    pub time_embedding_type: String,
+    pub time_embedding_dim: Option<usize>,
+    pub freq_shift: f64,
+    pub flip_sin_to_cos: bool,
+    pub down_block_types: Vec<String>,
+    pub mid_block_type: Option<String>,
+    pub up_block_types: Vec<String>,
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    pub mid_block_scale_factor: f64,
+    pub downsample_padding: usize,
+    pub downsample_type: String,
+    pub upsample_type: String,
+    pub act_fn: String,
+    pub attention_head_dim: Option<usize>,
+    pub norm_num_groups: usize,
+    pub attn_norm_num_groups: Option<usize>,
+    pub norm_eps: f32,
+    pub resnet_time_scale_shift: String,
+    pub class_embed_type: Option<String>,
+    pub num_class_embeds: Option<usize>,
+    pub add_attention: bool,
+}
+
+impl Default for UNet2dConfig {
+    fn default() -> Self {
+        let blocks = |of: [&str; 4]| of.map(str::to_owned).to_vec();
+        UNet2dConfig {
+            sample_size: None,
+            in_channels: 3,
+            out_channels: 3,
+            center_input_sample: false,
+            time_embedding_type: "positional".to_owned(),
+            time_embedding_dim: None,
+            freq_shift: 0.0,
+            flip_sin_to_cos: true,
+            down_block_types: blocks([
+                "DownBlock2D",
+                "AttnDownBlock2D",
+                "AttnDownBlock2D",
+                "AttnDownBlock2D",
+            ]),
+            mid_block_type: Some("UNetMidBlock2D".to_owned()),
+            up_block_types: blocks(["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"]),
+            block_out_channels: vec![224, 448, 672, 896],
+            layers_per_block: 2,
+            mid_block_scale_factor: 1.0,
+            downsample_padding: 1,
+            downsample_type: "conv".to_owned(),
+            upsample_type: "conv".to_owned(),
+            act_fn: "silu".to_owned(),
+            attention_head_dim: Some(8),
+            norm_num_groups: 32,
+            attn_norm_num_groups: None,
+            norm_eps: 1e-5,
+            resnet_time_scale_shift: "default".to_owned(),
+            class_embed_type: None,
+            num_class_embeds: None,
+            add_attention: true,
+        }
+    }
+}
+
+fn unsupported(setting: &str, expected: &str, found: impl std::fmt::Display) -> Error {
+    Error::Invalid {
+        what: format!("{setting} of a UNet2DModel"),
+        expected: expected.to_owned(),
+        found: found.to_string(),
+    }
+}
+
+impl UNet2dConfig {
+    /// Reads and checks the text of a `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
+    pub fn from_json(text: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Class {
+            #[serde(rename = "_class_name")]
+            class: Option<String>,
+        }
+        let wrong = |e: serde_json::Error| unsupported("configuration", "config.json of diffusers", e);
+        let Class { class } = serde_json::from_str(text).map_err(wrong)?;
+        if let Some(class) = class.filter(|c| c != "UNet2DModel") {
+            return Err(Error::Unknown {
+                what: "model class",
+                found: class,
+                expected: "UNet2DModel".to_owned(),
+            });
+        }
+        let config: UNet2dConfig = serde_json::from_str(text).map_err(wrong)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let one_of = |setting: &str, found: &str, expected: &[&str]| match expected.contains(&found) {
+            true => Ok(()),
+            false => Err(unsupported(setting, &expected.join(" or "), found)),
+        };
+        one_of("time_embedding_type", &self.time_embedding_type, &["positional"])?;
+        one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
+        one_of("resnet_time_scale_shift", &self.resnet_time_scale_shift, &["default"])?;
+        one_of("downsample_type", &self.downsample_type, &["conv"])?;
+        one_of("upsample_type", &self.upsample_type, &["conv"])?;
+        if let Some(mid) = &self.mid_block_type {
+            one_of("mid_block_type", mid, &["UNetMidBlock2D"])?;
+        }
+        if let Some(class) = &self.class_embed_type {
+            return Err(unsupported("class_embed_type", "null", class));
+        }
+        if self.mid_block_scale_factor != 1.0 {
+            return Err(unsupported("mid_block_scale_factor", "1", self.mid_block_scale_factor));
+        }
+        let levels = self.block_out_channels.len();
+        if levels == 0 || self.down_block_types.len() != levels || self.up_block_types.len() != levels {
+            let found =
+                format!("{}, {levels} and {}", self.down_block_types.len(), self.up_block_types.len());
+            let what = "lengths of down_block_types, block_out_channels and up_block_types";
+            return Err(unsupported(what, "as many of each", found));
+        }
+        for kind in &self.down_block_types {
+            one_of("down_block_types", kind, &["DownBlock2D", "AttnDownBlock2D"])?;
+        }
+        for kind in &self.up_block_types {
+            one_of("up_block_types", kind, &["UpBlock2D", "AttnUpBlock2D"])?;
+        }
+        for (setting, value) in [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("layers_per_block", self.layers_per_block),
+            ("norm_num_groups", self.norm_num_groups),
+        ] {
+            if !(1..=1 << 16).contains(&value) {
+                return Err(unsupported(setting, "1 to 65536", value));
+            }
+        }
+        if self.block_out_channels.iter().any(|c| !(1..=1 << 16).contains(c)) {
+            return Err(unsupported(
+                "block_out_channels",
+                "1 to 65536",
+                format!("{:?}", self.block_out_channels),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Height and width of the pictures.
+    pub fn size(&self) -> Result<[usize; 2]> {
+        let size = match self.sample_size {
+            Some(Size::Square(size)) => [size; 2],
+            Some(Size::HeightWidth(size)) => size,
+            None => return Err(unsupported("sample_size", "a number of pixels", "null")),
+        };
+        let multiple = 1 << (self.block_out_channels.len() - 1);
+        match size.iter().all(|s| (1..=1 << 14).contains(s) && s.is_multiple_of(multiple)) {
+            true => Ok(size),
+            false => {
+                Err(unsupported("sample_size", &format!("multiples of {multiple}"), format!("{size:?}")))
+            }
+        }
+    }
+
+    fn resnet(&self) -> ResnetOptions {
+        ResnetOptions { groups: self.norm_num_groups, eps: self.norm_eps }
+    }
+
+    fn head_size(&self, channels: usize) -> usize {
+        self.attention_head_dim.unwrap_or(channels)
+    }
+}
+
+/// The network: `x` `[n, h, w, in_channels]`, `timesteps` `[n or 1, k]` (f32, the first column),
+/// `labels` `[n]` (u32) where there are classes; the result is `[n, h, w, out_channels]`.
+pub fn unet2d(
+    g: &mut Graph,
+    config: &UNet2dConfig,
+    w: Source,
+    x: ValueId,
+    timesteps: ValueId,
+    labels: Option<ValueId>,
+) -> Result<ValueId> {
+    let channels = &config.block_out_channels;
+    let options = config.resnet();
+    let last = channels.len() - 1;
+
+    // Time and class, as one vector for all blocks.
+    let width = config.time_embedding_dim.unwrap_or(4 * channels[0]);
+    let mut sinusoids = TimestepEmbedding::new(channels[0], config.flip_sin_to_cos, config.freq_shift);
+    sinusoids.dtype = w.dtype;
+    let mut time = nn::time_embedding(g, w, "time_embedding", timesteps, sinusoids, width)?;
+    match (config.num_class_embeds, labels) {
+        (Some(classes), Some(labels)) => {
+            let table = w.get(g, "class_embedding.weight", &[classes, width])?;
+            let class = g.scoped("class_embedding", |g| g.gather(table, labels, 0))?;
+            time = g.add(class, time)?;
+        }
+        (None, None) => {}
+        (classes, _) => {
+            return Err(unsupported(
+                "num_class_embeds",
+                "labels with classes, none without",
+                format!("{classes:?}"),
+            ));
+        }
+    }
+    let time = g.silu(time)?;
+
+    let x = match config.center_input_sample {
+        true => g.affine(x, 2.0, -1.0)?,
+        false => x,
+    };
+    let mut h = w.conv(g, "conv_in", x, channels[0], 3, Conv2dOptions::padded(1))?;
+
+    // Down: each result is kept for the way up.
+    let mut skips = vec![h];
+    for (level, kind) in config.down_block_types.iter().enumerate() {
+        let c = channels[level];
+        for layer in 0..config.layers_per_block {
+            let name = |part: &str| format!("down_blocks.{level}.{part}.{layer}");
+            h = nn::resnet_block(g, w, &name("resnets"), h, Some(time), c, options)?;
+            if kind == "AttnDownBlock2D" {
+                h = nn::attention_block(g, w, &name("attentions"), h, config.head_size(c), options)?;
+            }
+            skips.push(h);
+        }
+        if level < last {
+            let name = format!("down_blocks.{level}.downsamplers.0");
+            h = nn::downsample(g, w, &name, h, config.downsample_padding)?;
+            skips.push(h);
+        }
+    }
+
+    if config.mid_block_type.is_some() {
+        let c = channels[last];
+        h = nn::resnet_block(g, w, "mid_block.resnets.0", h, Some(time), c, options)?;
+        if config.add_attention {
+            let groups = config.attn_norm_num_groups.unwrap_or(options.groups);
+            let options = ResnetOptions { groups, ..options };
+            h = nn::attention_block(g, w, "mid_block.attentions.0", h, config.head_size(c), options)?;
+        }
+        h = nn::resnet_block(g, w, "mid_block.resnets.1", h, Some(time), c, options)?;
+    }
+
+    // Up: one layer more than down, each beside what was kept.
+    for (level, kind) in config.up_block_types.iter().enumerate() {
+        let c = channels[last - level];
+        for layer in 0..=config.layers_per_block {
+            let name = |part: &str| format!("up_blocks.{level}.{part}.{layer}");
+            let skip = skips.pop().expect("up takes as many as down kept");
+            h = g.scoped(&format!("up_blocks.{level}"), |g| g.concat(&[h, skip], 3))?;
+            h = nn::resnet_block(g, w, &name("resnets"), h, Some(time), c, options)?;
+            if kind == "AttnUpBlock2D" {
+                h = nn::attention_block(g, w, &name("attentions"), h, config.head_size(c), options)?;
+            }
+        }
+        if level < last {
+            h = nn::upsample(g, w, &format!("up_blocks.{level}.upsamplers.0"), h)?;
+        }
+    }
+
+    let h = w.group_norm(g, "conv_norm_out", h, options.groups, options.eps)?;
+    let h = g.silu(h)?;
+    w.conv(g, "conv_out", h, config.out_channels, 3, Conv2dOptions::padded(1))
+}

@@ -1,0 +1,71 @@
+//! Layers as functions over a graph and named weights, as the files of PyTorch name them.
+
+mod attention;
+mod resnet;
+mod sampling;
+mod time;
+
+pub use attention::attention_block;
+pub use resnet::{ResnetOptions, resnet_block};
+pub use sampling::{downsample, upsample};
+pub use time::time_embedding;
+
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::ops::conv2d::Conv2dOptions;
+use crate::tensor::DType;
+use crate::weights::Weights;
+
+/// Where layers find their weights, and the type that they compute with.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub weights: &'a Weights,
+    pub dtype: DType,
+}
+
+impl Source<'_> {
+    /// The weight `name` with its shape checked.
+    pub fn get(&self, g: &mut Graph, name: &str, shape: &[usize]) -> Result<ValueId> {
+        let weight = g.weight(name, self.weights.tensor(name, shape)?);
+        g.unpacked(weight, self.dtype)
+    }
+
+    /// A convolution with a square kernel and `NAME.weight`, `NAME.bias`.
+    pub fn conv(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        x: ValueId,
+        c_out: usize,
+        kernel: usize,
+        options: Conv2dOptions,
+    ) -> Result<ValueId> {
+        let c_in = g.shape(x).last();
+        let weight = self.get(g, &format!("{name}.weight"), &[c_out, c_in, kernel, kernel])?;
+        let bias = self.get(g, &format!("{name}.bias"), &[c_out])?;
+        g.scoped(name, |g| g.conv2d(x, weight, Some(bias), options))
+    }
+
+    /// A fully connected layer with `NAME.weight`, `NAME.bias`.
+    pub fn linear(&self, g: &mut Graph, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
+        let width = g.shape(x).last();
+        let weight = self.get(g, &format!("{name}.weight"), &[out, width])?;
+        let bias = self.get(g, &format!("{name}.bias"), &[out])?;
+        g.scoped(name, |g| g.linear(x, weight, Some(bias)))
+    }
+
+    /// A group norm with `NAME.weight`, `NAME.bias`.
+    pub fn group_norm(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        x: ValueId,
+        groups: usize,
+        eps: f32,
+    ) -> Result<ValueId> {
+        let c = g.shape(x).last();
+        let weight = self.get(g, &format!("{name}.weight"), &[c])?;
+        let bias = self.get(g, &format!("{name}.bias"), &[c])?;
+        g.scoped(name, |g| g.group_norm(x, groups, Some(weight), Some(bias), eps))
+    }
+}

@@ -1,0 +1,90 @@
+//! Diffusion step: one step of any sampler, guidance and noise included.
+
+use super::diffusion_input::{row, sample};
+use super::{Operator, arity, float};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Grid, Lower, elem};
+use crate::shader::Kernel;
+use crate::tensor::{DType, TensorDesc};
+
+/// The next sample. Inputs: sample `[2 + history, n, h, w, c]` (the latent, the last x0, earlier
+/// predictions), the model's prediction `[n, h, w, c]`, or `[2 n, h, w, c]` for guidance (with the
+/// label, then without), the row `[1, 32]` ([`crate::diffusion::Row`]), seeds `[n, 2]` and the
+/// guidance scale `[1]`.
+#[derive(Clone, Debug)]
+pub struct DiffusionStep;
+
+impl Operator for DiffusionStep {
+    fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
+        arity(inputs, 5..=5)?;
+        let [_, n, h, w, c] = sample(inputs[0])?;
+        float("prediction", inputs[1])?;
+        if inputs[1].shape[..] != [n, h, w, c] && inputs[1].shape[..] != [2 * n, h, w, c] {
+            return Err(format!(
+                "prediction must be {:?} or twice as many, found {}",
+                [n, h, w, c],
+                inputs[1].shape
+            ));
+        }
+        row(inputs[2])?;
+        let seeds = super::noise::seeds(inputs[3])?;
+        if seeds != n {
+            return Err(format!("sample has {n} pictures, seeds has {seeds}"));
+        }
+        if inputs[4].shape.elements() != 1 || inputs[4].dtype != DType::F32 {
+            return Err(format!("guidance must be f32[1], found {}", inputs[4]));
+        }
+        Ok(inputs[0].clone())
+    }
+
+    fn flops(&self, inputs: &[&TensorDesc], _: &TensorDesc) -> u64 {
+        24 * inputs[1].shape.elements() as u64
+    }
+
+    fn lower(&self, cx: &mut Lower) {
+        let [slots, n, h, w, c] = sample(cx.desc(0)).unwrap_or_else(|_| unreachable!("checked by infer"));
+        let elements = n * h * w * c;
+        let mut kernel = Kernel::new("diffusion_step").alias("Elem", elem(cx.desc(1)));
+        if cx.desc(1).shape[0] == 2 * n {
+            kernel = kernel.function("predicted", GUIDED);
+        }
+        cx.dispatch(
+            kernel,
+            &[
+                ("sample", cx.input(0)),
+                ("prediction", cx.input(1)),
+                ("row", cx.input(2)),
+                ("seeds", cx.input(3)),
+                ("guidance", cx.input(4)),
+                ("dst", cx.output()),
+            ],
+            &[
+                ("elements", elements.into()),
+                ("area", (h * w).into()),
+                ("channels", c.into()),
+                ("history", (slots - 2).into()),
+            ],
+            Grid::Threads(elements),
+        );
+    }
+}
+
+const GUIDED: &str = "fn predicted(i: u32) -> f32 {
+    let unconditional = f32(prediction[P.elements + i]);
+    return unconditional + guidance[0] * (f32(prediction[i]) - unconditional);
+}";
+
+impl Graph {
+    /// The sample after one step; see [`DiffusionStep`].
+    pub fn diffusion_step(
+        &mut self,
+        sample: ValueId,
+        prediction: ValueId,
+        row: ValueId,
+        seeds: ValueId,
+        guidance: ValueId,
+    ) -> Result<ValueId> {
+        self.push(DiffusionStep, &[sample, prediction, row, seeds, guidance])
+    }
+}

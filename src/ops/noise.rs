@@ -1,0 +1,67 @@
+//! Noise: standard normal numbers of a seed and a draw.
+
+use super::{Operator, arity};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Grid, Lower, elem};
+use crate::shader::Kernel;
+use crate::tensor::{DType, TensorDesc};
+
+/// For each picture the `draw`-th tensor that PyTorch's CUDA generator gives for its seed
+/// ([`crate::diffusion::cuda_normal`]). Input: seeds `[n, 2]`, `u32`.
+#[derive(Clone, Debug)]
+pub struct Noise {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub draw: u32,
+}
+
+/// Checks seeds: `[n, 2]`, the low word first.
+pub(super) fn seeds(desc: &TensorDesc) -> Result<usize, String> {
+    match (&desc.shape[..], desc.dtype) {
+        (&[n, 2], DType::U32) => Ok(n),
+        _ => Err(format!("seeds must be u32[n, 2], found {desc}")),
+    }
+}
+
+impl Operator for Noise {
+    fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
+        arity(inputs, 1..=1)?;
+        let n = seeds(inputs[0])?;
+        Ok(TensorDesc::new([n, self.height, self.width, self.channels], DType::F32))
+    }
+
+    fn flops(&self, _: &[&TensorDesc], output: &TensorDesc) -> u64 {
+        // Philox is integer arithmetic; the rest is about this much.
+        32 * output.shape.elements() as u64
+    }
+
+    fn lower(&self, cx: &mut Lower) {
+        let count = cx.output_desc().shape.elements();
+        cx.dispatch(
+            Kernel::new("noise").alias("Elem", elem(cx.output_desc())),
+            &[("seeds", cx.input(0)), ("dst", cx.output())],
+            &[
+                ("count", count.into()),
+                ("area", (self.height * self.width).into()),
+                ("channels", self.channels.into()),
+                ("draw", self.draw.into()),
+            ],
+            Grid::Threads(count),
+        );
+    }
+}
+
+impl Graph {
+    /// Standard normal noise `[n, height, width, channels]`, f32, for seeds `[n, 2]` (u32, low word
+    /// first): the `draw`-th tensor of each seed, as `torch.randn` on CUDA, channels first.
+    pub fn noise(
+        &mut self,
+        seeds: ValueId,
+        [height, width, channels]: [usize; 3],
+        draw: u32,
+    ) -> Result<ValueId> {
+        self.push(Noise { height, width, channels, draw }, &[seeds])
+    }
+}

@@ -1,0 +1,9 @@
+//! What people ask for: picture in, answer out.
+
+mod classify;
+mod generate;
+mod sampling_state;
+
+pub use classify::{Answer, Classifier};
+pub use generate::{DiffusionModel, GenerateOptions, Generator, NoiseSource, Sampling};
+pub use sampling_state::SamplingState;
