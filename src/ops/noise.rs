@@ -7,10 +7,20 @@ use crate::plan::{Grid, Lower, elem};
 use crate::shader::Kernel;
 use crate::tensor::{DType, TensorDesc};
 
+/// What is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distribution {
+    /// Standard normal, f32.
+    Normal,
+    /// One of the four words of the generator's block, u32.
+    Bits { word: usize },
+}
+
 /// For each picture the `draw`-th tensor that PyTorch's CUDA generator gives for its seed
 /// ([`crate::diffusion::cuda_normal`]). Input: seeds `[n, 2]`, `u32`.
 #[derive(Clone, Debug)]
 pub struct Noise {
+    pub distribution: Distribution,
     pub height: usize,
     pub width: usize,
     pub channels: usize,
@@ -29,7 +39,12 @@ impl Operator for Noise {
     fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
         arity(inputs, 1..=1)?;
         let n = seeds(inputs[0])?;
-        Ok(TensorDesc::new([n, self.height, self.width, self.channels], DType::F32))
+        let dtype = match self.distribution {
+            Distribution::Normal => DType::F32,
+            Distribution::Bits { word: 0..4 } => DType::U32,
+            Distribution::Bits { word } => return Err(format!("a block has words 0 to 3, found {word}")),
+        };
+        Ok(TensorDesc::new([n, self.height, self.width, self.channels], dtype))
     }
 
     fn flops(&self, _: &[&TensorDesc], output: &TensorDesc) -> u64 {
@@ -39,8 +54,15 @@ impl Operator for Noise {
 
     fn lower(&self, cx: &mut Lower) {
         let count = cx.output_desc().shape.elements();
+        let mut kernel = Kernel::new("noise").alias("Elem", elem(cx.output_desc()));
+        if let Distribution::Bits { word } = self.distribution {
+            kernel = kernel.function(
+                "value",
+                format!("fn value(seed: vec2<u32>, index: u32) -> Elem {{ return philox(seed, P.draw, index)[{word}]; }}"),
+            );
+        }
         cx.dispatch(
-            Kernel::new("noise").alias("Elem", elem(cx.output_desc())),
+            kernel,
             &[("seeds", cx.input(0)), ("dst", cx.output())],
             &[
                 ("count", count.into()),
@@ -62,6 +84,17 @@ impl Graph {
         [height, width, channels]: [usize; 3],
         draw: u32,
     ) -> Result<ValueId> {
-        self.push(Noise { height, width, channels, draw }, &[seeds])
+        self.push(Noise { distribution: Distribution::Normal, height, width, channels, draw }, &[seeds])
+    }
+
+    /// The words from which [`Graph::noise`] is made, `u32`.
+    pub fn noise_bits(
+        &mut self,
+        seeds: ValueId,
+        [height, width, channels]: [usize; 3],
+        draw: u32,
+        word: usize,
+    ) -> Result<ValueId> {
+        self.push(Noise { distribution: Distribution::Bits { word }, height, width, channels, draw }, &[seeds])
     }
 }

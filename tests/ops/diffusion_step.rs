@@ -1,0 +1,110 @@
+use aquatint::diffusion::{MAX_HISTORY, Row, cuda_normal};
+
+use crate::harness::{Array, Case, Rng};
+
+/// The step by its definition (`Row`), for the sample `[2 + history, n, h, w, c]`.
+fn step(sample: &Array, prediction: &Array, row: &Row, seeds: &[u64], guidance: f64) -> Array {
+    let [slots, n, h, w, _] = sample.shape[..] else { panic!() };
+    let guided = prediction.shape[0] == 2 * n;
+    Array::from_fn(&sample.shape, |i| {
+        let [slot, picture, y, x, c] = i[..] else { panic!() };
+        let of = |slot: usize| sample.at(&[slot, picture, y, x, c]);
+        let with = prediction.at(&[picture, y, x, c]);
+        let m = match guided {
+            true => {
+                let without = prediction.at(&[n + picture, y, x, c]);
+                without + guidance * (with - without)
+            }
+            false => with,
+        };
+        let mut x0 = row.x0_x * of(0) + row.x0_m * m;
+        if row.clip > 0.0 {
+            x0 = x0.clamp(-row.clip, row.clip);
+        }
+        match slot {
+            0 => {
+                let history: f64 = (0..slots - 2).map(|k| row.next_h[k] * of(2 + k)).sum();
+                let index = ((c * h + y) * w + x) as u32;
+                let noise = f64::from(cuda_normal(seeds[picture], row.draw, index));
+                row.next_x * of(0) + row.next_x0 * x0 + row.next_m * m + history + row.noise * noise
+            }
+            1 => x0,
+            _ if !row.push => of(slot),
+            2 => row.hist_x * of(0) + row.hist_x0 * x0 + row.hist_m * m,
+            _ => of(slot - 1),
+        }
+    })
+}
+
+fn check(shape: [usize; 4], history: usize, guided: bool, push: bool, clip: f64, noise: f64) {
+    let name =
+        format!("step {shape:?} history {history} guided {guided} push {push} clip {clip} noise {noise}");
+    let mut rng = Rng::new(&name);
+    let [n, h, w, c] = shape;
+    let sample = rng.array(&[2 + history, n, h, w, c]);
+    let prediction = rng.array(&[n * (1 + usize::from(guided)), h, w, c]);
+    let mut any = || rng.uniform(-1.0, 1.0) as f32 as f64;
+    let row = Row {
+        timestep: 500.0,
+        in_scale: any(),
+        x0_x: any(),
+        x0_m: any(),
+        clip,
+        next_x: any(),
+        next_x0: any(),
+        next_m: any(),
+        next_h: [(); MAX_HISTORY].map(|()| any()),
+        noise,
+        push,
+        hist_x: any(),
+        hist_x0: any(),
+        hist_m: any(),
+        draw: 3,
+        ..Row::default()
+    };
+    let floats = row.to_f32();
+    let coefficients = Array::from_fn(&[1, floats.len()], |i| f64::from(floats[i[1]]));
+    // Seeds of up to 24 bits: the harness keeps indices as f32.
+    let words = Array::from_fn(&[n, 2], |_| rng.below(1 << 24) as f64);
+    let seeds: Vec<u64> =
+        (0..n).map(|i| words.at(&[i, 0]) as u64 | (words.at(&[i, 1]) as u64) << 32).collect();
+    let guidance = Array { shape: vec![1], data: vec![1.5] };
+    Case::new(name)
+        .input(&sample)
+        .input(&prediction)
+        .input(&coefficients)
+        .indices(&words)
+        .input(&guidance)
+        .f32_only()
+        .check(
+            |g, v| g.diffusion_step(v[0], v[1], v[2], v[3], v[4]),
+            |a| step(&a[0], &a[1], &row, &seeds, 1.5),
+        );
+}
+
+#[test]
+fn every_term() {
+    check([2, 32, 32, 1], 1, true, true, 0.0, 0.0);
+    check([1, 5, 3, 4], 0, false, false, 0.5, 0.7);
+    check([3, 7, 7, 3], 4, true, true, 0.25, 0.3);
+    check([2, 4, 4, 2], 4, false, false, 0.0, 1.0);
+    check([1, 1, 1, 1], 2, true, true, 1.0, 1.0);
+}
+
+#[test]
+fn the_model_sees_scaled_copies() {
+    let mut rng = Rng::new("diffusion input");
+    for (slots, shape, copies) in [(2, [1, 4, 4, 1], 1), (3, [2, 3, 5, 3], 2), (6, [1, 1, 1, 1], 2)] {
+        let [n, h, w, c] = shape;
+        let sample = rng.array(&[slots, n, h, w, c]);
+        let row = rng.array(&[1, 32]);
+        Case::new(format!("input {copies} × {shape:?}")).input(&sample).input(&row).f32_only().check(
+            |g, v| g.diffusion_input(v[0], v[1], copies),
+            |a| {
+                Array::from_fn(&[copies * n, h, w, c], |i| {
+                    a[1].at(&[0, 1]) * a[0].at(&[0, i[0] % n, i[1], i[2], i[3]])
+                })
+            },
+        );
+    }
+}
