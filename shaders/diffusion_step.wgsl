@@ -34,6 +34,17 @@ fn predicted(i: u32) -> f32 {
     return f32(prediction[i]);
 }
 
+// The row's share of new noise. A function, because software adapters compute both sides of every
+// branch: for samplers that never draw, the operation replaces it.
+fn fresh(i: u32) -> f32 {
+    if (row[12] == 0.0) {
+        return 0.0;
+    }
+    let pixel = (i / P.channels) % P.area;
+    let picture = i / (P.channels * P.area);
+    return row[12] * normal(seeds[picture], u32(row[17]), (i % P.channels) * P.area + pixel);
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = linear_id(group, groups, local, 64u);
@@ -55,11 +66,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         dst[(2u + k) * P.elements + i] = select(h, pushed, push);
         pushed = h;
     }
-    if (row[12] != 0.0) {
-        let pixel = (i / P.channels) % P.area;
-        let picture = i / (P.channels * P.area);
-        next += row[12] * normal(seeds[picture], u32(row[17]), (i % P.channels) * P.area + pixel);
-    }
-    dst[i] = next;
+    dst[i] = next + fresh(i);
     dst[P.elements + i] = x0;
 }

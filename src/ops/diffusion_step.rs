@@ -10,14 +10,14 @@ use crate::tensor::{DType, TensorDesc};
 
 /// The next sample. Inputs: sample `[2 + history, n, h, w, c]` (the latent, the last x0, earlier
 /// predictions), the model's prediction `[n, h, w, c]`, or `[2 n, h, w, c]` for guidance (with the
-/// label, then without), the row `[1, 32]` ([`crate::diffusion::Row`]), seeds `[n, 2]` and the
-/// guidance scale `[1]`.
+/// label, then without), the row `[1, 32]` ([`crate::diffusion::Row`]), the guidance scale `[1]`, and seeds
+/// `[n, 2]` if there are rows that draw noise.
 #[derive(Clone, Debug)]
 pub struct DiffusionStep;
 
 impl Operator for DiffusionStep {
     fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
-        arity(inputs, 5..=5)?;
+        arity(inputs, 4..=5)?;
         let [_, n, h, w, c] = sample(inputs[0])?;
         float("prediction", inputs[1])?;
         if inputs[1].shape[..] != [n, h, w, c] && inputs[1].shape[..] != [2 * n, h, w, c] {
@@ -28,12 +28,14 @@ impl Operator for DiffusionStep {
             ));
         }
         row(inputs[2])?;
-        let seeds = super::noise::seeds(inputs[3])?;
-        if seeds != n {
-            return Err(format!("sample has {n} pictures, seeds has {seeds}"));
+        if inputs[3].shape.elements() != 1 || inputs[3].dtype != DType::F32 {
+            return Err(format!("guidance must be f32[1], found {}", inputs[3]));
         }
-        if inputs[4].shape.elements() != 1 || inputs[4].dtype != DType::F32 {
-            return Err(format!("guidance must be f32[1], found {}", inputs[4]));
+        if let Some(seeds) = inputs.get(4) {
+            let seeds = super::noise::seeds(seeds)?;
+            if seeds != n {
+                return Err(format!("sample has {n} pictures, seeds has {seeds}"));
+            }
         }
         Ok(inputs[0].clone())
     }
@@ -49,16 +51,20 @@ impl Operator for DiffusionStep {
         if cx.desc(1).shape[0] == 2 * n {
             kernel = kernel.function("predicted", GUIDED);
         }
+        let mut buffers = vec![
+            ("sample", cx.input(0)),
+            ("prediction", cx.input(1)),
+            ("row", cx.input(2)),
+            ("guidance", cx.input(3)),
+            ("dst", cx.output()),
+        ];
+        match cx.inputs() {
+            5 => buffers.push(("seeds", cx.input(4))),
+            _ => kernel = kernel.function("fresh", "fn fresh(i: u32) -> f32 { return 0.0; }"),
+        }
         cx.dispatch(
             kernel,
-            &[
-                ("sample", cx.input(0)),
-                ("prediction", cx.input(1)),
-                ("row", cx.input(2)),
-                ("seeds", cx.input(3)),
-                ("guidance", cx.input(4)),
-                ("dst", cx.output()),
-            ],
+            &buffers,
             &[
                 ("elements", elements.into()),
                 ("area", (h * w).into()),
@@ -82,9 +88,11 @@ impl Graph {
         sample: ValueId,
         prediction: ValueId,
         row: ValueId,
-        seeds: ValueId,
         guidance: ValueId,
+        seeds: Option<ValueId>,
     ) -> Result<ValueId> {
-        self.push(DiffusionStep, &[sample, prediction, row, seeds, guidance])
+        let mut inputs = vec![sample, prediction, row, guidance];
+        inputs.extend(seeds);
+        self.push(DiffusionStep, &inputs)
     }
 }

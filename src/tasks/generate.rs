@@ -131,7 +131,8 @@ impl DiffusionModel {
         }
     }
 
-    /// One step for `batch` pictures as a graph. Inputs `labels`, `seeds`, `table`, `guidance`;
+    /// One step for `batch` pictures as a graph. Inputs `table`, `guidance`, `labels` if the model takes
+    /// them, `seeds` if the sampler draws noise on the way;
     /// states `sample` (see [`crate::ops::DiffusionStep`]) and `step`, which counts the runs.
     ///
     /// # Errors
@@ -167,7 +168,7 @@ impl DiffusionModel {
         let mut g = Graph::new();
         let rows = g.input("table", [table.rows.len(), ROW_FLOATS], DType::F32);
         let guidance = g.input("guidance", [1], DType::F32);
-        let seeds = g.input("seeds", [batch, 2], DType::U32);
+        let seeds = draws(table).then(|| g.input("seeds", [batch, 2], DType::U32));
         let labels = (!self.labels.is_empty()).then(|| g.input("labels", [copies * batch], DType::U32));
         let slots = [2 + table.history, batch, h, w, c];
         let sample = g.state("sample", Tensor::from_f32(slots, &vec![0.0; slots.iter().product()]));
@@ -178,7 +179,7 @@ impl DiffusionModel {
         let x = g.cast(x, options.dtype)?;
         let source = Source { weights: &self.weights, dtype: options.dtype };
         let prediction = unet2d(&mut g, &self.config, source, x, row, labels)?;
-        let next = g.scoped("step", |g| g.diffusion_step(sample, prediction, row, seeds, guidance))?;
+        let next = g.scoped("step", |g| g.diffusion_step(sample, prediction, row, guidance, seeds))?;
         let count = g.scoped("count", |g| g.affine(step, 1.0, 1.0))?;
         g.update(sample, next)?;
         g.update(step, count)?;
@@ -249,7 +250,7 @@ impl Generator {
             });
         }
         let table = model.table(options)?;
-        if options.noise == NoiseSource::Cpu && table.rows.iter().any(|row| row.draw > 0) {
+        if options.noise == NoiseSource::Cpu && draws(&table) {
             return Err(Error::Invalid {
                 what: "sampler with noise of PyTorch's CPU generator".to_owned(),
                 expected: "one that draws no noise on the way (ddim, euler, heun, dpm++2m)".to_owned(),
@@ -380,7 +381,9 @@ impl Generator {
                 found: format!("{} labels, {} seeds", labels.len(), seeds.len()),
             });
         }
-        self.step.write("seeds", &self.seeds(seeds))?;
+        if draws(&self.table) {
+            self.step.write("seeds", &self.seeds(seeds))?;
+        }
         if !self.model.labels.is_empty() {
             let copies = self.model.copies(&self.options)?;
             let mut all: Vec<u32> = padded(labels, self.batch);
@@ -418,6 +421,11 @@ impl Generator {
         values[..latents.len()].copy_from_slice(latents);
         Ok(Tensor::from_f32(shape, &values))
     }
+}
+
+/// Whether a sampler draws noise on the way.
+fn draws(table: &Table) -> bool {
+    table.rows.iter().any(|row| row.draw > 0)
 }
 
 fn padded<T: Copy>(values: &[T], n: usize) -> Vec<T> {
