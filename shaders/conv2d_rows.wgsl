@@ -1,4 +1,4 @@
-// dst[n, y, x, co] = epilogue( Σ_{ky, kx, ci} src[n, y·stride + ky·dilation − pad, x·stride + kx·dilation − pad, ci] · weight[ky, kx, ci, co] )
+// dst[n, y, x, co] = epilogue( start + Σ_{ky, kx, ci} src[n, y·stride + ky·dilation − pad, x·stride + kx·dilation − pad, ci] · weight[ky, kx, ci, co] )
 //
 // Convolution by rows, zeros standing outside the source. src: [n, height, width, c_in];
 // dst: [n, height_out, width_out, c_out]; weight: rows in the order of conv_weight_tiles.
@@ -9,7 +9,8 @@
 // ROWS · COLUMNS + 4 · KERNEL_X · QUADS vector loads for 16 · ROWS · PIXELS · QUADS · KERNEL_X
 // multiply-adds. Kernels too wide to write out have KERNEL_X = 1 and take their taps one by one.
 // No workgroup memory and no barriers: on software adapters both cost more than they save.
-// With one tap this is the matrix product of a 1×1 convolution or linear layer.
+// With one tap this is the matrix product of a 1×1 convolution or linear layer. With
+// UPSAMPLE > 1 the source is enlarged on the way, each pixel repeated.
 //
 // Where buffers are slow to read (Mesa's software adapter), source and weight are
 // read through textures: a texel is a quad of channels, a line of the source is
@@ -22,6 +23,7 @@ const KERNEL_X: u32 = 3u;
 const STRIDE_X: u32 = 1u;
 const DILATION_X: u32 = 1u;
 const WORKGROUP: u32 = 32u;
+const UPSAMPLE: u32 = 1u;
 const COLUMNS: u32 = 10u; // (PIXELS - 1) · STRIDE_X + (KERNEL_X - 1) · DILATION_X + 1
 alias V = vec4<f32>;
 alias Quad = vec4<f32>;
@@ -29,7 +31,7 @@ alias Src = vec4<f32>;
 alias Dst = vec4<f32>;
 
 struct Params {
-    height: u32,
+    height: u32, // of the source, enlarged
     width: u32,
     c_in: u32,
     quads_in: u32,
@@ -49,6 +51,7 @@ struct Params {
     dilation_y: u32,
     pad_top: u32,
     pad_left: u32,
+    residual_line: u32, // log2 of the pixels in a line of the residual's texture
 }
 
 @group(0) @binding(0) var<storage, read> src: array<Src>;
@@ -60,12 +63,13 @@ struct Params {
 @group(0) @binding(6) var<uniform> P: Params;
 @group(0) @binding(7) var src_texture: texture_2d<f32>;
 @group(0) @binding(8) var weight_texture: texture_2d<f32>;
+@group(0) @binding(9) var residual: texture_2d<f32>;
 
 // #include lib/index
 // #include lib/math
 
 fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
-    return vec4<f32>(src[(line * P.width + x) * P.quads_in + quad]);
+    return vec4<f32>(src[(line * (P.width / UPSAMPLE) + x) * P.quads_in + quad]);
 }
 
 fn load_weight(row: u32, at: u32) -> V {
@@ -74,6 +78,10 @@ fn load_weight(row: u32, at: u32) -> V {
 
 fn store(pixel: u32, quad: u32, value: V) {
     dst[pixel * P.quads_out + quad] = Dst(value);
+}
+
+fn start(sample: u32, at: u32) -> V {
+    return V(0.0);
 }
 
 fn epilogue(value: V, pixel: u32, sample: u32, at: u32) -> V {
@@ -94,6 +102,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
 
     var sum: array<array<array<V, QUADS>, PIXELS>, ROWS>; // #registers
+    for (var q = 0u; q < QUADS; q++) { // #unroll
+        let first = start(sample, min(first_quad + q, P.quads_out - 1u));
+        for (var r = 0u; r < ROWS; r++) { // #unroll
+            for (var p = 0u; p < PIXELS; p++) { // #unroll
+                sum[r][p][q] = first;
+            }
+        }
+    }
     for (var ky = 0u; ky < P.kernel_y; ky++) {
         for (var step = 0u; step < P.steps_x; step++) {
             // Where the columns lie and whether they exist. Positions left of or above the source wrap to large numbers.
@@ -102,7 +118,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             var inside: array<array<bool, COLUMNS>, ROWS>; // #registers
             for (var r = 0u; r < ROWS; r++) { // #unroll
                 let y = (y_out + r) * P.stride_y + ky * P.dilation_y - P.pad_top;
-                line[r] = select(0u, sample * P.height + y, y < P.height);
+                line[r] = select(0u, (sample * P.height + y) / UPSAMPLE, y < P.height);
                 for (var c = 0u; c < COLUMNS; c++) { // #unroll
                     inside[r][c] = x0 + c < P.width && y < P.height;
                 }
@@ -112,7 +128,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 var s: array<array<vec4<f32>, COLUMNS>, ROWS>; // #registers
                 for (var r = 0u; r < ROWS; r++) { // #unroll
                     for (var c = 0u; c < COLUMNS; c++) { // #unroll
-                        s[r][c] = select(vec4<f32>(0.0), load(line[r], select(0u, x0 + c, inside[r][c]), quad), inside[r][c]);
+                        s[r][c] = select(vec4<f32>(0.0), load(line[r], select(0u, (x0 + c) / UPSAMPLE, inside[r][c]), quad), inside[r][c]);
                     }
                 }
                 for (var kx = 0u; kx < KERNEL_X; kx++) { // #unroll

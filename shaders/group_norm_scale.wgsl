@@ -3,7 +3,7 @@
 // Turns the statistics of chunks and channels into what normalises a channel: mean and variance of a group come from those of its parts
 // by Chan's formula, Σ squares = Σ squaresᵢ + Σ nᵢ · (meanᵢ − mean)².
 // stats as channel_stats writes them; scales: for each sample and quad of channels
-// a quad of means, one of factors, one of terms. One thread computes one channel.
+// a quad of means, one of factors, one of terms. One thread does one group.
 
 alias Elem = f32;
 
@@ -36,13 +36,13 @@ fn bias_of(channel: u32) -> f32 {
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let thread = linear_id(group, groups, local, 8u);
-    let channel = thread % P.channels;
-    let sample = thread / P.channels;
+    let quads = (P.channels + 3u) / 4u;
+    let parts = P.channels / P.group_channels;
+    let first = thread % parts * P.group_channels;
+    let sample = thread / parts;
     if (sample >= P.samples) {
         return;
     }
-    let quads = (P.channels + 3u) / 4u;
-    let first = channel / P.group_channels * P.group_channels;
     // Welford's recurrence again, a part at a time.
     var mean = 0.0;
     var squares = 0.0;
@@ -58,8 +58,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             count = total;
         }
     }
-    let at = (sample * quads + channel / 4u) * 12u + channel % 4u;
-    scales[at] = mean;
-    scales[at + 4u] = weight_of(channel) / sqrt(squares / count + P.eps);
-    scales[at + 8u] = bias_of(channel);
+    let factor = 1.0 / sqrt(squares / count + P.eps);
+    for (var c = first; c < first + P.group_channels; c++) {
+        let at = (sample * quads + c / 4u) * 12u + c % 4u;
+        scales[at] = mean;
+        scales[at + 4u] = weight_of(c) * factor;
+        scales[at + 8u] = bias_of(c);
+    }
 }

@@ -82,6 +82,8 @@ pub struct Conv2d {
     pub kernel: [usize; 2],
     pub c_in: usize,
     pub c_out: usize,
+    /// The source is first enlarged by this factor, each pixel repeated.
+    pub upsample: usize,
     pub epilogue: Epilogue,
     /// `None` until the passes choose; then the weight is in the method's order.
     pub method: Option<Method>,
@@ -135,7 +137,7 @@ impl Conv2d {
     }
 
     fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.options.stride == [1, 1] && self.options.padding == [0; 4]
+        self.kernel == [1, 1] && self.options.stride == [1, 1] && self.options.padding == [0; 4] && self.upsample == 1
     }
 
     /// Taps side by side are written out in the kernel, unless they are too many.
@@ -206,6 +208,7 @@ impl Operator for Conv2d {
             return Err(format!("wants a source and a weight, found {} inputs", inputs.len()));
         };
         let [n, h, w, c] = nhwc("source", source)?;
+        let (h, w) = (h * self.upsample, w * self.upsample);
         float("source", source)?;
         let o = &self.options;
         if o.stride.contains(&0) || o.dilation.contains(&0) || o.groups == 0 || self.kernel.contains(&0) {
@@ -258,14 +261,14 @@ impl Operator for Conv2d {
         for (i, name) in ["extra0", "extra1", "extra2"].into_iter().enumerate().take(self.epilogue.tensors()) {
             buffers.push((name, cx.input(2 + i)));
         }
-        let pixels = output.shape[..3].iter().product::<usize>();
+        let pixels_out = output.shape[..3].iter().product::<usize>();
         let quads_out = self.c_out.div_ceil(4);
         let mut params: Vec<(&'static str, Param)> = vec![
             ("height", source.shape[1].into()),
             ("width", source.shape[2].into()),
             ("height_out", output.shape[1].into()),
             ("width_out", output.shape[2].into()),
-            ("pixels_out", pixels.into()),
+            ("pixels_out", pixels_out.into()),
             ("c_out", self.c_out.into()),
             ("quads_out", quads_out.into()),
             ("kernel_y", self.kernel[0].into()),
@@ -295,6 +298,7 @@ impl Operator for Conv2d {
                     .constant("KERNEL_X", unsigned(taps))
                     .constant("STRIDE_X", unsigned(o.stride[1]))
                     .constant("DILATION_X", unsigned(o.dilation[1]))
+                    .constant("UPSAMPLE", unsigned(self.upsample))
                     .constant("COLUMNS", unsigned(columns))
                     .alias("Quad", quad);
                 // Small workgroups share the cores out evenly; a GPU wants full ones.
@@ -303,7 +307,7 @@ impl Operator for Conv2d {
                 }
                 let [height, width_in] = match self.is_pointwise() {
                     true => [height_out, width_out],
-                    false => [source.shape[1], source.shape[2]],
+                    false => [source.shape[1] * self.upsample, source.shape[2] * self.upsample],
                 };
                 let quads_in = self.c_in.div_ceil(4);
                 if textured {
@@ -325,6 +329,13 @@ impl Operator for Conv2d {
                     kernel = kernel.alias("Dst", scalar).function("store", STORE_SCALARS);
                     Width::QuadsOfScalars
                 };
+                let mut residual_line = None;
+                if let (Some(tensor), Width::Quads) = (self.epilogue.residual(), width) {
+                    residual_line = cx.texture_line(output.dtype, pixels_out, quads_out);
+                    if let Some(line) = residual_line {
+                        cx.texture_of_pixels("residual", cx.input(2 + tensor), pixels_out, quads_out, line);
+                    }
+                }
                 let (tiles_x, tiles_y) = (width_out.div_ceil(pixels), height_out.div_ceil(rows));
                 let tiles_quads = quads_out.div_ceil(quads);
                 let params = [
@@ -348,14 +359,17 @@ impl Operator for Conv2d {
                     ("dilation_y", o.dilation[0].into()),
                     ("pad_top", o.padding[0].into()),
                     ("pad_left", o.padding[1].into()),
+                    ("residual_line", residual_line.unwrap_or(0).into()),
                 ];
                 let threads = n * tiles_y * tiles_x * tiles_quads;
-                cx.dispatch(self.epilogue.splice(kernel, width), &buffers, &params, Grid::Threads(threads));
+                let one_sample = !self.is_pointwise();
+                let kernel = self.epilogue.splice_tile(kernel, width, one_sample, residual_line.is_some());
+                cx.dispatch(kernel, &buffers, &params, Grid::Threads(threads));
             }
             Method::Depthwise => {
                 let kernel = Kernel::new("conv2d_depthwise").alias("Quad", quad);
                 let kernel = self.epilogue.splice(kernel, Width::Quads);
-                cx.dispatch(kernel, &buffers, &params, Grid::Threads(pixels * quads_out));
+                cx.dispatch(kernel, &buffers, &params, Grid::Threads(pixels_out * quads_out));
             }
             Method::Direct => {
                 let kernel = Kernel::new("conv2d_direct").alias("Elem", scalar);
@@ -364,7 +378,7 @@ impl Operator for Conv2d {
                 params.push(("c_in", self.c_in.into()));
                 params.push(("c_in_group", (self.c_in / o.groups).into()));
                 params.push(("c_out_group", (self.c_out / o.groups).into()));
-                cx.dispatch(kernel, &buffers, &params, Grid::Threads(pixels * self.c_out));
+                cx.dispatch(kernel, &buffers, &params, Grid::Threads(pixels_out * self.c_out));
             }
         }
     }
@@ -374,8 +388,10 @@ impl Operator for Conv2d {
 const LOAD_SCALARS: &str = "fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
     var v = vec4<f32>(0.0);
     let first = quad * 4u;
-    for (var i = 0u; i < min(4u, P.c_in - first); i++) {
-        v[i] = f32(src[(line * P.width + x) * P.c_in + first + i]);
+    for (var i = 0u; i < 4u; i++) { // #unroll
+        if (first + i < P.c_in) {
+            v[i] = f32(src[(line * (P.width / UPSAMPLE) + x) * P.c_in + first + i]);
+        }
     }
     return v;
 }";
@@ -390,8 +406,10 @@ const LOAD_WEIGHT_TEXTURE: &str = "fn load_weight(row: u32, at: u32) -> V {
 
 const STORE_SCALARS: &str = "fn store(pixel: u32, quad: u32, value: V) {
     let first = quad * 4u;
-    for (var i = 0u; i < min(4u, P.c_out - first); i++) {
-        dst[pixel * P.c_out + first + i] = Dst(value[i]);
+    for (var i = 0u; i < 4u; i++) { // #unroll
+        if (first + i < P.c_out) {
+            dst[pixel * P.c_out + first + i] = Dst(value[i]);
+        }
     }
 }";
 
@@ -421,6 +439,7 @@ impl Graph {
                 kernel: [kh, kw],
                 c_in: c_in * options.groups,
                 c_out,
+                upsample: 1,
                 epilogue: Epilogue { steps },
                 method: None,
             },

@@ -86,12 +86,38 @@ impl Epilogue {
     /// counts channels, or quads of channels when results are quads. The kernel
     /// declares `extra0` … and the parameters `c_out` and `quads_out`.
     pub fn splice(&self, kernel: Kernel, width: Width) -> Kernel {
-        if self.steps.is_empty() {
+        self.splice_from(kernel, width, 0, false)
+    }
+
+    /// The same, with what is one number for all pixels of a tile as `fn start(sample: u32, at: u32) -> V`,
+    /// from which the kernel sums on: the vectors that come first, those of a sample
+    /// only if a tile lies in one. With `residual`, tensors are read from the texture
+    /// of that name, lines of 2^`residual_line` pixels.
+    pub fn splice_tile(&self, kernel: Kernel, width: Width, one_sample: bool, residual: bool) -> Kernel {
+        let starts = |step: &&Step| **step == Step::AddChannel || (one_sample && **step == Step::AddSample);
+        let first = self.steps.iter().take_while(starts).count();
+        let mut sum = String::new();
+        for (tensor, step) in self.steps[..first].iter().enumerate() {
+            let row = if *step == Step::AddChannel { "0u" } else { "sample" };
+            let _ = write!(sum, " + {}", term(tensor, row, width));
+        }
+        let kernel = match first {
+            0 => kernel,
+            _ => kernel.function(
+                "start",
+                format!("fn start(sample: u32, at: u32) -> V {{\n    return V(0.0){sum};\n}}"),
+            ),
+        };
+        self.splice_from(kernel, width, first, residual)
+    }
+
+    fn splice_from(&self, kernel: Kernel, width: Width, first: usize, residual: bool) -> Kernel {
+        if self.steps.len() == first {
             return kernel;
         }
         let mut body = String::new();
-        let mut tensor = 0;
-        for step in &self.steps {
+        let mut tensor = self.steps[..first].iter().filter(|s| s.reads_tensor()).count();
+        for step in &self.steps[first..] {
             let row = match step {
                 Step::AddChannel => "0u",
                 Step::AddSample => "sample",
@@ -101,17 +127,9 @@ impl Epilogue {
                     continue;
                 }
             };
-            let term = match width {
-                Width::Quads => format!("V(extra{tensor}[{row} * P.quads_out + at])"),
-                Width::Scalars => format!("V(extra{tensor}[{row} * P.c_out + at])"),
-                Width::QuadsOfScalars => {
-                    let lanes: Vec<String> = (0..4)
-                        .map(|i| {
-                            format!("f32(extra{tensor}[{row} * P.c_out + min(at * 4u + {i}u, P.c_out - 1u)])")
-                        })
-                        .collect();
-                    format!("V({})", lanes.join(", "))
-                }
+            let term = match step {
+                Step::AddTensor if residual => RESIDUAL_TEXEL.to_owned(),
+                _ => term(tensor, row, width),
             };
             let _ = writeln!(body, "    v += {term};");
             tensor += 1;
@@ -120,5 +138,26 @@ impl Epilogue {
             "epilogue",
             format!("fn epilogue(value: V, pixel: u32, sample: u32, at: u32) -> V {{\n    var v = value;\n{body}    return v;\n}}"),
         )
+    }
+
+    /// Which of the tensors is a residual, if exactly one is.
+    pub fn residual(&self) -> Option<usize> {
+        let reading = self.steps.iter().filter(|s| s.reads_tensor());
+        let mut found = reading.enumerate().filter(|(_, s)| **s == Step::AddTensor).map(|(i, _)| i);
+        found.next().filter(|_| found.next().is_none())
+    }
+}
+
+const RESIDUAL_TEXEL: &str = "textureLoad(residual, vec2<u32>((pixel & ((1u << P.residual_line) - 1u)) * P.quads_out + at, pixel >> P.residual_line), 0)";
+
+/// Element or quad `at` of a row of the tensor with this number.
+fn term(tensor: usize, row: &str, width: Width) -> String {
+    match width {
+        Width::Quads => format!("V(extra{tensor}[{row} * P.quads_out + at])"),
+        Width::Scalars => format!("V(extra{tensor}[{row} * P.c_out + at])"),
+        Width::QuadsOfScalars => {
+            let lane = |i| format!("f32(extra{tensor}[{row} * P.c_out + min(at * 4u + {i}u, P.c_out - 1u)])");
+            format!("V({})", [0, 1, 2, 3].map(lane).join(", "))
+        }
     }
 }

@@ -163,7 +163,7 @@ impl Norm {
                 ("chunk", chunk.into()),
                 ("eps", self.eps.into()),
             ],
-            Grid::Threads(samples * channels),
+            Grid::Threads(samples * groups),
         );
 
         let buffers = [("src", cx.input(0)), ("scales", scales), ("dst", cx.output())];

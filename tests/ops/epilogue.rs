@@ -96,3 +96,28 @@ fn batch_norm() {
         );
     }
 }
+
+#[test]
+fn enlarged_source() {
+    let mut rng = Rng::new("upsample");
+    for (n, h, c_in, c_out, k, factor) in [(2, 8, 16, 32, 3, 2), (1, 5, 3, 6, 3, 2), (1, 4, 8, 4, 1, 3)] {
+        let options = Conv2dOptions::padded(k / 2);
+        let x = rng.array(&[n, h, h, c_in]);
+        let w = rng.array(&[c_out, c_in, k, k]);
+        Case::new(format!("upsample and conv: {n} {h} {c_in} {c_out} {k} {factor}"))
+            .input(&x)
+            .weight(&w)
+            .check(
+                |g, v| {
+                    let large = g.upsample_nearest(v[0], factor)?;
+                    g.conv2d(large, v[1], None, options)
+                },
+                |a| {
+                    let large = Array::from_fn(&[n, h * factor, h * factor, c_in], |i| {
+                        a[0].at(&[i[0], i[1] / factor, i[2] / factor, i[3]])
+                    });
+                    conv2d(&large, &a[1], None, &options)
+                },
+            );
+    }
+}
