@@ -1,7 +1,13 @@
 //! One file a subcommand. Results go to stdout, everything else to stderr.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
 
+mod classify;
 mod devices;
+mod generate;
+mod interrupt;
+mod preview;
+mod progress;
+mod recipe;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -47,6 +53,10 @@ impl DeviceArgs {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Draw pictures out of noise
+    Generate(generate::Generate),
+    /// Name what is in pictures
+    Classify(classify::Classify),
     /// List the adapters with their drivers, limits and features
     Devices(devices::Devices),
 }
@@ -57,6 +67,8 @@ pub fn main() -> ExitCode {
     let device = cli.device.options();
     let mut out = io::stdout().lock();
     let result = match cli.command {
+        Command::Generate(args) => generate::run(&args, &device, &mut out),
+        Command::Classify(args) => classify::run(&args, &device, &mut out),
         Command::Devices(args) => devices::run(&args, &device, &mut out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {

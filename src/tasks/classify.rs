@@ -28,37 +28,22 @@ pub struct Answer {
     pub probability: f32,
 }
 
-/// A classifier on a device.
-#[derive(Debug)]
-pub struct Classifier {
-    gpu: Gpu,
+/// A trained classifier: network, weights, and what its answers are called.
+#[derive(Clone, Debug)]
+pub struct ClassifierModel {
     config: ClassifierConfig,
     weights: Weights,
-    batch: usize,
-    /// By height and width, with the time of the last use.
-    networks: HashMap<[usize; 2], (u64, Network)>,
-    clock: u64,
 }
 
-impl Classifier {
-    /// The bundled model; `batch` pictures of one size are read at a time.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a batch of zero, and all of [`Network::new`].
-    pub fn letters(gpu: &Gpu, batch: usize) -> Result<Self> {
-        if batch == 0 {
-            return Err(Error::Invalid {
-                what: "batch".to_owned(),
-                expected: "at least 1".to_owned(),
-                found: "0".to_owned(),
-            });
-        }
+impl ClassifierModel {
+    /// The bundled reader of capital letters and digits.
+    pub fn letters() -> Result<Self> {
         let (config, weights) = letters::classifier_files()?;
-        let size = config.image_size;
-        let networks = HashMap::new();
-        let mut classifier = Classifier { gpu: gpu.clone(), config, weights, batch, networks, clock: 0 };
-        classifier.network(size)?;
-        Ok(classifier)
+        Ok(ClassifierModel { config, weights })
+    }
+
+    pub fn name(&self) -> &str {
+        self.weights.file()
     }
 
     /// What the model can answer.
@@ -66,8 +51,9 @@ impl Classifier {
         &self.config.labels
     }
 
-    pub fn batch(&self) -> usize {
-        self.batch
+    /// Height and width of what the network itself reads.
+    pub fn size(&self) -> [usize; 2] {
+        self.config.image_size
     }
 
     /// The whole network for pictures `[n, h, w]` (u32, red in the lowest byte) as a graph:
@@ -94,6 +80,52 @@ impl Classifier {
         let sign = Expr::binary(Binary::Sub, Expr::Const(1.0), twice);
         g.elementwise(Expr::binary(Binary::Mul, Expr::input(0), sign), &[x, border])
     }
+}
+
+/// A classifier on a device.
+#[derive(Debug)]
+pub struct Classifier {
+    gpu: Gpu,
+    model: ClassifierModel,
+    batch: usize,
+    /// By height and width, with the time of the last use.
+    networks: HashMap<[usize; 2], (u64, Network)>,
+    clock: u64,
+}
+
+impl Classifier {
+    /// The bundled model; `batch` pictures of one size are read at a time.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a batch of zero, and all of [`Network::new`].
+    pub fn letters(gpu: &Gpu, batch: usize) -> Result<Self> {
+        if batch == 0 {
+            return Err(Error::Invalid {
+                what: "batch".to_owned(),
+                expected: "at least 1".to_owned(),
+                found: "0".to_owned(),
+            });
+        }
+        let model = ClassifierModel::letters()?;
+        let size = model.size();
+        let mut classifier =
+            Classifier { gpu: gpu.clone(), model, batch, networks: HashMap::new(), clock: 0 };
+        classifier.network(size)?;
+        Ok(classifier)
+    }
+
+    pub fn model(&self) -> &ClassifierModel {
+        &self.model
+    }
+
+    /// What the model can answer.
+    pub fn labels(&self) -> &[String] {
+        self.model.labels()
+    }
+
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
 
     /// Pictures of a size that are read at a time.
     fn batch_of(&self, [height, width]: [usize; 2]) -> usize {
@@ -109,7 +141,7 @@ impl Classifier {
             {
                 self.networks.remove(&oldest);
             }
-            let graph = self.graph(self.batch_of(size), size)?;
+            let graph = self.model.graph(self.batch_of(size), size)?;
             self.networks.insert(size, (clock, Network::new(&self.gpu, &graph)?));
         }
         let (time, network) = self.networks.get_mut(&size).expect("there or just inserted");
@@ -119,7 +151,7 @@ impl Classifier {
 
     /// What a run for pictures of the model's own size does: FLOPs, parameters, memory.
     pub fn plan(&mut self) -> Result<&Plan> {
-        let size = self.config.image_size;
+        let size = self.model.size();
         Ok(self.network(size)?.plan())
     }
 
@@ -150,7 +182,7 @@ impl Classifier {
             for chunk in indices.chunks(batch) {
                 let tensor = words(chunk.iter().map(|&i| &pictures[i]), batch, size);
                 let scores = self.network(size)?.run(&[("pictures", &tensor)])?.remove(0).to_f32();
-                for (&i, scores) in chunk.iter().zip(scores.chunks_exact(self.config.labels.len())) {
+                for (&i, scores) in chunk.iter().zip(scores.chunks_exact(self.labels().len())) {
                     answers[i] = self.answers(scores);
                 }
             }
@@ -162,8 +194,7 @@ impl Classifier {
         let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total: f32 = scores.iter().map(|s| (s - top).exp()).sum();
         let mut answers: Vec<Answer> = self
-            .config
-            .labels
+            .labels()
             .iter()
             .zip(scores)
             .map(|(label, s)| Answer { label: label.clone(), probability: (s - top).exp() / total })

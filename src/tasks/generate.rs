@@ -273,6 +273,10 @@ impl Generator {
         })
     }
 
+    pub fn gpu(&self) -> &Gpu {
+        self.step.gpu()
+    }
+
     pub fn model(&self) -> &DiffusionModel {
         &self.model
     }
@@ -487,23 +491,24 @@ impl Sampling<'_> {
         self.row == self.generator.table.rows.len()
     }
 
-    /// Submits the next step, if there is one.
-    pub fn step(&mut self) -> Result<()> {
+    /// Submits the next step, if there is one, and returns what [`Gpu::wait`] can wait for.
+    pub fn step(&mut self) -> Result<Option<wgpu::SubmissionIndex>> {
         self.submit(self.generator.options.sampler.calls_per_step())
     }
 
     /// Submits all that is left.
     pub fn run(&mut self) -> Result<()> {
-        self.submit(usize::MAX)
+        self.submit(usize::MAX).map(drop)
     }
 
-    fn submit(&mut self, rows: usize) -> Result<()> {
+    fn submit(&mut self, rows: usize) -> Result<Option<wgpu::SubmissionIndex>> {
         let rows = rows.min(self.generator.table.rows.len() - self.row);
-        if rows > 0 {
-            self.generator.step.submit(rows)?;
-            self.row += rows;
+        if rows == 0 {
+            return Ok(None);
         }
-        Ok(())
+        let submission = self.generator.step.submit(rows)?;
+        self.row += rows;
+        Ok(Some(submission))
     }
 
     /// The pictures as they would be if the noise left were none of theirs (the model's x0).

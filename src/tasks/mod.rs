@@ -4,6 +4,6 @@ mod classify;
 mod generate;
 mod sampling_state;
 
-pub use classify::{Answer, Classifier};
+pub use classify::{Answer, Classifier, ClassifierModel};
 pub use generate::{DiffusionModel, GenerateOptions, Generator, NoiseSource, Sampling};
 pub use sampling_state::SamplingState;
