@@ -360,6 +360,14 @@ impl Generator {
                 found: state.description.clone(),
             });
         }
+        let classes = self.model.labels.len().max(1) as u32;
+        if state.row > self.table.rows.len() || state.labels.iter().any(|&l| l >= classes) {
+            return Err(Error::Invalid {
+                what: "saved run".to_owned(),
+                expected: format!("at most {} model calls, labels below {classes}", self.table.rows.len()),
+                found: format!("{}, labels {:?}", state.row, state.labels),
+            });
+        }
         self.prepare(&state.labels, &state.seeds)?;
         self.step.write("sample", &state.sample)?;
         self.step.write("step", &Tensor::from_u32([1], &[state.row as u32]))?;
