@@ -11,6 +11,7 @@ struct Params {
     base: u32,  // where the four begin in a row of dst
     total: u32, // row of dst
     rows: array<vec4<u32>, 1>,
+    lines: array<vec4<u32>, 1>, // of tensors read as textures: log2 of the rows in a line
 }
 
 @group(0) @binding(0) var<storage, read> src0: array<Elem>;
@@ -19,8 +20,17 @@ struct Params {
 @group(0) @binding(3) var<storage, read> src3: array<Elem>;
 @group(0) @binding(4) var<storage, read_write> dst: array<Elem>;
 @group(0) @binding(5) var<uniform> P: Params;
+@group(0) @binding(6) var texture0: texture_2d<f32>;
+@group(0) @binding(7) var texture1: texture_2d<f32>;
+@group(0) @binding(8) var texture2: texture_2d<f32>;
+@group(0) @binding(9) var texture3: texture_2d<f32>;
 
 // #include lib/index
+
+fn load0(o: u32, j: u32) -> Elem { return src0[o * P.rows[0].x + j]; }
+fn load1(o: u32, j: u32) -> Elem { return src1[o * P.rows[0].y + j]; }
+fn load2(o: u32, j: u32) -> Elem { return src2[o * P.rows[0].z + j]; }
+fn load3(o: u32, j: u32) -> Elem { return src3[o * P.rows[0].w + j]; }
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -33,19 +43,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let to = o * P.total + P.base + j;
     let rows = P.rows[0];
     if (j < rows.x) {
-        dst[to] = src0[o * rows.x + j];
+        dst[to] = load0(o, j);
         return;
     }
     j -= rows.x;
     if (j < rows.y) {
-        dst[to] = src1[o * rows.y + j];
+        dst[to] = load1(o, j);
         return;
     }
     j -= rows.y;
     if (j < rows.z) {
-        dst[to] = src2[o * rows.z + j];
+        dst[to] = load2(o, j);
         return;
     }
     j -= rows.z;
-    dst[to] = src3[o * rows.w + j];
+    dst[to] = load3(o, j);
 }

@@ -3,7 +3,7 @@
 use super::Operator;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower};
+use crate::plan::{Grid, Lower, Slot};
 use crate::shader::{Kernel, Param};
 use crate::tensor::{DType, TensorDesc};
 
@@ -15,6 +15,19 @@ pub struct Concat {
 
 /// Inputs that one dispatch copies.
 const INPUTS: usize = 4;
+const LOADS: [&str; INPUTS] = ["load0", "load1", "load2", "load3"];
+const TEXTURES: [&str; INPUTS] = ["texture0", "texture1", "texture2", "texture3"];
+
+/// Reads input `k` as a texture.
+fn load_texel(k: usize) -> String {
+    format!(
+        "fn load{k}(o: u32, j: u32) -> Elem {{
+    let line = P.lines[0][{k}];
+    let x = (o & ((1u << line) - 1u)) * P.rows[0][{k}] + j;
+    return textureLoad(texture{k}, vec2<u32>(x, o >> line), 0);
+}}"
+    )
+}
 
 impl Operator for Concat {
     fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
@@ -55,7 +68,9 @@ impl Operator for Concat {
         for first in (0..rows.len()).step_by(INPUTS) {
             let chunk = &rows[first..rows.len().min(first + INPUTS)];
             // A missing input has an empty row and is never read.
-            let src = |k: usize| cx.input(if k < chunk.len() { first + k } else { first });
+            let slots: Vec<Slot> =
+                (0..INPUTS).map(|k| cx.input(if k < chunk.len() { first + k } else { first })).collect();
+            let src = |k: usize| slots[k];
             let buffers = [
                 ("src0", src(0)),
                 ("src1", src(1)),
@@ -64,8 +79,17 @@ impl Operator for Concat {
                 ("dst", cx.output()),
             ];
             let width = chunk.iter().sum::<usize>() / unit;
+            let mut kernel = Kernel::new("concat").alias("Elem", elem);
+            let mut lines = vec![0; INPUTS];
+            for (k, row) in chunk.iter().enumerate().filter(|_| quads) {
+                if let Some(line) = cx.texture_line(output.dtype, outer, row / 4) {
+                    cx.texture_of_pixels(TEXTURES[k], src(k), outer, row / 4, line);
+                    kernel = kernel.function(LOADS[k], load_texel(k));
+                    lines[k] = line;
+                }
+            }
             cx.dispatch(
-                Kernel::new("concat").alias("Elem", elem),
+                kernel,
                 &buffers,
                 &[
                     ("count", (outer * width).into()),
@@ -73,6 +97,7 @@ impl Operator for Concat {
                     ("base", base.into()),
                     ("total", total.into()),
                     ("rows", Param::Array(chunk.iter().map(|row| (row / unit) as u32).collect())),
+                    ("lines", Param::Array(lines)),
                 ],
                 Grid::Threads(outer * width),
             );
