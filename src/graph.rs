@@ -115,17 +115,21 @@ impl Graph {
 
     pub(crate) fn push_named(&mut self, name: String, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
         let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| &self.value(i).desc).collect();
-        let desc = op
-            .infer(&descs)
-            .and_then(|desc| match desc.shape.len() > MAX_RANK {
-                true => Err(format!("rank {} exceeds {MAX_RANK}", desc.shape.len())),
-                false if desc.shape.elements() == 0 => Err(format!("result {desc} is empty")),
-                false if desc.shape.elements() > u32::MAX as usize / 4 => {
-                    Err(format!("result {desc} has more than 2^30 elements"))
-                }
-                false => Ok(desc),
-            })
-            .map_err(|message| Error::Graph { op: op.name(), node: name.clone(), message })?;
+        // Kernels clamp to the last element and are not bounds-checked: there must be one.
+        let empty = descs.iter().position(|d| d.shape.elements() == 0);
+        let desc = match empty {
+            Some(i) => Err(format!("input {i}, {}, is empty", descs[i])),
+            None => op.infer(&descs),
+        }
+        .and_then(|desc| match desc.shape.len() > MAX_RANK {
+            true => Err(format!("rank {} exceeds {MAX_RANK}", desc.shape.len())),
+            false if desc.shape.elements() == 0 => Err(format!("result {desc} is empty")),
+            false if desc.shape.elements() > u32::MAX as usize / 4 => {
+                Err(format!("result {desc} has more than 2^30 elements"))
+            }
+            false => Ok(desc),
+        })
+        .map_err(|message| Error::Graph { op: op.name(), node: name.clone(), message })?;
         let inputs = inputs.to_vec();
         Ok(self.insert(name, desc, Source::Op { op, inputs }))
     }

@@ -26,3 +26,13 @@ fn along_every_axis_past_the_end_too() {
         }
     }
 }
+
+/// The clamp to the last row has nowhere to go in a table without rows.
+#[test]
+fn an_empty_table_is_an_error() {
+    let mut graph = aquatint::Graph::new();
+    let table = graph.input("table", [0, 4], aquatint::DType::F32);
+    let indices = graph.input("indices", [3], aquatint::DType::U32);
+    let result = graph.gather(table, indices, 0);
+    assert!(result.is_err_and(|e| e.to_string().contains("empty")));
+}

@@ -102,3 +102,11 @@ fn sizes_that_do_not_fit_are_errors() {
         assert!(result.is_err_and(|e| e.to_string().contains("2^31")), "{size:?}");
     }
 }
+
+#[test]
+fn an_empty_map_is_an_error() {
+    let mut graph = aquatint::Graph::new();
+    let x = graph.input("x", [1, 0, 4, 1], aquatint::DType::F32);
+    let result = graph.resize(x, [2, 2], Interpolation::Nearest, Coordinates::Asymmetric);
+    assert!(result.is_err_and(|e| e.to_string().contains("empty")));
+}
