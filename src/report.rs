@@ -56,6 +56,8 @@ pub struct Node {
     pub name: String,
     /// Name of the operation, or `Input`, `Weight` or `State`.
     pub op: &'static str,
+    /// Whether it depends on weights alone.
+    pub constant: bool,
     #[serde(flatten)]
     pub desc: TensorDesc,
     pub inputs: Vec<usize>,
@@ -154,12 +156,14 @@ impl Launch {
 }
 
 fn nodes(graph: &Graph) -> Vec<Node> {
+    let constant = graph.constants();
     graph
         .values()
         .map(|(id, value)| Node {
             id: id.index(),
             name: value.name.clone(),
             op: source_name(&value.source),
+            constant: constant[id.index()],
             desc: value.desc.clone(),
             inputs: match &value.source {
                 Source::Op { inputs, .. } => inputs.iter().map(|i| i.index()).collect(),
@@ -216,9 +220,9 @@ impl fmt::Display for Report {
         }
         write!(f, "{facts}")?;
 
-        writeln!(f, "\ngraph, as built")?;
+        writeln!(f, "\ngraph, as built, without what depends on weights alone")?;
         let mut table = Table::new("lll");
-        for node in self.graph.iter().filter(|n| n.op != "Weight") {
+        for node in self.graph.iter().filter(|n| !n.constant) {
             table.row([&format!("  {}", node.name), node.op, &node.desc.to_string()]);
         }
         write!(f, "{table}")?;
@@ -299,7 +303,7 @@ impl fmt::Display for Table {
 }
 
 /// The graph in Graphviz's language: a box for each operation, in nested frames
-/// by the parts of its name; weights are left out.
+/// by the parts of its name; what depends on weights alone is left out.
 pub fn dot(name: &str, graph: &Graph) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "digraph {} {{", quoted(name));
@@ -308,12 +312,10 @@ pub fn dot(name: &str, graph: &Graph) -> String {
          node [shape=box, style=\"rounded,filled\", fillcolor=\"#f6f3ec\", color=\"#8b857a\", \
          fontname=\"Helvetica\", fontsize=10];\n  edge [color=\"#8b857a\", arrowsize=0.6];\n",
     );
+    let constant = graph.constants();
     let mut root = Frame::default();
-    for (id, value) in graph.values() {
-        let op = match &value.source {
-            Source::Weight(_) => continue,
-            source => source_name(source),
-        };
+    for (id, value) in graph.values().filter(|(id, _)| !constant[id.index()]) {
+        let op = source_name(&value.source);
         let mut path: Vec<&str> = value.name.split('.').collect();
         let leaf = path.pop().unwrap_or_default();
         let shape = if matches!(value.source, Source::Op { .. }) { "" } else { ", shape=ellipse" };
@@ -324,14 +326,14 @@ pub fn dot(name: &str, graph: &Graph) -> String {
         root.insert(&path, format!("n{} [label={}{shape}];", id.index(), quoted(&label)));
     }
     root.write(&mut text, "", &mut 0);
-    for (id, value) in graph.values() {
+    for (id, value) in graph.values().filter(|(id, _)| !constant[id.index()]) {
         if let Source::Op { inputs, .. } = &value.source {
-            for input in inputs.iter().filter(|i| !matches!(graph.value(**i).source, Source::Weight(_))) {
+            for input in inputs.iter().filter(|i| !constant[i.index()]) {
                 let _ = writeln!(text, "  n{} -> n{};", input.index(), id.index());
             }
         }
     }
-    for (i, (name, id)) in graph.outputs().iter().enumerate() {
+    for (i, (name, id)) in graph.outputs().iter().enumerate().filter(|(_, (_, id))| !constant[id.index()]) {
         let _ = writeln!(text, "  o{i} [label={}, shape=ellipse];", quoted(name));
         let _ = writeln!(text, "  n{} -> o{i};", id.index());
     }

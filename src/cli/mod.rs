@@ -2,8 +2,10 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
 
 mod classify;
+mod compare;
 mod devices;
 mod generate;
+mod inspect;
 mod interrupt;
 mod preview;
 mod progress;
@@ -57,6 +59,10 @@ enum Command {
     Generate(generate::Generate),
     /// Name what is in pictures
     Classify(classify::Classify),
+    /// Set the two families of network side by side on this device
+    Compare(compare::Compare),
+    /// Show a network, its plan and the memory that it needs; works without a GPU
+    Inspect(inspect::Inspect),
     /// List the adapters with their drivers, limits and features
     Devices(devices::Devices),
 }
@@ -69,6 +75,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => generate::run(&args, &device, &mut out),
         Command::Classify(args) => classify::run(&args, &device, &mut out),
+        Command::Compare(args) => compare::run(&args, &device, &mut out),
+        Command::Inspect(args) => inspect::run(&args, &device, &mut out),
         Command::Devices(args) => devices::run(&args, &device, &mut out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {

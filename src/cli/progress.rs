@@ -4,10 +4,20 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 /// A bar of `length` steps; nothing is shown where stderr is no terminal.
 pub fn steps(length: u64) -> ProgressBar {
-    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let _ = write!(out, "{:.1} steps/s", state.per_sec());
+    bar(length, "steps")
+}
+
+/// A bar of `length` pictures, in the same way.
+pub fn pictures(length: u64) -> ProgressBar {
+    bar(length, "pictures")
+}
+
+fn bar(length: u64, what: &'static str) -> ProgressBar {
+    let rate = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{:.1} {what}/s", state.per_sec());
     };
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} steps  {rate}  {eta} left")
+    let template = format!("{{bar:32}} {{pos}}/{{len}} {what}  {{rate}}  {{eta}} left");
+    let style = ProgressStyle::with_template(&template)
         .expect("the template is valid")
         .with_key("rate", rate)
         .progress_chars("━╸─");

@@ -1,6 +1,7 @@
 //! What people ask for: picture in, answer out.
 
 mod classify;
+pub mod compare;
 mod generate;
 mod sampling_state;
 
