@@ -6,7 +6,7 @@
 //! - a whole function, by its name (epilogues, element-wise expressions),
 //!
 //! `// #include lib/name` lines pull in shared functions, and loops marked
-//! `// #unroll` are written out ([`crate::unroll`]). An unknown name
+//! `// #unroll` are written out (`src/unroll.rs`). An unknown name
 //! is an error. Bindings and the layout of the `params` uniform are read back
 //! from the parsed module, so that they are stated in the WGSL alone.
 
