@@ -116,6 +116,22 @@ fn adaptive_and_global() {
     }
 }
 
+/// Large maps: tens of thousands of terms of one sign.
+#[test]
+fn global_over_large_maps() {
+    for shape in [[1, 192, 256, 4], [2, 67, 61, 3], [1, 2000, 5, 8], [1, 3, 3000, 2]] {
+        for reduce in REDUCTIONS {
+            let name = format!("global {shape:?} {reduce:?}");
+            let x = Rng::new(&name).array_in(&shape, 0.5, 1.0);
+            let all = |n: usize| vec![(0..n).map(Some).collect::<Vec<_>>()];
+            Case::new(name).input(&x).check(
+                |g, v| g.global_pool(v[0], reduce),
+                |a| pool(&a[0], &all(shape[1]), &all(shape[2]), reduce),
+            );
+        }
+    }
+}
+
 #[test]
 fn windows_that_do_not_fit_are_errors() {
     let mut graph = aquatint::Graph::new();
