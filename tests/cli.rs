@@ -1,6 +1,9 @@
 //! The program from outside: what it prints where, its exit codes, the files it leaves.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use aquatint::formats::picture;
 
 fn aquatint() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aquatint"));
@@ -67,7 +70,7 @@ fn wrong_usage_exits_with_2() {
 
 #[test]
 fn help_and_version_go_to_stdout() {
-    assert!(succeed(aquatint().arg("--help")).contains("devices"));
+    assert!(succeed(aquatint().arg("--help")).contains("generate"));
     assert!(succeed(aquatint().arg("--version")).contains(env!("CARGO_PKG_VERSION")));
 }
 
@@ -106,4 +109,214 @@ fn a_closed_pipe_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+}
+
+/// Two steps are enough to see that everything is wired; what comes out is no letter yet.
+fn generate(folder: &Path, args: &[&str]) -> Command {
+    let mut command = aquatint();
+    command.current_dir(folder).args(["generate", "--steps", "2"]).args(args);
+    command
+}
+
+#[test]
+fn a_picture_is_made_again_from_itself() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let paths = succeed(&mut generate(folder.path(), &["q", "--seed", "3", "--out", "new/a.png"]));
+    assert_eq!(paths.trim(), "new/a.png");
+    let a = picture::open(path("new/a.png")).unwrap();
+    assert_eq!(a.dimensions(), (32, 32));
+    assert!(a.pixels().any(|p| p.0 != a.get_pixel(0, 0).0), "the picture is not blank");
+    let text = picture::read_text(path("new/a.png"), "parameters").unwrap().unwrap();
+    assert!(text.starts_with("Q\nSteps: 2, Sampler: dpm++2m") && text.contains("Seed: 3"), "{text}");
+
+    succeed(&mut generate(folder.path(), &["--from", "new/a.png", "--out", "b.png"]));
+    assert_eq!(picture::open(path("b.png")).unwrap(), a);
+    // Other options change what they name.
+    succeed(&mut generate(folder.path(), &["--from", "b.png", "--seed", "4", "--out", "c.png"]));
+    assert_ne!(picture::open(path("c.png")).unwrap(), a);
+    // Without a seed, each has its own.
+    let random = |_| succeed(&mut generate(folder.path(), &["Q"])).trim().to_owned();
+    let [first, second] = [0, 1].map(random);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_word_is_a_sheet_that_classify_takes_apart() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let word = ["A7", "--count", "2", "--seed", "9"];
+    succeed(generate(folder.path(), &word).args(["--out", "word.png"]));
+    let files = succeed(generate(folder.path(), &word).args(["--out", "letters/"]));
+    let files: Vec<&str> = files.lines().collect();
+    let names = ["letters/00-A.png", "letters/01-7.png", "letters/02-A.png", "letters/03-7.png"];
+    assert_eq!(files, names);
+    // The pattern is expanded by the program: there is no shell here.
+    let read = json(aquatint().current_dir(folder.path()).args([
+        "classify",
+        "--json",
+        "--top",
+        "2",
+        "word.png",
+        "letters/*.png",
+    ]));
+    let sheet = &read[0]["pictures"];
+    assert_eq!(sheet.as_array().unwrap().len(), 4);
+    for (i, label) in ["A", "7", "A", "7"].into_iter().enumerate() {
+        assert_eq!(sheet[i]["asked"], label);
+        assert_eq!(sheet[i]["answers"].as_array().unwrap().len(), 2);
+        // Cut out of the sheet, each is the picture that the file of its own holds.
+        let alone = &read[1 + i];
+        assert_eq!(alone["path"], names[i]);
+        assert_eq!(alone["pictures"][0]["answers"][0]["label"], sheet[i]["answers"][0]["label"]);
+        let probability = |answer: &serde_json::Value| answer["probability"].as_f64().unwrap();
+        let [a, b] = [&alone["pictures"][0]["answers"][0], &sheet[i]["answers"][0]].map(probability);
+        assert!((a - b).abs() < 1e-4 && (0.0..=1.0).contains(&a), "{a} {b}");
+    }
+}
+
+#[test]
+fn real_pictures_are_read_whatever_their_size_and_colours() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let sheet = concat!(env!("CARGO_MANIFEST_DIR"), "/models/letters-heldout.png");
+    let sheet = image::open(sheet).unwrap().into_luma8();
+    for (column, label) in [(0, "A"), (17, "R"), (33, "7")] {
+        let cell = image::imageops::crop_imm(&sheet, column * 32, 0, 32, 32).to_image();
+        let mut large = image::imageops::resize(&cell, 200, 200, image::imageops::FilterType::Triangle);
+        image::imageops::invert(&mut large);
+        large.save(folder.path().join(format!("{label}-dark.jpg"))).unwrap();
+        cell.save(folder.path().join(format!("{label}.png"))).unwrap();
+    }
+    let text =
+        succeed(aquatint().current_dir(folder.path()).args(["classify", "*.png", "*.jpg", "--top", "1"]));
+    let read: Vec<[&str; 2]> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>()[..2].try_into().unwrap())
+        .collect();
+    assert_eq!(read.len(), 6, "{text}");
+    assert!(read.iter().all(|[path, label]| path.starts_with(label)), "{text}");
+}
+
+#[test]
+fn one_bad_picture_does_not_stop_the_others() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let good =
+        image::GrayImage::from_fn(40, 30, |x, _| image::Luma([if (18..22).contains(&x) { 255 } else { 0 }]));
+    good.save(folder.path().join("good.png")).unwrap();
+    std::fs::write(folder.path().join("text.png"), "no picture").unwrap();
+    let mut command = aquatint();
+    command
+        .current_dir(folder.path())
+        .args(["classify", "--json", "text.png", "good.png", "gone.png", "no*.png"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    for wanted in ["text.png: not a picture", "gone.png: ", "no*.png: no file matches", "3 of 4 files"] {
+        assert!(stderr(&output).contains(wanted), "no {wanted} in\n{}", stderr(&output));
+    }
+    let rows: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!(rows[1]["pictures"][0]["answers"].as_array().unwrap().len(), 3);
+    assert!(rows[0]["error"].is_string() && rows[1].get("error").is_none());
+}
+
+#[test]
+fn what_cannot_be_drawn_is_said_with_what_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("plain.png");
+    image::GrayImage::new(8, 8).save(&plain).unwrap();
+    for (args, wanted) in [
+        (&["HÉ"][..], "X Y Z 0 1"),
+        (&["A", ""], "X Y Z 0 1"),
+        (&["A", "--sampler", "plms"], "dpm++2m"),
+        (&["A", "--sigmas", "steep"], "karras"),
+        (&["A", "--count", "0"], "1 to"),
+        (&["A", "--out", "a.jpg"], ".png"),
+        (&["--from", "gone.png"], "gone.png"),
+        (&["--from", "plain.png"], "no parameters"),
+        (&["--model", "gone"], "gone"),
+    ] {
+        let message = fail(&mut generate(folder.path(), args), 1);
+        assert!(message.contains(wanted), "{args:?}: no {wanted} in {message}");
+    }
+    fail(&mut generate(folder.path(), &["--preview", "perhaps"]), 2);
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["plain.png"], "nothing is written");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_between_steps_and_leaves_no_file() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = aquatint();
+    command.current_dir(folder.path()).args(["generate", "A", "--steps", "1000", "--out", "new/a.png"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The folder is made after the program began to listen.
+    let start = std::time::Instant::now();
+    while !folder.path().join("new").exists() {
+        assert!(start.elapsed().as_secs() < 60, "the program never started");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("of 1000 steps"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 0);
+}
+
+#[test]
+fn models_are_inspected_without_a_gpu() {
+    for model in ["letters-unet", "letters-classifier"] {
+        let report = json(without_gpu().args(["inspect", model, "--json"]));
+        let number = |key: &str| report[key].as_u64().unwrap();
+        assert!(number("parameters") > 200_000 && number("flops") > 10_000_000, "{model}");
+        assert!(number("peak_bytes") >= number("resident_bytes"), "{model}");
+        assert!(!report["run"].as_array().unwrap().is_empty());
+        let text = succeed(without_gpu().args(["inspect", model]));
+        assert!(text.contains("peak memory") && text.contains("no device"), "{text}");
+        let dot = succeed(without_gpu().args(["inspect", model, "--dot"]));
+        assert!(dot.starts_with("digraph") && dot.contains("->"), "{dot}");
+    }
+    let message = fail(without_gpu().args(["inspect", "resnet"]), 1);
+    assert!(message.contains("letters-unet, letters-classifier"), "{message}");
+    // A folder of the user's own goes the same way as the bundled files.
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/letters-unet");
+    let own = json(without_gpu().args(["inspect", folder, "--json"]));
+    assert_eq!(own["parameters"], 1_476_849);
+}
+
+#[test]
+fn the_families_are_compared() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = aquatint();
+    command.current_dir(folder.path()).args(["compare", "--json", "--samples", "1", "--out", "table.png"]);
+    let comparison = json(&mut command);
+    let classifier = &comparison["classifier"];
+    assert!(classifier["quality"]["paired"].as_f64().unwrap() >= 0.98, "{classifier}");
+    assert_eq!(classifier["quality"]["pictures"], 864);
+    assert_eq!(comparison["generator"]["passes_per_picture"], 40);
+    for family in [classifier, &comparison["generator"]] {
+        for figure in
+            ["parameters", "flops_per_picture", "latency_seconds", "pictures_per_second", "peak_bytes"]
+        {
+            assert!(family[figure].as_f64().unwrap() > 0.0, "{figure} of {family}");
+        }
+    }
+    let table = picture::open(folder.path().join("table.png")).unwrap();
+    assert!(table.width() > 800 && table.height() > 600);
 }

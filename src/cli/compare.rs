@@ -25,8 +25,8 @@ pub struct Compare {
 }
 
 pub fn run(args: &Compare, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
-    let gpu = Gpu::with_options(options)?;
     interrupt::listen()?;
+    let gpu = Gpu::with_options(options)?;
     let bar = progress::pictures(args.samples.into());
     let measured = compare(&gpu, args.samples as usize, &mut |done| {
         bar.set_position(done as u64);
@@ -39,17 +39,19 @@ pub fn run(args: &Compare, options: &AdapterOptions, out: &mut dyn Write) -> Res
     }
     match args.json {
         true => writeln!(out, "{}", serde_json::to_string_pretty(&comparison)?)?,
-        false => writeln!(out, "{}", table(&comparison))?,
+        false => {
+            writeln!(out, "{}, {}, {}", comparison.device, comparison.backend, comparison.driver)?;
+            writeln!(out, "{}", table(&comparison))?;
+        }
     }
     Ok(())
 }
 
 fn table(comparison: &Comparison) -> Table {
-    let Comparison { device, driver, classifier, generator, .. } = comparison;
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header([&format!("{device}, {driver}"), &classifier.model, &generator.model]);
+    table.set_header(["", &comparison.classifier.model, &comparison.generator.model]);
     table.add_rows(comparison.rows());
     table
 }

@@ -189,6 +189,7 @@ impl Target {
 }
 
 pub fn run(args: &Generate, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
+    interrupt::listen()?;
     let model = match &args.model {
         None => DiffusionModel::letters()?,
         Some(folder) => DiffusionModel::open(folder)?,
@@ -203,7 +204,6 @@ pub fn run(args: &Generate, options: &AdapterOptions, out: &mut dyn Write) -> Re
     };
     let target = Target::new(args.out.as_deref(), recipe.seed)?;
     let gpu = Gpu::with_options(options)?;
-    interrupt::listen()?;
 
     let total = recipe.count * recipe.labels.len();
     // Batches of one size, none nearly empty.

@@ -160,8 +160,10 @@ impl Strip {
         };
         let [w, h] = [first.picture.width(), first.picture.height()].map(|v| v * SAMPLE_SCALE);
         let pitch = [w + SAMPLE_GAP, h + 5 + draw::text_height(SMALL) + SAMPLE_GAP];
-        let columns = ((width + SAMPLE_GAP) / pitch[0]).max(1);
-        let rows = (cells.len() as u32).div_ceil(columns);
+        let most = ((width + SAMPLE_GAP) / pitch[0]).max(1);
+        let rows = (cells.len() as u32).div_ceil(most);
+        // As even as they can be.
+        let columns = (cells.len() as u32).div_ceil(rows);
         Strip { columns, pitch, height: rows * pitch[1] - SAMPLE_GAP }
     }
 
