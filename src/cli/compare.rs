@@ -9,7 +9,7 @@ use aquatint::tasks::compare::{Comparison, compare};
 use aquatint::{AdapterOptions, Gpu};
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{interrupt, progress};
+use super::{interrupt, make_folder_of, progress};
 
 #[derive(clap::Args)]
 pub struct Compare {
@@ -26,6 +26,9 @@ pub struct Compare {
 
 pub fn run(args: &Compare, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
     interrupt::listen()?;
+    if let Some(path) = &args.out {
+        make_folder_of(path)?;
+    }
     let gpu = Gpu::with_options(options)?;
     let bar = progress::pictures(args.samples.into());
     let measured = compare(&gpu, args.samples as usize, &mut |done| {

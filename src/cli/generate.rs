@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 
 use super::preview::{Preview, When};
 use super::recipe::Recipe;
-use super::{interrupt, progress};
+use super::{interrupt, make_folder_of, progress};
 
 /// Most pictures of one call.
 const MAX_PICTURES: usize = 10_000;
@@ -165,17 +165,11 @@ impl Target {
         let Some(out) = out else {
             return Ok(Target::Sheet(format!("aquatint-{seed}.png").into()));
         };
-        let separated = out.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
-        let folder = match separated || out.is_dir() {
-            true => Some(out),
-            false => out.parent(),
-        };
-        if let Some(folder) = folder {
-            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        }
-        if separated || out.is_dir() {
+        if out.as_os_str().to_string_lossy().ends_with(std::path::is_separator) || out.is_dir() {
+            std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
             return Ok(Target::Folder(out.to_owned()));
         }
+        make_folder_of(out)?;
         match out.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
             true => Ok(Target::Sheet(out.to_owned())),
             false => Err(Error::Invalid {

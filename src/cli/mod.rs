@@ -12,8 +12,10 @@ mod progress;
 mod recipe;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use aquatint::AdapterOptions;
 use clap::{Args, Parser, Subcommand};
 
@@ -28,6 +30,7 @@ struct Cli {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Device")]
 struct DeviceArgs {
     /// Adapter to use: its number in `aquatint devices`, or a part of its name
     #[arg(long, global = true, env = aquatint::gpu::ADAPTER_VARIABLE, value_name = "INDEX|NAME")]
@@ -91,6 +94,14 @@ pub fn main() -> ExitCode {
                 _ => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+/// Makes the folder that `path` will lie in. Done before long work, so that it is not done in vain.
+fn make_folder_of(path: &Path) -> anyhow::Result<()> {
+    match path.parent() {
+        Some(folder) => std::fs::create_dir_all(folder).with_context(|| folder.display().to_string()),
+        None => Ok(()),
     }
 }
 

@@ -308,7 +308,7 @@ impl Comparison {
                 format!("{} (batches of {})", units::si(f.pictures_per_second, "").trim(), f.batch)
             }),
             row("speed", &|f| units::si(f.flops_per_second, "FLOP/s")),
-            row("peak memory", &|f| units::bytes(f.peak_bytes)),
+            row("peak memory (planned)", &|f| units::bytes(f.peak_bytes)),
             row("quality", &|f| {
                 format!("{} of {} {}", percent(f.quality.strict), f.quality.pictures, f.quality_of)
             }),
