@@ -55,7 +55,8 @@ impl Kernel {
     pub fn variant(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.constants {
-            let _ = write!(text, " {}={value}", name.to_lowercase());
+            let number = value.strip_suffix('u').filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+            let _ = write!(text, " {}={}", name.to_lowercase(), number.unwrap_or(value));
         }
         for (_, ty) in &self.aliases {
             if ty.contains("f16") && !text.contains("f16") {

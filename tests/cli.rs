@@ -230,6 +230,29 @@ fn one_bad_picture_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_picture_too_large_for_the_device_is_named() {
+    if !has_gpu() {
+        return;
+    }
+    let adapter = aquatint::gpu::choose_adapter(&aquatint::AdapterOptions::from_env()).unwrap();
+    let limits = adapter.limits();
+    let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+    let side = ((bytes / 4) as f64).sqrt() as u32 + 1;
+    if u64::from(side) * u64::from(side) > picture::MAX_PIXELS {
+        return; // Refused by its pixels before the device is asked.
+    }
+    let folder = tempfile::tempdir().unwrap();
+    image::GrayImage::new(side, side).save(folder.path().join("huge.png")).unwrap();
+    image::GrayImage::new(9, 9).save(folder.path().join("tiny.png")).unwrap();
+    let mut command = aquatint();
+    let output =
+        command.current_dir(folder.path()).args(["classify", "huge.png", "tiny.png"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("huge.png"), "{}", stderr(&output));
+    assert!(stdout(&output).starts_with("tiny.png"), "{}", stdout(&output));
+}
+
+#[test]
 fn what_cannot_be_drawn_is_said_with_what_can() {
     let folder = tempfile::tempdir().unwrap();
     let plain = folder.path().join("plain.png");

@@ -121,6 +121,22 @@ fn decode<'scope>(
     receive
 }
 
+/// Refuses a picture that the device cannot hold, before it stops the whole batch.
+fn fits(gpu: &Gpu, path: &Path, pictures: Vec<Picture>) -> Result<Vec<Picture>, Error> {
+    let target = gpu.target();
+    let available = target.max_binding.min(target.max_buffer);
+    let needed = |p: &Picture| 4 * u64::from(p.0.width()) * u64::from(p.0.height());
+    match pictures.iter().map(needed).max() {
+        Some(needed) if needed > available => Err(Error::Limit {
+            device: target.name.clone(),
+            what: format!("the picture {}", path.display()),
+            needed,
+            available,
+        }),
+        _ => Ok(pictures),
+    }
+}
+
 /// Pictures on their way to the GPU.
 struct Reader {
     classifier: Classifier,
@@ -165,7 +181,7 @@ pub fn run(args: &Classify, options: &AdapterOptions, out: &mut dyn Write) -> Re
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| -> Result<()> {
         for (file, result) in decode(scope, &entries, &next) {
-            match result {
+            match result.and_then(|pictures| fits(&gpu, &entries[file].0, pictures)) {
                 Ok(pictures) => reader.waiting.push((file, pictures)),
                 Err(error) => rows[file].error = Some(error.to_string()),
             }

@@ -34,10 +34,10 @@ const LINE_HEIGHT: u32 = draw::text_height(TEXT) + 6;
 const SAMPLE_SCALE: u32 = 2;
 const SAMPLE_GAP: u32 = 8;
 
-/// Breaks text between words into lines of at most `width` characters, longer words apart.
+/// Breaks text at spaces (not at those of no break) into lines of at most `width` characters, longer words apart.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
         match lines.last_mut() {
             Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
                 line.push(' ');

@@ -292,7 +292,7 @@ impl Comparison {
         };
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let layers = |f: &Family| {
-            let parts: Vec<String> = f.layers.iter().map(|(name, n)| format!("{n} {name}")).collect();
+            let parts: Vec<String> = f.layers.iter().map(|(name, n)| format!("{n}\u{a0}{name}")).collect();
             parts.join(", ")
         };
         vec![
