@@ -7,6 +7,7 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 
 use crate::graph::{Graph, Source};
+use crate::ops::Operator;
 use crate::plan::{Dispatch, Plan, Port};
 use crate::target::Target;
 use crate::tensor::TensorDesc;
@@ -56,6 +57,8 @@ pub struct Node {
     pub name: String,
     /// Name of the operation, or `Input`, `Weight` or `State`.
     pub op: &'static str,
+    /// What tells the operation from others of its kind.
+    pub detail: String,
     /// Whether it depends on weights alone.
     pub constant: bool,
     #[serde(flatten)]
@@ -163,6 +166,7 @@ fn nodes(graph: &Graph) -> Vec<Node> {
             id: id.index(),
             name: value.name.clone(),
             op: source_name(&value.source),
+            detail: detail(&value.source),
             constant: constant[id.index()],
             desc: value.desc.clone(),
             inputs: match &value.source {
@@ -179,6 +183,13 @@ fn source_name(source: &Source) -> &'static str {
         Source::Weight(_) => "Weight",
         Source::State(_) => "State",
         Source::Op { op, .. } => op.name(),
+    }
+}
+
+fn detail(source: &Source) -> String {
+    match source {
+        Source::Op { op, .. } => op.detail(),
+        _ => String::new(),
     }
 }
 
@@ -221,9 +232,10 @@ impl fmt::Display for Report {
         write!(f, "{facts}")?;
 
         writeln!(f, "\ngraph, as built, without what depends on weights alone")?;
-        let mut table = Table::new("lll");
+        let mut table = Table::new("llll");
         for node in self.graph.iter().filter(|n| !n.constant) {
-            table.row([&format!("  {}", node.name), node.op, &node.desc.to_string()]);
+            let shape = node.desc.to_string();
+            table.row([&format!("  {}", node.name), node.op, &shape, &node.detail]);
         }
         write!(f, "{table}")?;
 
@@ -319,9 +331,10 @@ pub fn dot(name: &str, graph: &Graph) -> String {
         let mut path: Vec<&str> = value.name.split('.').collect();
         let leaf = path.pop().unwrap_or_default();
         let shape = if matches!(value.source, Source::Op { .. }) { "" } else { ", shape=ellipse" };
+        let what = format!("{op} {}", detail(&value.source));
         let label = match leaf == op {
-            true => format!("{op}\n{}", value.desc),
-            false => format!("{leaf}: {op}\n{}", value.desc),
+            true => format!("{}\n{}", what.trim_end(), value.desc),
+            false => format!("{leaf}: {}\n{}", what.trim_end(), value.desc),
         };
         root.insert(&path, format!("n{} [label={}{shape}];", id.index(), quoted(&label)));
     }
@@ -418,7 +431,7 @@ mod tests {
         let resident = report.buffers.iter().filter(|b| b.resident).map(|b| b.bytes).sum::<u64>();
         assert_eq!(report.memory.values().sum::<u64>(), resident);
         let text = report.to_string();
-        for wanted in ["block.conv", "conv2d_rows", "18.4 kFLOP", "picture f32[1, 8, 8, 4]"] {
+        for wanted in ["block.conv", "3×3", "conv2d_rows", "18.4 kFLOP", "picture f32[1, 8, 8, 4]"] {
             assert!(text.contains(wanted), "no {wanted} in\n{text}");
         }
     }

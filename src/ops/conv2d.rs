@@ -203,6 +203,20 @@ fn even_part(n: usize, limit: usize) -> usize {
 }
 
 impl Operator for Conv2d {
+    fn detail(&self) -> String {
+        let [h, w] = self.kernel;
+        let mut text = format!("{h}×{w}");
+        match self.options.stride {
+            [1, 1] => {}
+            [y, x] if y == x => text += &format!(", stride {y}"),
+            [y, x] => text += &format!(", stride {y}×{x}"),
+        }
+        if self.options.groups > 1 {
+            text += &format!(", {} groups", self.options.groups);
+        }
+        text
+    }
+
     fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
         let [source, weight, extras @ ..] = inputs else {
             return Err(format!("wants a source and a weight, found {} inputs", inputs.len()));

@@ -20,6 +20,16 @@ pub struct Elementwise {
 }
 
 impl Operator for Elementwise {
+    fn detail(&self) -> String {
+        let formula = self.expr.to_string();
+        // An infix operation stands in parentheses, which the outermost does not need.
+        let inner = match self.expr {
+            Expr::Binary(..) => formula.strip_prefix('(').and_then(|f| f.strip_suffix(')')),
+            _ => None,
+        };
+        inner.map_or(formula.clone(), str::to_owned)
+    }
+
     fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
         arity(inputs, 1..=MAX_INPUTS)?;
         let mut shape = inputs[0].shape.clone();

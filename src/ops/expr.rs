@@ -126,6 +126,18 @@ fn literal(c: f32) -> String {
     text
 }
 
+/// A formula over the inputs `a`, `b`, `c` …
+impl std::fmt::Display for Expr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Expr::Input(i) => write!(f, "{}", char::from(b'a' + (*i).min(25) as u8)),
+            Expr::Const(c) => write!(f, "{c}"),
+            Expr::Unary(function, x) => f.write_str(&function.wgsl(&x.to_string())),
+            Expr::Binary(function, a, b) => f.write_str(&function.wgsl(&a.to_string(), &b.to_string())),
+        }
+    }
+}
+
 impl Unary {
     pub fn wgsl(self, x: &str) -> String {
         let call = match self {

@@ -18,6 +18,11 @@ pub trait Operator {
         false
     }
 
+    /// What tells it from others of its kind, for people: a formula, a kernel size.
+    fn detail(&self) -> String {
+        String::new()
+    }
+
     /// Floating-point operations, a multiply-add counted as two.
     fn flops(&self, inputs: &[&TensorDesc], output: &TensorDesc) -> u64 {
         let _ = inputs;
@@ -52,6 +57,9 @@ macro_rules! ops {
             }
             fn is_view(&self) -> bool {
                 match self { $(Op::$op(op) => op.is_view(),)* }
+            }
+            fn detail(&self) -> String {
+                match self { $(Op::$op(op) => op.detail(),)* }
             }
             fn flops(&self, inputs: &[&TensorDesc], output: &TensorDesc) -> u64 {
                 match self { $(Op::$op(op) => op.flops(inputs, output),)* }
