@@ -137,7 +137,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                             let w = load_weight(row + quad, (kx * 4u + i) * QUADS + q);
                             for (var r = 0u; r < ROWS; r++) { // #unroll
                                 for (var p = 0u; p < PIXELS; p++) { // #unroll
-                                    sum[r][p][q] += s[r][p * STRIDE_X + kx * DILATION_X][i] * w;
+                                    sum[r][p][q] = fma(V(s[r][p * STRIDE_X + kx * DILATION_X][i]), w, sum[r][p][q]);
                                 }
                             }
                         }

@@ -17,27 +17,35 @@
 /// Writes out the marked loops, then the marked arrays. Bounds and indices are
 /// made of literals, `const`s of the source whose values are literals, `+` and `*`.
 pub fn unroll(source: &str) -> Result<String, String> {
-    registers(loops(source)?)
+    registers(loops(source, source)?)
 }
 
-/// Replaces every marked loop by its turns, outermost first.
-fn loops(source: &str) -> Result<String, String> {
-    let mut text = source.to_owned();
-    while let Some(marker) = text.find("// #unroll") {
-        let start = text[..marker].rfind('\n').map_or(0, |i| i + 1);
-        let header = &text[start..marker];
+const UNROLL: &str = "// #unroll";
+
+/// `text` with every marked loop replaced by its turns, inner loops first: they are
+/// written out once and then copied with the turns of the outer ones.
+fn loops(source: &str, text: &str) -> Result<String, String> {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(marker) = rest.find(UNROLL) {
+        let start = rest[..marker].rfind('\n').map_or(0, |i| i + 1);
+        let header = &rest[start..marker];
         let fail = || format!("cannot unroll `{}`", header.trim());
         let (variable, bound) = header_of(header).ok_or_else(fail)?;
-        let turns = evaluate(&text, bound).ok_or_else(fail)?;
-        let body_start = marker + text[marker..].find('\n').ok_or_else(fail)?;
-        let length = closing_brace(&text[body_start..]).ok_or_else(fail)?;
-        let body = &text[body_start..body_start + length];
-        let turns: String = (0..turns)
-            .map(|turn| format!("{{{}}}\n", substitute(body, variable, &format!("{turn}u"))))
-            .collect();
-        text = format!("{}{turns}{}", &text[..start], &text[body_start + length + 1..]);
+        let turns = evaluate(source, bound).ok_or_else(fail)?;
+        let body = &rest[marker + UNROLL.len()..];
+        let length = closing_brace(body).ok_or_else(fail)?;
+        result.push_str(&rest[..start]);
+        let once = loops(source, &body[..length])?;
+        for turn in 0..turns {
+            result.push('{');
+            result.push_str(&substitute(&once, variable, &format!("{turn}u")));
+            result.push_str("}\n");
+        }
+        rest = &body[length + 1..];
     }
-    Ok(text)
+    result.push_str(rest);
+    Ok(result)
 }
 
 /// Replaces every marked array by one variable for each element.
