@@ -11,8 +11,14 @@
 
 use std::time::{Duration, Instant};
 
+use aquatint::ops::Matmul;
+use aquatint::ops::attention::AttentionOptions;
+use aquatint::ops::conv_transpose2d::ConvTranspose2dOptions;
 use aquatint::ops::conv2d::Conv2dOptions;
 use aquatint::ops::expr::{Binary, Expr, Unary};
+use aquatint::ops::pool::PoolOptions;
+use aquatint::ops::reduce::Reduction;
+use aquatint::ops::resize::{Coordinates, Interpolation};
 use aquatint::{DType, Gpu, Graph, Network, Result, Tensor, ValueId};
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{Criterion, Throughput};
@@ -29,6 +35,13 @@ fn main() {
     convolutions(&mut criterion, &gpu);
     linear_layers(&mut criterion, &gpu);
     elementwise(&mut criterion, &gpu);
+    norms(&mut criterion, &gpu);
+    attention(&mut criterion, &gpu);
+    matrices(&mut criterion, &gpu);
+    lines(&mut criterion, &gpu);
+    sampling_of_pictures(&mut criterion, &gpu);
+    movement(&mut criterion, &gpu);
+    diffusion(&mut criterion, &gpu);
     criterion.final_summary();
 }
 
@@ -82,6 +95,116 @@ fn elementwise(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
         let (x, bias) = (case.input(shape), case.weight([320]));
         let sum = Expr::binary(Binary::Add, Expr::input(0), Expr::input(1));
         case.graph.elementwise(Expr::unary(Unary::Silu, sum), &[x, bias])
+    });
+}
+
+/// Stable Diffusion's group norm and the bundled UNet's; a transformer's layer norm.
+fn norms(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
+    for (n, side, channels, groups) in [(1, 32, 320, 32), (2, 32, 16, 8), (2, 8, 96, 8)] {
+        let name = format!("group_norm/with silu, {groups} groups, {n}x{side}x{side}x{channels}");
+        measure(criterion, gpu, &name, |case| {
+            let x = case.input([n, side, side, channels]);
+            let (weight, bias) = (case.weight([channels]), case.weight([channels]));
+            let y = case.graph.group_norm(x, groups, Some(weight), Some(bias), 1e-5)?;
+            case.graph.silu(y)
+        });
+    }
+    measure(criterion, gpu, "layer_norm/1024x320", |case| {
+        let x = case.input([1024, 320]);
+        let (weight, bias) = (case.weight([320]), case.weight([320]));
+        case.graph.layer_norm(x, Some(weight), Some(bias), 1e-5)
+    });
+}
+
+/// Stable Diffusion's self- and cross-attention at 32 × 32, and the bundled UNet's.
+fn attention(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
+    for (n, queries, keys, heads, size) in [(1, 1024, 1024, 8, 40), (1, 1024, 77, 8, 40), (2, 64, 64, 3, 32)]
+    {
+        measure(
+            criterion,
+            gpu,
+            &format!("attention/{n}x{queries}x{keys}, {heads} heads of {size}"),
+            |case| {
+                let q = case.input([n, queries, heads * size]);
+                let (k, v) = (case.input([n, keys, heads * size]), case.input([n, keys, heads * size]));
+                case.graph.attention(q, k, v, heads, AttentionOptions::default())
+            },
+        );
+    }
+}
+
+fn matrices(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
+    for (batch, m, k, n) in [(1, 512, 512, 512), (8, 256, 40, 256)] {
+        measure(criterion, gpu, &format!("matmul/{batch}x{m}x{k}x{n}"), |case| {
+            let (a, b) = (case.input([batch, m, k]), case.input([batch, k, n]));
+            case.graph.matmul(a, b, Matmul::default())
+        });
+    }
+}
+
+fn lines(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
+    measure(criterion, gpu, "softmax/1024x1000", |case| {
+        let x = case.input([1024, 1000]);
+        case.graph.softmax(x, 1)
+    });
+    measure(criterion, gpu, "reduce/mean of 56x56 pixels, 256 channels", |case| {
+        let x = case.input([1, 56, 56, 256]);
+        case.graph.reduce(x, Reduction::Mean, &[1, 2], true)
+    });
+    measure(criterion, gpu, "arg_max/1024x1000", |case| {
+        let x = case.input([1024, 1000]);
+        case.graph.arg_max(x, 1)
+    });
+}
+
+/// ResNet's first pooling; a UNet's enlargement; an upscaler's base.
+fn sampling_of_pictures(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
+    measure(criterion, gpu, "pool/max 3x3 stride 2, 112x112x64", |case| {
+        let x = case.input([1, 112, 112, 64]);
+        let options = PoolOptions { stride: [2, 2], padding: [1; 4], ..PoolOptions::square(3) };
+        case.graph.max_pool(x, options)
+    });
+    measure(criterion, gpu, "resize/nearest 16x16x96 to 32x32", |case| {
+        let x = case.input([2, 16, 16, 96]);
+        case.graph.upsample_nearest(x, 2)
+    });
+    measure(criterion, gpu, "resize/bicubic 64x64x3 to 256x256", |case| {
+        let x = case.input([1, 64, 64, 3]);
+        case.graph.resize(x, [256, 256], Interpolation::Bicubic { a: -0.75 }, Coordinates::HalfPixel)
+    });
+    measure(criterion, gpu, "conv_transpose2d/4x4 stride 2, 32x32, 64->32", |case| {
+        let x = case.input([1, 32, 32, 64]);
+        let weight = case.weight([64, 32, 4, 4]);
+        let options = ConvTranspose2dOptions { stride: [2, 2], padding: [1; 4], ..Default::default() };
+        case.graph.conv_transpose2d(x, weight, None, options)
+    });
+}
+
+fn movement(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
+    measure(criterion, gpu, "concat/32x32, 320+320 channels", |case| {
+        let (a, b) = (case.input([1, 32, 32, 320]), case.input([1, 32, 32, 320]));
+        case.graph.concat(&[a, b], 3)
+    });
+    measure(criterion, gpu, "strided/32x32x320 to channels first", |case| {
+        let x = case.input([1, 32, 32, 320]);
+        case.graph.transpose(x, &[0, 3, 1, 2])
+    });
+}
+
+/// Noise and the update of a 64 × 64 × 4 latent, Stable Diffusion's.
+fn diffusion(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
+    measure(criterion, gpu, "noise/4x64x64x4", |case| {
+        let seeds = case.graph.input("seeds", [4, 2], DType::U32);
+        case.inputs.push(("seeds".to_owned(), Tensor::from_u32([4, 2], &[1, 0, 2, 0, 3, 0, 4, 0])));
+        case.graph.noise(seeds, [64, 64, 4], 0)
+    });
+    measure(criterion, gpu, "diffusion_step/4x64x64x4", |case| {
+        let sample = case.input([3, 4, 64, 64, 4]);
+        let prediction = case.input([8, 64, 64, 4]);
+        let (row, guidance) = (case.input([1, 32]), case.input([1]));
+        let seeds = case.graph.input("seeds", [4, 2], DType::U32);
+        case.inputs.push(("seeds".to_owned(), Tensor::from_u32([4, 2], &[1, 0, 2, 0, 3, 0, 4, 0])));
+        case.graph.diffusion_step(sample, prediction, row, guidance, Some(seeds))
     });
 }
 

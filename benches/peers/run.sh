@@ -4,6 +4,7 @@
 #
 #   benches/peers/run.sh              makes a Python environment in target/peers (PyTorch: some GB)
 #   PYTHON=python3 benches/peers/run.sh     uses one that has PyTorch and diffusers
+#   BATCH=1 benches/peers/run.sh            another number of pictures than 36
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -16,4 +17,4 @@ if [ -z "${PYTHON:-}" ]; then
     "$PYTHON" -m pip install --quiet --requirement benches/peers/requirements.txt
 fi
 
-cargo bench --locked --bench unet_step -- --peer "$PYTHON" benches/peers/unet_torch.py
+cargo bench --locked --bench unet_step -- --batch "${BATCH:-36}" --peer "$PYTHON" benches/peers/unet_torch.py
