@@ -12,7 +12,7 @@
 //! each line that holds a number of steps with the seconds that these took.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use aquatint::tasks::DiffusionModel;
@@ -94,6 +94,15 @@ struct Peer {
     name: String,
     input: std::process::ChildStdin,
     output: BufReader<std::process::ChildStdout>,
+    child: Child,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It waits for a line that never comes.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Peer {
@@ -107,7 +116,7 @@ impl Peer {
             .unwrap_or_else(|error| panic!("{}: {error}", command[0]));
         let input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        let mut peer = Peer { name: String::new(), input, output };
+        let mut peer = Peer { name: String::new(), input, output, child };
         peer.name = peer.line();
         peer
     }
