@@ -4,7 +4,7 @@ use super::lines::split;
 use super::{Operator, arity, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower, elem};
+use crate::lower::{Grid, Lower, elem};
 use crate::shader::Kernel;
 use crate::tensor::{DType, TensorDesc};
 

@@ -3,7 +3,7 @@
 use super::{Operator, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower};
+use crate::lower::{Grid, Lower};
 use crate::shader::Kernel;
 use crate::target::DeviceClass;
 use crate::tensor::{DType, TensorDesc};

@@ -3,7 +3,7 @@
 use super::Operator;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower, Slot};
+use crate::lower::{Grid, Lower, Slot};
 use crate::shader::{Kernel, Param};
 use crate::tensor::{DType, TensorDesc};
 

@@ -5,7 +5,7 @@ use super::{Operator, float, nhwc};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::ConvWeight;
-use crate::plan::{Grid, Lower, TEXTURE_LINE};
+use crate::lower::{Grid, Lower, TEXTURE_LINE};
 use crate::shader::{Kernel, Param};
 use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};

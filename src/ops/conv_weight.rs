@@ -1,7 +1,7 @@
 //! ConvWeight: a convolution's weight from the file's order to the kernel's.
 
 use super::{Operator, arity};
-use crate::plan::{Grid, Lower, elem};
+use crate::lower::{Grid, Lower, elem};
 use crate::shader::Kernel;
 use crate::tensor::TensorDesc;
 

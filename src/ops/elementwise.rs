@@ -4,7 +4,7 @@ use super::expr::{Binary, Expr, Unary};
 use super::{Operator, arity};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower};
+use crate::lower::{Grid, Lower};
 use crate::shader::{Kernel, Param};
 use crate::tensor::{DType, MAX_RANK, Shape, TensorDesc};
 

@@ -5,7 +5,7 @@ use super::elementwise::broadcast;
 use super::{Operator, arity, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower};
+use crate::lower::{Grid, Lower};
 use crate::shader::Kernel;
 use crate::target::DeviceClass;
 use crate::tensor::{DType, Shape, TensorDesc};

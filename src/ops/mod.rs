@@ -1,7 +1,7 @@
 //! The operations, one file each: a struct with the op's attributes, its shape
 //! rule, its choice of kernel, and the method that appends it to a [`Graph`](crate::Graph).
 
-use crate::plan::Lower;
+use crate::lower::Lower;
 use crate::tensor::TensorDesc;
 
 /// What every operation says about itself.

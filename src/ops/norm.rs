@@ -4,7 +4,7 @@ use super::expr::Unary;
 use super::{Operator, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower, elem};
+use crate::lower::{Grid, Lower, elem};
 use crate::shader::{Kernel, Param};
 use crate::target::DeviceClass;
 use crate::tensor::{DType, TensorDesc};
@@ -78,7 +78,7 @@ impl Norm {
     }
 
     /// Weight and bias by the names that the kernels give them.
-    fn vectors(&self, cx: &Lower) -> Vec<(&'static str, crate::plan::Slot)> {
+    fn vectors(&self, cx: &Lower) -> Vec<(&'static str, crate::lower::Slot)> {
         let mut vectors = Vec::new();
         if self.weight {
             vectors.push(("weight", cx.input(1)));

@@ -3,7 +3,7 @@
 use super::{Operator, arity, float, nhwc};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower};
+use crate::lower::{Grid, Lower};
 use crate::shader::Kernel;
 use crate::tensor::{DType, TensorDesc};
 

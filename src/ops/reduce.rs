@@ -4,7 +4,7 @@ use super::lines::{packed, split};
 use super::{Operator, arity, float};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower};
+use crate::lower::{Grid, Lower};
 use crate::shader::Kernel;
 use crate::tensor::TensorDesc;
 

@@ -3,7 +3,7 @@
 use super::{Operator, arity};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::Lower;
+use crate::lower::Lower;
 use crate::tensor::{Shape, TensorDesc};
 
 /// The same elements in the same order under another shape.

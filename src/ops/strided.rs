@@ -3,7 +3,7 @@
 use super::{Operator, arity};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower};
+use crate::lower::{Grid, Lower};
 use crate::shader::{Kernel, Param};
 use crate::tensor::{DType, MAX_RANK, Shape, TensorDesc};
 

@@ -3,7 +3,7 @@
 use super::{Operator, arity};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Grid, Lower, elem};
+use crate::lower::{Grid, Lower, elem};
 use crate::shader::Kernel;
 use crate::tensor::{DType, TensorDesc};
 
