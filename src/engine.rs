@@ -7,7 +7,7 @@ use crate::graph::Graph;
 use crate::passes;
 use crate::plan::{Buffer, Dispatch, Plan, Port, Role};
 use crate::profile::{Profile, Row};
-use crate::tensor::{Bytes, Tensor};
+use crate::tensor::{Bytes, Tensor, TensorDesc};
 use std::sync::Arc;
 
 /// A dispatch ready to be recorded.
@@ -331,6 +331,12 @@ impl Network {
             .zip(bytes)
             .map(|(port, bytes)| Tensor { desc: port.desc.clone(), bytes: Bytes::Owned(bytes.into()) })
             .collect())
+    }
+
+    /// Shape and type of an input, output or state.
+    pub fn desc(&self, name: &str) -> Result<&TensorDesc> {
+        let ports = self.plan.inputs.iter().chain(&self.plan.outputs).chain(&self.plan.states);
+        Ok(&find("input, output or state", name, ports)?.desc)
     }
 
     /// The buffer of an input, output or state, for those who fill or read it on the device.

@@ -386,6 +386,12 @@ impl Gpu {
             })
             .collect();
         entries.extend(shader.textures.iter().map(|(_, b)| entry(*b, texture)));
+        let storage_texture = wgpu::BindingType::StorageTexture {
+            access: wgpu::StorageTextureAccess::WriteOnly,
+            format: wgpu::TextureFormat::Rgba8Unorm,
+            view_dimension: wgpu::TextureViewDimension::D2,
+        };
+        entries.extend(shader.storage_textures.iter().map(|b| entry(*b, storage_texture)));
         entries.extend(shader.params_binding.map(|b| entry(b, buffer(wgpu::BufferBindingType::Uniform))));
         let layout =
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });

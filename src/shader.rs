@@ -172,6 +172,8 @@ pub struct Shader {
     pub bindings: Vec<Binding>,
     /// Textures that the entry point reads: name and binding number.
     pub textures: Vec<(String, u32)>,
+    /// Binding numbers of the `Rgba8Unorm` textures that the entry point writes.
+    pub storage_textures: Vec<u32>,
     /// Binding number of the `params` uniform, if there is one.
     pub params_binding: Option<u32>,
     pub workgroup_size: [u32; 3],
@@ -239,6 +241,7 @@ impl Shader {
             kernel: kernel.clone(),
             bindings: Vec::new(),
             textures: Vec::new(),
+            storage_textures: Vec::new(),
             params_binding: None,
             workgroup_size: entry.workgroup_size,
             members: Vec::new(),
@@ -266,7 +269,12 @@ impl Shader {
                     shader.params_binding = Some(binding.binding);
                     shader.reflect_params(&module, global.ty).map_err(&fail)?;
                 }
-                naga::AddressSpace::Handle => shader.textures.push((name, binding.binding)),
+                naga::AddressSpace::Handle => match &module.types[global.ty].inner {
+                    naga::TypeInner::Image { class: naga::ImageClass::Storage { .. }, .. } => {
+                        shader.storage_textures.push(binding.binding);
+                    }
+                    _ => shader.textures.push((name, binding.binding)),
+                },
                 _ => return Err(fail(format!("binding {name} is neither storage, texture nor uniform"))),
             }
         }
