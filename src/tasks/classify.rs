@@ -57,14 +57,15 @@ impl ClassifierModel {
     }
 
     /// The whole network for pictures `[n, h, w]` (u32, red in the lowest byte) as a graph:
-    /// output `scores`, `[n, labels]`.
+    /// output `probabilities`, `[n, labels]`.
     pub fn graph(&self, n: usize, [height, width]: [usize; 2]) -> Result<Graph> {
         let mut g = Graph::new();
         let pictures = g.input("pictures", [n, height, width], DType::U32);
         let x = g.scoped("preprocess", |g| self.preprocess(g, pictures))?;
         let source = Source { weights: &self.weights, dtype: DType::F32 };
         let scores = letters::classifier(&mut g, &self.config, source, x)?;
-        g.output("scores", scores);
+        let probabilities = g.softmax(scores, 1)?;
+        g.output("probabilities", probabilities);
         Ok(g)
     }
 
@@ -181,23 +182,21 @@ impl Classifier {
             let batch = self.batch_of(size);
             for chunk in indices.chunks(batch) {
                 let tensor = words(chunk.iter().map(|&i| &pictures[i]), batch, size);
-                let scores = self.network(size)?.run(&[("pictures", &tensor)])?.remove(0).to_f32();
-                for (&i, scores) in chunk.iter().zip(scores.chunks_exact(self.labels().len())) {
-                    answers[i] = self.answers(scores);
+                let all = self.network(size)?.run(&[("pictures", &tensor)])?.remove(0).to_f32();
+                for (&i, probabilities) in chunk.iter().zip(all.chunks_exact(self.labels().len())) {
+                    answers[i] = self.answers(probabilities);
                 }
             }
         }
         Ok(answers)
     }
 
-    fn answers(&self, scores: &[f32]) -> Vec<Answer> {
-        let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f32 = scores.iter().map(|s| (s - top).exp()).sum();
+    fn answers(&self, probabilities: &[f32]) -> Vec<Answer> {
         let mut answers: Vec<Answer> = self
             .labels()
             .iter()
-            .zip(scores)
-            .map(|(label, s)| Answer { label: label.clone(), probability: (s - top).exp() / total })
+            .zip(probabilities)
+            .map(|(label, &probability)| Answer { label: label.clone(), probability })
             .collect();
         answers.sort_by(|a, b| b.probability.total_cmp(&a.probability));
         answers

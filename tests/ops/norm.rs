@@ -42,6 +42,8 @@ fn groups() {
         (&[2, 9, 9, 1], 1),
         (&[1, 1, 1, 4], 1),
         (&[2, 33, 20], 5),
+        (&[2, 16, 16, 48], 8),
+        (&[1, 24, 24, 320], 32),
     ] {
         let c = *shape.last().unwrap();
         let (x, w, b) = (rng.array(shape), rng.array(&[c]), rng.array(&[c]));
