@@ -276,7 +276,8 @@ fn measure(
     // Loaded by the first measurement only, so that what a filter leaves out costs nothing.
     let network = std::cell::OnceCell::new();
     let mut dry = Case { graph: Graph::new(), inputs: Vec::new(), random: 1 };
-    build(&mut dry).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let result = build(&mut dry).unwrap_or_else(|error| panic!("{name}: {error}"));
+    dry.graph.output("result", result);
     let plan = aquatint::Plan::compile(&dry.graph, gpu.target()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let bytes = plan.run.iter().map(|dispatch| dispatch.bytes).sum();
     group.throughput(Throughput::ElementsAndBytes { elements: plan.flops(), bytes });
