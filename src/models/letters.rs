@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
 use crate::ops::conv2d::Conv2dOptions;
-use crate::ops::pool::Reduce;
+use crate::ops::pool::PoolKind;
 use crate::weights::Weights;
 
 /// `A`–`Z`, then `0`–`9`; one class more of the UNet stands for "no label".
@@ -72,7 +72,7 @@ pub fn classifier(g: &mut Graph, config: &ClassifierConfig, w: Source, x: ValueI
     let x = g.relu(x)?;
     let x = block(g, w, "block2", x, eps)?;
 
-    let x = g.global_pool(x, Reduce::Mean { include_pad: false })?;
+    let x = g.global_pool(x, PoolKind::Mean { include_pad: false })?;
     let n = g.shape(x)[0];
     let x = g.reshape(x, [n, c])?;
     w.linear(g, "fc", x, config.labels.len())

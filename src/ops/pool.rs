@@ -9,7 +9,7 @@ use crate::tensor::{DType, TensorDesc};
 
 /// What is taken of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduce {
+pub enum PoolKind {
     Max,
     /// `include_pad`: divided by the number of taps within the input and its padding, not the input alone.
     Mean { include_pad: bool },
@@ -51,7 +51,7 @@ pub enum Windows {
 /// Pools `[n, h, w, c]`, as PyTorch's pooling layers.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    pub reduce: Reduce,
+    pub reduce: PoolKind,
     pub windows: Windows,
 }
 
@@ -105,10 +105,10 @@ impl Operator for Pool {
             Windows::Adaptive(_) => (PoolOptions::square(1), true),
         };
         let count = cx.output_desc().shape.elements() / unit;
-        let include_pad = self.reduce == Reduce::Mean { include_pad: true } && !adaptive;
+        let include_pad = self.reduce == PoolKind::Mean { include_pad: true } && !adaptive;
         cx.dispatch(
             Kernel::new("pool")
-                .constant("MAX", self.reduce == Reduce::Max)
+                .constant("MAX", self.reduce == PoolKind::Max)
                 .constant("ADAPTIVE", adaptive)
                 .alias("V", v)
                 .alias("Elem", elem),
@@ -147,21 +147,21 @@ impl Operator for Pool {
 impl Graph {
     /// The maximum of each window of `x` `[n, h, w, c]`.
     pub fn max_pool(&mut self, x: ValueId, options: PoolOptions) -> Result<ValueId> {
-        self.push(Pool { reduce: Reduce::Max, windows: Windows::Sliding(options) }, &[x])
+        self.push(Pool { reduce: PoolKind::Max, windows: Windows::Sliding(options) }, &[x])
     }
 
     /// The mean of each window of `x` `[n, h, w, c]`; with `include_pad` the padding counts as zeros.
     pub fn average_pool(&mut self, x: ValueId, options: PoolOptions, include_pad: bool) -> Result<ValueId> {
-        self.push(Pool { reduce: Reduce::Mean { include_pad }, windows: Windows::Sliding(options) }, &[x])
+        self.push(Pool { reduce: PoolKind::Mean { include_pad }, windows: Windows::Sliding(options) }, &[x])
     }
 
     /// `x` pooled to `size` (height, width) by windows that cover it evenly.
-    pub fn adaptive_pool(&mut self, x: ValueId, size: [usize; 2], reduce: Reduce) -> Result<ValueId> {
+    pub fn adaptive_pool(&mut self, x: ValueId, size: [usize; 2], reduce: PoolKind) -> Result<ValueId> {
         self.push(Pool { reduce, windows: Windows::Adaptive(size) }, &[x])
     }
 
     /// `x` `[n, h, w, c]` pooled over all pixels: `[n, 1, 1, c]`.
-    pub fn global_pool(&mut self, x: ValueId, reduce: Reduce) -> Result<ValueId> {
+    pub fn global_pool(&mut self, x: ValueId, reduce: PoolKind) -> Result<ValueId> {
         self.adaptive_pool(x, [1, 1], reduce)
     }
 }

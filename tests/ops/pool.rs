@@ -1,4 +1,4 @@
-use aquatint::ops::pool::{PoolOptions, Reduce};
+use aquatint::ops::pool::{PoolKind, PoolOptions};
 use proptest::prelude::*;
 
 use crate::harness::{Array, Case, Rng};
@@ -26,7 +26,7 @@ fn windows(size: usize, o: &PoolOptions, axis: usize) -> Vec<Vec<Option<usize>>>
     }
 }
 
-fn pool(x: &Array, ys: &[Vec<Option<usize>>], xs: &[Vec<Option<usize>>], reduce: Reduce) -> Array {
+fn pool(x: &Array, ys: &[Vec<Option<usize>>], xs: &[Vec<Option<usize>>], reduce: PoolKind) -> Array {
     Array::from_fn(&[x.shape[0], ys.len(), xs.len(), x.shape[3]], |i| {
         let mut values = Vec::new();
         let mut padding = 0;
@@ -39,8 +39,8 @@ fn pool(x: &Array, ys: &[Vec<Option<usize>>], xs: &[Vec<Option<usize>>], reduce:
             }
         }
         match reduce {
-            Reduce::Max => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            Reduce::Mean { include_pad } => {
+            PoolKind::Max => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            PoolKind::Mean { include_pad } => {
                 let count = values.len() + if include_pad { padding } else { 0 };
                 values.iter().sum::<f64>() / count as f64
             }
@@ -48,8 +48,8 @@ fn pool(x: &Array, ys: &[Vec<Option<usize>>], xs: &[Vec<Option<usize>>], reduce:
     })
 }
 
-const REDUCTIONS: [Reduce; 3] =
-    [Reduce::Max, Reduce::Mean { include_pad: true }, Reduce::Mean { include_pad: false }];
+const REDUCTIONS: [PoolKind; 3] =
+    [PoolKind::Max, PoolKind::Mean { include_pad: true }, PoolKind::Mean { include_pad: false }];
 
 fn check(shape: [usize; 4], o: PoolOptions) {
     for reduce in REDUCTIONS {
@@ -57,8 +57,8 @@ fn check(shape: [usize; 4], o: PoolOptions) {
         let x = Rng::new(&name).array(&shape);
         Case::new(name).input(&x).check(
             |g, v| match reduce {
-                Reduce::Max => g.max_pool(v[0], o),
-                Reduce::Mean { include_pad } => g.average_pool(v[0], o, include_pad),
+                PoolKind::Max => g.max_pool(v[0], o),
+                PoolKind::Mean { include_pad } => g.average_pool(v[0], o, include_pad),
             },
             |a| pool(&a[0], &windows(shape[1], &o, 0), &windows(shape[2], &o, 1), reduce),
         );
@@ -141,5 +141,5 @@ fn windows_that_do_not_fit_are_errors() {
     for options in [PoolOptions::square(5), PoolOptions::square(0), padded, still] {
         assert!(graph.max_pool(x, options).is_err(), "{options:?}");
     }
-    assert!(graph.adaptive_pool(x, [0, 1], Reduce::Max).is_err());
+    assert!(graph.adaptive_pool(x, [0, 1], PoolKind::Max).is_err());
 }
