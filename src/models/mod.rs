@@ -2,3 +2,4 @@
 
 pub mod letters;
 pub mod unet2d;
+pub mod vision;
