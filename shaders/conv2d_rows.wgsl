@@ -11,10 +11,6 @@
 // No workgroup memory and no barriers: on software adapters both cost more than they save.
 // With one tap this is the matrix product of a 1×1 convolution or linear layer. With
 // UPSAMPLE > 1 the source is enlarged on the way, each pixel repeated.
-//
-// Where buffers are slow to read (Mesa's software adapter), source and weight are
-// read through textures: a texel is a quad of channels, a line of the source is
-// `width` pixels, a line of the weight is one of its rows.
 
 const PIXELS: u32 = 8u;
 const ROWS: u32 = 1u;
@@ -34,24 +30,26 @@ struct Params {
     height: u32, // of the source, enlarged
     width: u32,
     c_in: u32,
-    quads_in: u32,
+    quads_in: u32, // of a group
+    quads_pixel: u32, // of all groups
     height_out: u32,
     width_out: u32,
     samples: u32,
     pixels_sample: u32, // height_out · width_out of the tensor, even when all pixels are taken as one row
     c_out: u32,
     quads_out: u32,
+    quads_group: u32, // of the result, in a group
     weight_row: u32, // quads in a row of the weight
     tiles_x: u32, // tiles in a row
     tiles_y: u32,
-    tiles_quads: u32,
+    tiles_group: u32, // tiles of quads in a group
+    groups: u32,
     kernel_y: u32,
     steps_x: u32, // groups of KERNEL_X taps
     stride_y: u32,
     dilation_y: u32,
     pad_top: u32,
     pad_left: u32,
-    residual_line: u32, // log2 of the pixels in a line of the residual's texture
 }
 
 @group(0) @binding(0) var<storage, read> src: array<Src>;
@@ -61,15 +59,12 @@ struct Params {
 @group(0) @binding(4) var<storage, read> extra1: array<Dst>;
 @group(0) @binding(5) var<storage, read> extra2: array<Dst>;
 @group(0) @binding(6) var<uniform> P: Params;
-@group(0) @binding(7) var src_texture: texture_2d<f32>;
-@group(0) @binding(8) var weight_texture: texture_2d<f32>;
-@group(0) @binding(9) var residual: texture_2d<f32>;
 
 // #include lib/index
 // #include lib/math
 
 fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
-    return vec4<f32>(src[(line * (P.width / UPSAMPLE) + x) * P.quads_in + quad]);
+    return vec4<f32>(src[(line * (P.width / UPSAMPLE) + x) * P.quads_pixel + quad]);
 }
 
 fn load_weight(row: u32, at: u32) -> V {
@@ -91,8 +86,12 @@ fn epilogue(value: V, pixel: u32, sample: u32, at: u32) -> V {
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let thread = linear_id(group, groups, local, WORKGROUP);
-    let tile = thread / P.tiles_quads;
-    let first_quad = (thread % P.tiles_quads) * QUADS;
+    let tile_quads = thread % (P.groups * P.tiles_group);
+    let tile = thread / (P.groups * P.tiles_group);
+    let channel_group = tile_quads / P.tiles_group;
+    let first_quad = channel_group * P.quads_group + tile_quads % P.tiles_group * QUADS;
+    let end_quad = (channel_group + 1u) * P.quads_group;
+    let first_in = channel_group * P.quads_in;
     let tile_row = tile / P.tiles_x;
     let x_out = (tile % P.tiles_x) * PIXELS;
     let y_out = (tile_row % P.tiles_y) * ROWS;
@@ -103,7 +102,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
     var sum: array<array<array<V, QUADS>, PIXELS>, ROWS>; // #registers
     for (var q = 0u; q < QUADS; q++) { // #unroll
-        let first = start(sample, min(first_quad + q, P.quads_out - 1u));
+        let first = start(sample, min(first_quad + q, end_quad - 1u));
         for (var r = 0u; r < ROWS; r++) { // #unroll
             for (var p = 0u; p < PIXELS; p++) { // #unroll
                 sum[r][p][q] = first;
@@ -123,12 +122,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                     inside[r][c] = x0 + c < P.width && y < P.height;
                 }
             }
-            let row = ((first_quad / QUADS * P.kernel_y + ky) * P.steps_x + step) * P.quads_in;
+            let row = ((tile_quads * P.kernel_y + ky) * P.steps_x + step) * P.quads_in;
             for (var quad = 0u; quad < P.quads_in; quad++) {
                 var s: array<array<vec4<f32>, COLUMNS>, ROWS>; // #registers
                 for (var r = 0u; r < ROWS; r++) { // #unroll
                     for (var c = 0u; c < COLUMNS; c++) { // #unroll
-                        s[r][c] = select(vec4<f32>(0.0), load(line[r], select(0u, (x0 + c) / UPSAMPLE, inside[r][c]), quad), inside[r][c]);
+                        s[r][c] = select(vec4<f32>(0.0), load(line[r], select(0u, (x0 + c) / UPSAMPLE, inside[r][c]), first_in + quad), inside[r][c]);
                     }
                 }
                 for (var kx = 0u; kx < KERNEL_X; kx++) { // #unroll
@@ -152,7 +151,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             if (y_out + r < P.height_out && x_out + p < P.width_out) {
                 let pixel = (sample * P.height_out + y_out + r) * P.width_out + x_out + p;
                 for (var q = 0u; q < QUADS; q++) { // #unroll
-                    if (first_quad + q < P.quads_out) {
+                    if (first_quad + q < end_quad) {
                         store(pixel, first_quad + q, epilogue(sum[r][p][q], pixel, pixel / P.pixels_sample, first_quad + q));
                     }
                 }

@@ -1,4 +1,4 @@
-// dst[(tile, ky, step, ci / 4), (kx, ci % 4, co)] = src[co, ci, ky, step · TAPS + kx]: the order in which conv2d_rows reads its weight
+// dst[(tile, ky, step, ci / 4), (kx, ci % 4, co)] = src[co, ci, ky, step · TAPS + kx]: the order in which conv2d_rows and conv2d_texels read their weight
 //
 // src: [c_out, c_in, kernel_y, kernel_x]. dst: rows of `row` numbers, one for each
 // (tile of QUADS quads of output channels, ky, group of TAPS taps side by side, quad

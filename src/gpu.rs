@@ -1,5 +1,6 @@
 //! The device: which one, what it can do, and the objects made on it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -499,7 +500,7 @@ impl Gpu {
 fn trusted_module(device: &wgpu::Device, shader: &Shader) -> wgpu::ShaderModule {
     let descriptor = wgpu::ShaderModuleDescriptor {
         label: Some(shader.kernel.name),
-        source: wgpu::ShaderSource::Wgsl(shader.source.as_str().into()),
+        source: wgpu::ShaderSource::Naga(Cow::Owned(shader.module.clone())),
     };
     // SAFETY: every kernel is this crate's own, checked against shapes that were
     // verified when the graph was built; each checks its own end of the grid and
@@ -519,6 +520,10 @@ pub fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu:
         },
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP),
+        subgroup_size: match features.contains(wgpu::Features::SUBGROUP) {
+            true => info.subgroup_min_size,
+            false => 1,
+        },
         max_buffer: limits.max_buffer_size,
         max_binding: limits.max_storage_buffer_binding_size,
         max_texture: limits.max_texture_dimension_2d,

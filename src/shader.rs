@@ -167,7 +167,8 @@ struct Member {
 #[derive(Clone, Debug)]
 pub struct Shader {
     pub kernel: Kernel,
-    pub source: String,
+    /// What naga made of the specialised source.
+    pub module: naga::Module,
     /// Storage buffers that the entry point uses.
     pub bindings: Vec<Binding>,
     /// Textures that the entry point reads: name and binding number.
@@ -246,7 +247,7 @@ impl Shader {
             workgroup_size: entry.workgroup_size,
             members: Vec::new(),
             params_bytes: 0,
-            source: String::new(),
+            module: naga::Module::default(),
         };
         for (handle, global) in module.global_variables.iter() {
             let Some(binding) = &global.binding else {
@@ -278,7 +279,7 @@ impl Shader {
                 _ => return Err(fail(format!("binding {name} is neither storage, texture nor uniform"))),
             }
         }
-        shader.source = source;
+        shader.module = module;
         Ok(shader)
     }
 

@@ -22,6 +22,8 @@ pub struct Target {
     /// 16-bit floats in storage buffers.
     pub f16: bool,
     pub subgroups: bool,
+    /// Fewest invocations that a subgroup can have; 1 without subgroups.
+    pub subgroup_size: u32,
     /// Largest buffer, bytes.
     pub max_buffer: u64,
     /// Largest storage binding, bytes.
@@ -48,6 +50,7 @@ impl Target {
             class: DeviceClass::Discrete,
             f16: true,
             subgroups: true,
+            subgroup_size: 32,
             max_buffer: 1 << 31,
             max_binding: (1 << 31) - 4,
             max_texture: 16384,

@@ -15,7 +15,7 @@
 //! by their turns and marked arrays by a variable for each element, `sum_0_2` …
 
 /// Writes out the marked loops, then the marked arrays. Bounds and indices are
-/// made of literals, `const`s of the source whose values are literals, `+` and `*`.
+/// made of literals, `const`s of the source whose values are literals, `+`, `*`, `/`, `%` and parentheses.
 pub fn unroll(source: &str) -> Result<String, String> {
     registers(loops(source, source)?)
 }
@@ -103,14 +103,49 @@ fn index_elements(source: &str, text: &str, name: &str, rank: usize) -> Result<S
     Ok(result)
 }
 
-/// Value of a sum of products of literals and constants; no parentheses.
+/// Value of an expression of literals, constants, `+`, `*`, `/`, `%` and parentheses.
 fn evaluate(source: &str, expression: &str) -> Option<usize> {
-    let factor = |text: &str| {
-        let text = text.trim();
-        literal(text).or_else(|| literal(constant(source, text)?))
-    };
-    let product = |text: &str| text.split('*').map(factor).product::<Option<usize>>();
-    expression.split('+').map(product).sum()
+    let mut rest = expression;
+    let value = sum(source, &mut rest)?;
+    rest.trim().is_empty().then_some(value)
+}
+
+fn sum(source: &str, rest: &mut &str) -> Option<usize> {
+    let mut value = product(source, rest)?;
+    while let Some(after) = rest.trim_start().strip_prefix('+') {
+        *rest = after;
+        value += product(source, rest)?;
+    }
+    Some(value)
+}
+
+fn product(source: &str, rest: &mut &str) -> Option<usize> {
+    let mut value = factor(source, rest)?;
+    loop {
+        let trimmed = rest.trim_start();
+        let Some(operator @ ('*' | '/' | '%')) = trimmed.chars().next() else { return Some(value) };
+        *rest = &trimmed[1..];
+        let right = factor(source, rest)?;
+        value = match operator {
+            '*' => value.checked_mul(right)?,
+            '/' => value.checked_div(right)?,
+            _ => value.checked_rem(right)?,
+        };
+    }
+}
+
+fn factor(source: &str, rest: &mut &str) -> Option<usize> {
+    let text = rest.trim_start();
+    if let Some(inner) = text.strip_prefix('(') {
+        *rest = inner;
+        let value = sum(source, rest)?;
+        *rest = rest.trim_start().strip_prefix(')')?;
+        return Some(value);
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let (word, after) = text.split_at(end);
+    *rest = after;
+    literal(word).or_else(|| literal(constant(source, word)?))
 }
 
 /// Variable and bound of `for (var i = 0u; i < N; i++) {`.

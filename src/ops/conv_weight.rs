@@ -8,7 +8,7 @@ use crate::tensor::TensorDesc;
 /// Repacks `[c_out, c_in, kh, kw]`, once, when the network is loaded.
 #[derive(Clone, Debug)]
 pub enum ConvWeight {
-    /// For `conv2d_rows`: `[rows, row]`, a row for each tile of `quads` quads of
+    /// For `conv2d_rows` and `conv2d_texels`: `[rows, row]`, a row for each tile of `quads` quads of
     /// output channels, line of the kernel, `taps` taps side by side and quad of
     /// input channels. A row is padded to a multiple of `align` numbers.
     Tiles { taps: usize, quads: usize, align: usize },

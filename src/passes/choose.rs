@@ -2,8 +2,10 @@
 //! the device, and its weight the order that this way wants.
 
 use crate::error::Result;
-use crate::graph::{Graph, Source};
+use crate::graph::{Graph, Source, ValueId};
 use crate::ops::Op;
+use crate::ops::conv2d::Method;
+use crate::ops::pad::PadMode;
 use crate::target::Target;
 
 /// Chooses the method of every convolution and repacks its weight.
@@ -12,13 +14,23 @@ pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
         let Source::Op { op: Op::Conv2d(conv), .. } = &value.source else {
             return new.keep(value, inputs);
         };
-        let method = conv.choose(target, new.desc(inputs[0]), &value.desc);
         let mut conv = conv.clone();
-        conv.method = Some(method);
         let mut inputs = inputs.to_vec();
+        let method = conv.choose(target, new.desc(inputs[0]), &value.desc);
+        conv.method = Some(method);
+        if matches!(method, Method::Texels(_)) {
+            inputs[0] = whole_quads(new, inputs[0])?;
+        }
         if let Some(packing) = conv.packing(method) {
             inputs[1] = new.push_named(value.name.clone(), packing.into(), &[inputs[1]])?;
         }
         new.push_named(value.name.clone(), conv.into(), &inputs)
     })
+}
+
+/// A feature map with channels of zeros up to a multiple of four: a texel holds four.
+fn whole_quads(g: &mut Graph, x: ValueId) -> Result<ValueId> {
+    let channels = g.shape(x).last();
+    let after = channels.next_multiple_of(4) - channels;
+    g.pad(x, &[[0, 0], [0, 0], [0, 0], [0, after]], PadMode::Constant(0.0))
 }

@@ -52,6 +52,9 @@ fn sizes_of_real_networks() {
     check([2, 32, 32, 1], [16, 1, 3, 3], Conv2dOptions::padded(1), true);
     check([1, 32, 32, 16], [1, 16, 3, 3], Conv2dOptions::padded(1), true);
     check([1, 15, 15, 3], [24, 3, 7, 7], Conv2dOptions::padded(3).stride(2), false);
+    check([1, 64, 64, 3], [64, 3, 7, 7], Conv2dOptions::padded(3).stride(2), true);
+    check([3, 20, 20, 20], [20, 20, 3, 3], Conv2dOptions::padded(1), true);
+    check([1, 13, 19, 32], [17, 32, 3, 3], Conv2dOptions::padded(1), true);
 }
 
 #[test]
@@ -69,6 +72,9 @@ fn depthwise_and_grouped() {
     check([1, 6, 6, 8], [16, 4, 3, 3], Conv2dOptions::padded(1).groups(2), true);
     check([1, 6, 6, 6], [12, 2, 3, 3], Conv2dOptions::padded(1).groups(3).dilation(2), false);
     check([1, 6, 6, 4], [8, 1, 3, 3], Conv2dOptions::padded(1).groups(4), true);
+    check([2, 14, 14, 64], [96, 16, 3, 3], Conv2dOptions::padded(1).groups(4), true);
+    check([1, 15, 13, 128], [128, 4, 3, 3], Conv2dOptions::padded(1).groups(32).stride(2), false);
+    check([1, 16, 16, 64], [64, 32, 1, 1], Conv2dOptions::default().groups(2), true);
 }
 
 #[test]
