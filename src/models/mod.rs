@@ -1,5 +1,8 @@
 //! Networks, one file each: a plain function from weights to graph.
 
+pub mod bundled;
+pub mod denoise;
 pub mod letters;
 pub mod unet2d;
+pub mod upscale;
 pub mod vision;
