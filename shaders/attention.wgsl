@@ -28,7 +28,6 @@ struct Params {
     scale: f32,
     mask_sample: u32, // strides
     mask_head: u32,
-    line: u32, // log2 of the tokens in a line of the textures
 }
 
 @group(0) @binding(0) var<storage, read> query: array<Src>;
@@ -41,6 +40,7 @@ struct Params {
 @group(0) @binding(7) var value_texture: texture_2d<f32>;
 
 // #include lib/index
+// #include lib/texels
 
 fn load_query(token: u32, head: u32, quad: u32) -> V {
     return V(query[token * P.token + head * QUADS + quad]);

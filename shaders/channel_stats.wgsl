@@ -13,7 +13,6 @@ struct Params {
     quads: u32, // in a pixel
     chunks: u32,
     chunk: u32, // pixels in a chunk
-    line: u32, // log2 of the pixels in a line of the texture
 }
 
 @group(0) @binding(0) var<storage, read> src: array<Quad>;
@@ -22,6 +21,7 @@ struct Params {
 @group(0) @binding(3) var src_texture: texture_2d<f32>;
 
 // #include lib/index
+// #include lib/texels
 
 fn load(pixel: u32, quad: u32) -> V {
     return V(src[pixel * P.quads + quad]);

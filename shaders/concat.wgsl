@@ -11,7 +11,6 @@ struct Params {
     base: u32,  // where the four begin in a row of dst
     total: u32, // row of dst
     rows: array<vec4<u32>, 1>,
-    lines: array<vec4<u32>, 1>, // of tensors read as textures: log2 of the rows in a line
 }
 
 @group(0) @binding(0) var<storage, read> src0: array<Elem>;
@@ -26,6 +25,7 @@ struct Params {
 @group(0) @binding(9) var texture3: texture_2d<f32>;
 
 // #include lib/index
+// #include lib/texels
 
 fn load0(o: u32, j: u32) -> Elem { return src0[o * P.rows[0].x + j]; }
 fn load1(o: u32, j: u32) -> Elem { return src1[o * P.rows[0].y + j]; }

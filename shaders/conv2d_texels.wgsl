@@ -2,8 +2,8 @@
 //
 // The convolution of conv2d_rows where buffers are slow to read and registers are the
 // first-level cache: Mesa's software adapter. src: [n, height, width, c_in], c_in a
-// multiple of four, as a texture whose lines are pixel rows; weight: a texture whose lines
-// are rows in the order of conv_weight_tiles; dst: [n, height_out, width_out, c_out].
+// multiple of four; weight: in the order of conv_weight_tiles; both as texels.
+// dst: [n, height_out, width_out, c_out].
 //
 // One thread computes ROWS × PIXELS neighbouring pixels × QUADS quads of channels. For
 // each ky and quad of input channels it fetches the COLUMNS source pixels under its PIXELS
@@ -54,7 +54,6 @@ struct Params {
     dilation_y: u32,
     pad_top: u32,
     pad_left: u32,
-    residual_line: u32, // log2 of the pixels in a line of the residual's texture
 }
 
 @group(0) @binding(0) var src_texture: texture_2d<f32>;
@@ -68,6 +67,7 @@ struct Params {
 
 // #include lib/index
 // #include lib/math
+// #include lib/texels
 
 // What `lane` holds, for every thread of a subgroup.
 fn share(held: V, lane: u32) -> V {
@@ -116,13 +116,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var step = 0u; step < P.steps_x; step++) {
             // Where the columns lie and whether they exist. Positions left of or above the source wrap to large numbers.
             let x0 = x_out * STRIDE_X + step * DILATION_X - P.pad_left;
-            var line: array<u32, ROWS>; // #registers
+            var at: array<array<u32, COLUMNS>, ROWS>; // #registers
             var inside: array<array<bool, COLUMNS>, ROWS>; // #registers
             for (var r = 0u; r < ROWS; r++) { // #unroll
                 let y = (y_out + r) * P.stride_y + ky * P.dilation_y - P.pad_top;
-                line[r] = select(0u, (sample * P.height + y) / UPSAMPLE, y < P.height);
+                let line = select(0u, (sample * P.height + y) / UPSAMPLE, y < P.height) * (P.width / UPSAMPLE);
                 for (var c = 0u; c < COLUMNS; c++) { // #unroll
                     inside[r][c] = x0 + c < P.width && y < P.height;
+                    at[r][c] = (line + select(0u, (x0 + c) / UPSAMPLE, inside[r][c])) * P.quads_pixel + first_in;
                 }
             }
             let row = ((tile_quads * P.kernel_y + ky) * P.steps_x + step) * P.quads_in;
@@ -130,13 +131,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 var s: array<array<V, COLUMNS>, ROWS>; // #registers
                 for (var r = 0u; r < ROWS; r++) { // #unroll
                     for (var c = 0u; c < COLUMNS; c++) { // #unroll
-                        let x = select(0u, (x0 + c) / UPSAMPLE, inside[r][c]);
-                        s[r][c] = select(V(0.0), textureLoad(src_texture, vec2<u32>(x * P.quads_pixel + first_in + quad, line[r]), 0), inside[r][c]);
+                        s[r][c] = select(V(0.0), textureLoad(src_texture, texel(at[r][c] + quad), 0), inside[r][c]);
                     }
                 }
                 var w: array<V, WEIGHTS>; // #registers
                 for (var f = 0u; f < FETCHES; f++) { // #unroll
-                    let held = textureLoad(weight_texture, vec2<u32>(f * SHARE + lane, row + quad), 0);
+                    let held = textureLoad(weight_texture, texel((row + quad) * WEIGHTS + f * SHARE + lane), 0);
                     for (var l = 0u; l < SHARE; l++) { // #unroll
                         w[f * SHARE + l] = share(held, l);
                     }

@@ -3,14 +3,14 @@
 // src: [c_out, c_in, kernel_y, kernel_x]. dst: rows of `row` numbers, one for each
 // (tile of QUADS quads of output channels, ky, group of TAPS taps side by side, quad
 // of input channels); a row holds [TAPS, 4 input channels, QUADS, 4 output channels].
-// Zero where a channel does not exist and in the padding at the end of a row.
+// Zero where a channel does not exist.
 // One thread writes one number.
 
 alias Elem = f32;
 
 struct Params {
     count: u32, // numbers in dst
-    row: u32,   // numbers in a row, padding included
+    row: u32,   // numbers in a row
     c_out: u32,
     c_in: u32,
     quads_in: u32,
@@ -46,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let co = tile * P.quads * 4u + channel;
 
     var value = Elem(0.0);
-    if (tap < P.taps && ci < P.c_in && co < P.c_out) {
+    if (ci < P.c_in && co < P.c_out) {
         value = src[((co * P.c_in + ci) * P.kernel_y + ky) * P.kernel_x + kx];
     }
     dst[i] = value;

@@ -12,7 +12,6 @@ struct Params {
     quads: u32,
     strips: u32,
     strip: u32, // pixels in a strip
-    line: u32, // log2 of the pixels in a line of the texture
 }
 
 @group(0) @binding(0) var<storage, read> src: array<Quad>;
@@ -22,6 +21,7 @@ struct Params {
 @group(0) @binding(4) var src_texture: texture_2d<f32>;
 
 // #include lib/index
+// #include lib/texels
 // #include lib/math
 
 fn load(pixel: u32, quad: u32) -> V {

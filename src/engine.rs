@@ -23,6 +23,7 @@ struct Step {
 struct Fill {
     buffer: wgpu::Buffer,
     texture: wgpu::Texture,
+    texels: u32,
 }
 
 /// A compiled network with its weights on the device.
@@ -101,9 +102,9 @@ impl Network {
     /// Fills the textures of those constants that are there and that no later dispatch touches.
     fn show_constants(&self, touched_later: impl Fn(usize) -> bool) -> Result<()> {
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        for &(id, texture) in &self.plan.load_fills {
-            if self.buffers[id].is_some() && !touched_later(id) {
-                self.fill(id, texture).record(&mut encoder);
+        for &fill in &self.plan.load_fills {
+            if self.buffers[fill.buffer].is_some() && !touched_later(fill.buffer) {
+                self.fill(fill).record(&mut encoder);
             }
         }
         let submission =
@@ -111,8 +112,9 @@ impl Network {
         self.gpu.wait(submission)
     }
 
-    fn fill(&self, buffer: usize, texture: usize) -> Fill {
-        Fill { buffer: self.made(buffer).clone(), texture: self.textures[texture].clone() }
+    fn fill(&self, fill: crate::plan::Fill) -> Fill {
+        let texture = self.textures[fill.texture].clone();
+        Fill { buffer: self.made(fill.buffer).clone(), texture, texels: fill.texels }
     }
 
     /// Makes a buffer, with its contents, if it is not there yet.
@@ -195,7 +197,7 @@ impl Network {
                 || format!("binding {}", dispatch.label),
                 || self.gpu.bind_group(&pipeline, &entries),
             )?;
-            let fills = dispatch.fills.iter().map(|&(buffer, texture)| self.fill(buffer, texture)).collect();
+            let fills = dispatch.fills.iter().map(|&fill| self.fill(fill)).collect();
             steps.push(Step { pipeline, bind_group, groups: dispatch.groups, fills });
         }
         Ok(steps)
@@ -442,20 +444,30 @@ impl Step {
 }
 
 impl Fill {
+    /// Whole lines, then what is left of the last.
     fn record(&self, encoder: &mut wgpu::CommandEncoder) {
-        let size = self.texture.size();
-        encoder.copy_buffer_to_texture(
-            wgpu::TexelCopyBufferInfo {
-                buffer: &self.buffer,
-                layout: wgpu::TexelCopyBufferLayout {
-                    offset: 0,
-                    bytes_per_row: Some(16 * size.width),
-                    rows_per_image: None,
+        let width = self.texture.width();
+        let (lines, rest) = (self.texels / width, self.texels % width);
+        for (line, size) in [(0, [width, lines]), (lines, [rest, 1])] {
+            if size.contains(&0) {
+                continue;
+            }
+            encoder.copy_buffer_to_texture(
+                wgpu::TexelCopyBufferInfo {
+                    buffer: &self.buffer,
+                    layout: wgpu::TexelCopyBufferLayout {
+                        offset: 16 * u64::from(line) * u64::from(width),
+                        bytes_per_row: Some(16 * width),
+                        rows_per_image: None,
+                    },
                 },
-            },
-            self.texture.as_image_copy(),
-            size,
-        );
+                wgpu::TexelCopyTextureInfo {
+                    origin: wgpu::Origin3d { x: 0, y: line, z: 0 },
+                    ..self.texture.as_image_copy()
+                },
+                wgpu::Extent3d { width: size[0], height: size[1], depth_or_array_layers: 1 },
+            );
+        }
     }
 }
 

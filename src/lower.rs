@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::shader::{Kernel, Param, Shader};
-use crate::target::{DeviceClass, Target};
+use crate::target::Target;
 use crate::tensor::{DType, TensorDesc};
 
 /// How many threads or workgroups a kernel needs.
@@ -28,15 +28,15 @@ pub(crate) struct Launch {
     pub(crate) op: &'static str,
     pub(crate) shader: Arc<Shader>,
     pub(crate) slots: Vec<Slot>,
-    /// For each of the shader's textures: what it shows, width and height.
-    pub(crate) textures: Vec<(Slot, [u32; 2])>,
+    /// For each of the shader's textures: what it shows, and how many texels that are.
+    pub(crate) textures: Vec<(Slot, u32)>,
     pub(crate) params: Vec<u8>,
     pub(crate) groups: [u32; 3],
     pub(crate) flops: u64,
 }
 
-/// Bytes of a line of a texture that is filled from a buffer must be a multiple of this.
-pub const TEXTURE_LINE: usize = 256;
+/// Texels in a line of a texture that shows a tensor, as in `shaders/lib/texels.wgsl`.
+pub const TEXELS_LINE: u32 = 4096;
 
 /// What an operation sees while it records its dispatches.
 pub struct Lower<'a> {
@@ -49,7 +49,7 @@ pub struct Lower<'a> {
     pub(crate) slots: &'a mut Vec<SlotInfo>,
     pub(crate) shaders: &'a mut HashMap<Kernel, Arc<Shader>>,
     pub(crate) launches: &'a mut Vec<Launch>,
-    pub(crate) textures: Vec<(&'static str, Slot, [u32; 2])>,
+    pub(crate) textures: Vec<(&'static str, Slot, u32)>,
     pub(crate) error: Option<crate::Error>,
 }
 
@@ -94,38 +94,17 @@ impl<'a> Lower<'a> {
         Slot(self.slots.len() - 1)
     }
 
-    /// Shows a tensor of f32 to the launches that follow as the texture `name`:
-    /// `width` texels of four numbers in a line, `height` lines. The bytes of a line
-    /// must be a multiple of [`TEXTURE_LINE`].
-    pub fn texture(&mut self, name: &'static str, slot: Slot, [width, height]: [usize; 2]) {
-        debug_assert!((16 * width).is_multiple_of(TEXTURE_LINE));
-        self.textures.push((name, slot, [width as u32, height as u32]));
+    /// Whether a tensor is better read as a texture: only where buffers are slow,
+    /// and where the tensor is worth the copy and fits.
+    pub fn prefers_texels(&self, desc: &TensorDesc) -> bool {
+        let quads = desc.shape.elements() / 4;
+        self.target.reads_texels(desc) && quads >= 1 << 11
     }
 
-    /// Whether a tensor of `pixels` × `quads` quads is better read as a texture, and
-    /// how many pixels then make a line: the base-2 logarithm. Only where buffers are
-    /// slow, the tensor is worth the copy, and the lines come out right.
-    pub fn texture_line(&self, dtype: DType, pixels: usize, quads: usize) -> Option<u32> {
-        let fits = |shift: &u32| {
-            let width = quads << shift;
-            pixels.is_multiple_of(1 << shift)
-                && (16 * width).is_multiple_of(TEXTURE_LINE)
-                && width.max(pixels >> shift) <= self.target.max_texture as usize
-        };
-        let slow = self.target.class == DeviceClass::Cpu && dtype == DType::F32;
-        (slow && pixels * quads >= 1 << 11).then(|| (0..=6).rev().find(fits)).flatten()
-    }
-
-    /// Shows `pixels` × `quads` quads as the texture `name`, in lines of 2^`line` pixels.
-    pub fn texture_of_pixels(
-        &mut self,
-        name: &'static str,
-        slot: Slot,
-        pixels: usize,
-        quads: usize,
-        line: u32,
-    ) {
-        self.texture(name, slot, [quads << line, pixels >> line]);
+    /// Shows a tensor of f32 to the launches that follow as the texture `name`, see `shaders/lib/texels.wgsl`.
+    pub fn texels(&mut self, name: &'static str, slot: Slot, desc: &TensorDesc) {
+        debug_assert!(self.target.reads_texels(desc), "{desc} as texels");
+        self.textures.push((name, slot, (desc.shape.elements() / 4) as u32));
     }
 
     /// Records one launch: storage buffers by the names that the WGSL gives

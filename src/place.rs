@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::arena::{self, Lifetime};
 use crate::graph::{Graph, Source};
-use crate::lower::{Launch, Slot, SlotInfo};
-use crate::plan::{Buffer, BufferId, Role, Texture, TextureId};
+use crate::lower::{Launch, Slot, SlotInfo, TEXELS_LINE};
+use crate::plan::{Buffer, BufferId, Fill, Role, Texture, TextureId};
 
 /// Buffers are made a multiple of this many bytes, so that vec4 kernels may be bound to any.
 const BUFFER_ALIGNMENT: u64 = 16;
@@ -14,44 +14,36 @@ const BUFFER_ALIGNMENT: u64 = 16;
 pub(crate) struct TexturePool {
     pub(crate) textures: Vec<Texture>,
     /// Filled once, from constants.
-    pub(crate) constants: Vec<(BufferId, TextureId)>,
-    /// Filled before use, and so shared by all tensors of a size; one for each
-    /// place that textures of that size have in a launch. With what it holds.
-    pub(crate) shared: HashMap<([u32; 2], usize), (TextureId, Slot)>,
+    pub(crate) constants: Vec<Fill>,
+    /// Filled before use, and so shared by all tensors of as many lines; one for each
+    /// place that such textures have in a launch. With what it holds.
+    pub(crate) shared: HashMap<(u32, usize), (TextureId, Slot)>,
 }
 
 impl TexturePool {
-    pub(crate) fn add(&mut self, label: String, [width, height]: [u32; 2]) -> TextureId {
-        self.textures.push(Texture { label, width, height });
+    fn add(&mut self, label: String, lines: u32) -> TextureId {
+        self.textures.push(Texture { label, width: TEXELS_LINE, height: lines });
         self.textures.len() - 1
     }
 
-    pub(crate) fn show_constant(
-        &mut self,
-        buffer: BufferId,
-        size: [u32; 2],
-        buffers: &[Buffer],
-    ) -> TextureId {
-        let known = self
-            .constants
-            .iter()
-            .copied()
-            .find(|&(b, t)| b == buffer && [self.textures[t].width, self.textures[t].height] == size);
-        known.map(|(_, texture)| texture).unwrap_or_else(|| {
-            let texture = self.add(buffers[buffer].label.clone(), size);
-            self.constants.push((buffer, texture));
+    pub(crate) fn show_constant(&mut self, buffer: BufferId, texels: u32, buffers: &[Buffer]) -> TextureId {
+        let known = self.constants.iter().find(|fill| fill.buffer == buffer);
+        known.map(|fill| fill.texture).unwrap_or_else(|| {
+            let texture = self.add(buffers[buffer].label.clone(), texels.div_ceil(TEXELS_LINE));
+            self.constants.push(Fill { buffer, texture, texels });
             texture
         })
     }
 
     /// The texture, and whether it holds the tensor already: every tensor is written
     /// once in a run, so that what was filled with it stays true.
-    pub(crate) fn show(&mut self, slot: Slot, size: [u32; 2], place: usize) -> (TextureId, bool) {
-        match self.shared.get_mut(&(size, place)) {
+    pub(crate) fn show(&mut self, slot: Slot, texels: u32, place: usize) -> (TextureId, bool) {
+        let lines = texels.div_ceil(TEXELS_LINE);
+        match self.shared.get_mut(&(lines, place)) {
             Some((texture, holds)) => (*texture, std::mem::replace(holds, slot) == slot),
             None => {
-                let texture = self.add(format!("texture {}x{}", size[0], size[1]), size);
-                self.shared.insert((size, place), (texture, slot));
+                let texture = self.add(format!("texture of {lines} lines"), lines);
+                self.shared.insert((lines, place), (texture, slot));
                 (texture, false)
             }
         }

@@ -83,6 +83,14 @@ pub struct Texture {
     pub height: u32,
 }
 
+/// A copy of a buffer's first texels into a texture, line by line.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    pub buffer: BufferId,
+    pub texture: TextureId,
+    pub texels: u32,
+}
+
 impl Texture {
     pub fn bytes(&self) -> u64 {
         16 * u64::from(self.width) * u64::from(self.height)
@@ -102,7 +110,7 @@ pub struct Dispatch {
     /// One for each of the shader's textures.
     pub textures: Vec<TextureId>,
     /// Copies made before the launch.
-    pub fills: Vec<(BufferId, TextureId)>,
+    pub fills: Vec<Fill>,
     /// The packed `params` uniform.
     pub params: Vec<u8>,
     pub groups: [u32; 3],
@@ -131,7 +139,7 @@ pub struct Plan {
     pub run: Vec<Dispatch>,
     pub textures: Vec<Texture>,
     /// Copies made once, when the source is computed.
-    pub load_fills: Vec<(BufferId, TextureId)>,
+    pub load_fills: Vec<Fill>,
     /// After each run: copies from a result to a state, `(from, to, bytes)`.
     pub copies: Vec<(BufferId, BufferId, u64)>,
     pub inputs: Vec<Port>,
@@ -200,14 +208,14 @@ impl Plan {
             distinct.sort_by_key(|s| s.0);
             distinct.dedup();
             let mut fills = Vec::new();
-            let shown = launch.textures.iter().enumerate().map(|(i, &(slot, size))| {
+            let shown = launch.textures.iter().enumerate().map(|(i, &(slot, texels))| {
                 let buffer = buffer_of[slot.0].expect("placed");
                 if placer.constant_slot[slot.0] {
-                    return textures.show_constant(buffer, size, &buffers);
+                    return textures.show_constant(buffer, texels, &buffers);
                 }
-                let (texture, filled) = textures.show(slot, size, i);
+                let (texture, filled) = textures.show(slot, texels, i);
                 if !filled {
-                    fills.push((buffer, texture));
+                    fills.push(Fill { buffer, texture, texels });
                 }
                 texture
             });

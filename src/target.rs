@@ -1,6 +1,8 @@
 //! What a plan needs to know about a device. Plain data: a plan can be made for a device that is not there.
 
 use crate::error::{Error, Result};
+use crate::lower::TEXELS_LINE;
+use crate::tensor::{DType, TensorDesc};
 
 /// Kind of device, for the choice of kernel variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -60,6 +62,16 @@ impl Target {
             shared_memory: 32 << 10,
             uniform_alignment: 256,
         }
+    }
+
+    /// Whether a tensor can be, and is quicker, read as a texture of four numbers a texel.
+    pub(crate) fn reads_texels(&self, desc: &TensorDesc) -> bool {
+        let (elements, side) = (desc.shape.elements() as u64, self.max_texture);
+        self.class == DeviceClass::Cpu
+            && desc.dtype == DType::F32
+            && elements.is_multiple_of(4)
+            && side >= TEXELS_LINE
+            && elements / 4 <= u64::from(side) * u64::from(TEXELS_LINE)
     }
 
     pub(crate) fn check(&self, what: impl FnOnce() -> String, needed: u64, available: u64) -> Result<()> {

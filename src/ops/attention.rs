@@ -103,14 +103,12 @@ impl Operator for Attention {
                 .function("load_value", load_scalars("load_value", "value"))
                 .function("store", STORE_SCALARS);
         }
-        let mut line = 0;
-        if vector && let Some(shift) = cx.texture_line(q.dtype, n * lk, c / 4) {
-            cx.texture_of_pixels("key_texture", cx.input(1), n * lk, c / 4, shift);
-            cx.texture_of_pixels("value_texture", cx.input(2), n * lk, c / 4, shift);
+        if vector && cx.prefers_texels(cx.desc(1)) {
+            cx.texels("key_texture", cx.input(1), cx.desc(1));
+            cx.texels("value_texture", cx.input(2), cx.desc(2));
             kernel = kernel
                 .function("load_key", load_texture("load_key", "key_texture"))
                 .function("load_value", load_texture("load_value", "value_texture"));
-            line = shift;
         }
         let mut buffers =
             vec![("query", cx.input(0)), ("key", cx.input(1)), ("value", cx.input(2)), ("dst", cx.output())];
@@ -136,7 +134,6 @@ impl Operator for Attention {
                 ("scale", self.scale.unwrap_or(1.0 / (d as f32).sqrt()).into()),
                 ("mask_sample", mask_sample.into()),
                 ("mask_head", mask_head.into()),
-                ("line", line.into()),
             ],
             Grid::Threads(n * self.heads * tiles),
         );
@@ -164,8 +161,7 @@ fn load_scalars(name: &str, buffer: &str) -> String {
 fn load_texture(name: &str, texture: &str) -> String {
     format!(
         "fn {name}(token: u32, head: u32, quad: u32) -> V {{
-    let x = (token & ((1u << P.line) - 1u)) * P.token + head * QUADS + quad;
-    return textureLoad({texture}, vec2<u32>(x, token >> P.line), 0);
+    return textureLoad({texture}, texel(token * P.token + head * QUADS + quad), 0);
 }}"
     )
 }

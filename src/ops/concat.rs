@@ -22,9 +22,7 @@ const TEXTURES: [&str; INPUTS] = ["texture0", "texture1", "texture2", "texture3"
 fn load_texel(k: usize) -> String {
     format!(
         "fn load{k}(o: u32, j: u32) -> Elem {{
-    let line = P.lines[0][{k}];
-    let x = (o & ((1u << line) - 1u)) * P.rows[0][{k}] + j;
-    return textureLoad(texture{k}, vec2<u32>(x, o >> line), 0);
+    return textureLoad(texture{k}, texel(o * P.rows[0][{k}] + j), 0);
 }}"
     )
 }
@@ -80,12 +78,11 @@ impl Operator for Concat {
             ];
             let width = chunk.iter().sum::<usize>() / unit;
             let mut kernel = Kernel::new("concat").alias("Elem", elem);
-            let mut lines = vec![0; INPUTS];
-            for (k, row) in chunk.iter().enumerate().filter(|_| quads) {
-                if let Some(line) = cx.texture_line(output.dtype, outer, row / 4) {
-                    cx.texture_of_pixels(TEXTURES[k], src(k), outer, row / 4, line);
+            for k in (0..chunk.len()).filter(|_| quads) {
+                let desc = cx.desc(first + k);
+                if cx.prefers_texels(desc) {
+                    cx.texels(TEXTURES[k], src(k), desc);
                     kernel = kernel.function(LOADS[k], load_texel(k));
-                    lines[k] = line;
                 }
             }
             cx.dispatch(
@@ -97,7 +94,6 @@ impl Operator for Concat {
                     ("base", base.into()),
                     ("total", total.into()),
                     ("rows", Param::Array(chunk.iter().map(|row| (row / unit) as u32).collect())),
-                    ("lines", Param::Array(lines)),
                 ],
                 Grid::Threads(outer * width),
             );

@@ -10,8 +10,8 @@ use crate::tensor::TensorDesc;
 pub enum ConvWeight {
     /// For `conv2d_rows` and `conv2d_texels`: `[rows, row]`, a row for each tile of `quads` quads of
     /// output channels, line of the kernel, `taps` taps side by side and quad of
-    /// input channels. A row is padded to a multiple of `align` numbers.
-    Tiles { taps: usize, quads: usize, align: usize },
+    /// input channels.
+    Tiles { taps: usize, quads: usize },
     /// For `conv2d_depthwise`: `[kh · kw, c]`.
     Depthwise,
 }
@@ -23,9 +23,9 @@ impl Operator for ConvWeight {
             return Err(format!("weight must be [c_out, c_in, kh, kw], found {}", inputs[0].shape));
         };
         let shape = match self {
-            ConvWeight::Tiles { taps, quads, align } => {
+            ConvWeight::Tiles { taps, quads } => {
                 let tiles = c_out.div_ceil(4 * quads);
-                let row = (taps * 16 * quads).next_multiple_of(*align);
+                let row = taps * 16 * quads;
                 [tiles * kh * (kw / taps) * c_in.div_ceil(4), row]
             }
             ConvWeight::Depthwise => [kh * kw, c_out],
@@ -38,7 +38,7 @@ impl Operator for ConvWeight {
         let buffers = [("src", cx.input(0)), ("dst", cx.output())];
         let count = to.shape.elements();
         match self {
-            ConvWeight::Tiles { taps, quads, .. } => cx.dispatch(
+            ConvWeight::Tiles { taps, quads } => cx.dispatch(
                 Kernel::new("conv_weight_tiles").alias("Elem", elem(to)),
                 &buffers,
                 &[

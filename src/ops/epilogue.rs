@@ -92,7 +92,7 @@ impl Epilogue {
     /// The same, with what is one number for all pixels of a tile as `fn start(sample: u32, at: u32) -> V`,
     /// from which the kernel sums on: the vectors that come first, those of a sample
     /// only if a tile lies in one. With `residual`, tensors are read from the texture
-    /// of that name, lines of 2^`residual_line` pixels.
+    /// of that name.
     pub fn splice_tile(&self, kernel: Kernel, width: Width, one_sample: bool, residual: bool) -> Kernel {
         let starts = |step: &&Step| **step == Step::AddChannel || (one_sample && **step == Step::AddSample);
         let first = self.steps.iter().take_while(starts).count();
@@ -148,7 +148,7 @@ impl Epilogue {
     }
 }
 
-const RESIDUAL_TEXEL: &str = "textureLoad(residual, vec2<u32>((pixel & ((1u << P.residual_line) - 1u)) * P.quads_out + at, pixel >> P.residual_line), 0)";
+const RESIDUAL_TEXEL: &str = "textureLoad(residual, texel(pixel * P.quads_out + at), 0)";
 
 /// Element or quad `at` of a row of the tensor with this number.
 fn term(tensor: usize, row: &str, width: Width) -> String {

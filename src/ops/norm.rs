@@ -122,14 +122,11 @@ impl Norm {
         let stats = cx.scratch(samples * chunks * quads * 32);
         let scales = cx.scratch(samples * quads * 48);
 
-        let line = match vector {
-            true => cx.texture_line(desc.dtype, samples * pixels, quads),
-            false => None,
-        };
-        if let Some(line) = line {
-            cx.texture_of_pixels("src_texture", cx.input(0), samples * pixels, quads, line);
+        let texels = vector && cx.prefers_texels(desc);
+        if texels {
+            cx.texels("src_texture", cx.input(0), desc);
         }
-        let source = |kernel: Kernel| match line.is_some() {
+        let source = |kernel: Kernel| match texels {
             true => kernel.function("load", LOAD_TEXTURE),
             false => kernel.alias("Quad", quad(desc.dtype)),
         };
@@ -141,7 +138,7 @@ impl Norm {
             ("chunk", chunk.into()),
         ];
         if vector {
-            params.extend([("quads", quads.into()), ("line", line.unwrap_or(0).into())]);
+            params.push(("quads", quads.into()));
             cx.dispatch(source(Kernel::new("channel_stats")), &buffers, &params, Grid::Threads(threads * chunks));
         } else {
             params.push(("channels", channels.into()));
@@ -184,7 +181,6 @@ impl Norm {
                     ("quads", quads.into()),
                     ("strips", strips.into()),
                     ("strip", strip.into()),
-                    ("line", line.unwrap_or(0).into()),
                 ],
                 Grid::Threads(samples * strips * quads),
             );
@@ -205,8 +201,7 @@ fn quad(dtype: DType) -> &'static str {
 }
 
 const LOAD_TEXTURE: &str = "fn load(pixel: u32, quad: u32) -> V {
-    let x = (pixel & ((1u << P.line) - 1u)) * P.quads + quad;
-    return textureLoad(src_texture, vec2<u32>(x, pixel >> P.line), 0);
+    return textureLoad(src_texture, texel(pixel * P.quads + quad), 0);
 }";
 
 const ROOT_MEAN_SQUARE: &str = "fn moments(first: u32) -> vec2<f32> {

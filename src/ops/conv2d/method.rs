@@ -1,7 +1,6 @@
 //! How a convolution is computed on a device.
 
 use super::Conv2d;
-use crate::lower::TEXTURE_LINE;
 use crate::ops::ConvWeight;
 use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
@@ -41,15 +40,15 @@ impl Conv2d {
                 return Method::Direct;
             }
         }
-        let tile = self.tile(target, output, true);
-        match self.allows_texels(target, source, output, tile) {
+        let tile = self.tile(target, output);
+        match self.allows_texels(target, source, output) {
             true => Method::Texels(tile),
-            false => Method::Rows(self.tile(target, output, false)),
+            false => Method::Rows(tile),
         }
     }
 
-    fn tile(&self, target: &Target, output: &TensorDesc, textured: bool) -> Tile {
-        let [n, height, width] = self.extent(output, textured);
+    fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {
+        let [n, height, width] = self.extent(output);
         // Wide tiles where arithmetic is bound by loads (the CPU); on a GPU
         // narrower ones, so that there are enough threads to fill it.
         let (tile, most_quads) = match target.class {
@@ -71,15 +70,10 @@ impl Conv2d {
 
     /// Samples, rows and pixels in a row, as the kernel sees them: a 1×1
     /// convolution has no neighbours and may cut all pixels into rows as it likes.
-    pub(super) fn extent(&self, output: &TensorDesc, textured: bool) -> [usize; 3] {
+    pub(super) fn extent(&self, output: &TensorDesc) -> [usize; 3] {
         let [n, height, width] = [output.shape[0], output.shape[1], output.shape[2]];
-        let pixels = n * height * width;
         match self.is_pointwise() {
-            true if textured => {
-                let width = row_of_pixels(pixels);
-                [1, pixels / width, width]
-            }
-            true => [1, 1, pixels],
+            true => [1, 1, n * height * width],
             false => [n, height, width],
         }
     }
@@ -96,54 +90,29 @@ impl Conv2d {
         if self.kernel[1] <= 5 { self.kernel[1] } else { 1 }
     }
 
-    /// Whether to read through textures: only where buffers are slow, the work is
-    /// worth the copy, and the tensors have the shape of images.
-    fn allows_texels(&self, target: &Target, source: &TensorDesc, output: &TensorDesc, tile: Tile) -> bool {
+    /// Whether to read through textures: only where buffers are slow and the work is worth the copy.
+    fn allows_texels(&self, target: &Target, source: &TensorDesc, output: &TensorDesc) -> bool {
         let taps = self.kernel[0] * self.kernel[1];
         let flops = 2 * output.shape.elements() * self.c_in / self.options.groups * taps;
-        let [width, height] = self.source_lines(source, output, true);
-        let steps = self.kernel[1] / self.taps_written_out();
-        let weight_lines = self.c_out.div_ceil(4 * tile.quads)
-            * self.kernel[0]
-            * steps
-            * (self.c_in / self.options.groups).div_ceil(4);
-        target.class == DeviceClass::Cpu
-            && output.dtype == DType::F32
+        let mut whole = source.shape.to_vec();
+        whole[3] = whole[3].next_multiple_of(4);
+        let weights = taps * self.c_in.next_multiple_of(4) * self.c_out.next_multiple_of(64);
+        output.dtype == DType::F32
+            && target.reads_texels(&TensorDesc::new(whole, source.dtype))
+            && target.reads_texels(&TensorDesc::new([weights], DType::F32))
             && flops >= if self.c_in.is_multiple_of(4) { 1 << 20 } else { 1 << 22 }
-            && (16 * width).is_multiple_of(TEXTURE_LINE)
-            && width.max(height).max(weight_lines) <= target.max_texture as usize
-    }
-
-    /// Quads in a line of the source and number of lines.
-    pub(super) fn source_lines(
-        &self,
-        source: &TensorDesc,
-        output: &TensorDesc,
-        textured: bool,
-    ) -> [usize; 2] {
-        let [n, height, width] = match self.is_pointwise() {
-            true => self.extent(output, textured),
-            false => [source.shape[0], source.shape[1], source.shape[2]],
-        };
-        [width * self.c_in.div_ceil(4), n * height]
     }
 
     /// How the weight must be repacked for a method, if at all.
     pub fn packing(&self, method: Method) -> Option<ConvWeight> {
-        let tiles =
-            |tile: Tile, align| ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads, align };
         match method {
-            Method::Rows(tile) => Some(tiles(tile, 1)),
-            Method::Texels(tile) => Some(tiles(tile, TEXTURE_LINE / 4)),
+            Method::Rows(tile) | Method::Texels(tile) => {
+                Some(ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads })
+            }
             Method::Depthwise => Some(ConvWeight::Depthwise),
             Method::Direct => None,
         }
     }
-}
-
-/// A length of row that divides the number of pixels, as long as can be up to a few tiles.
-fn row_of_pixels(pixels: usize) -> usize {
-    (1..=64).rev().find(|width| pixels.is_multiple_of(*width)).unwrap_or(1)
 }
 
 /// Size of the parts when `n` is cut into as few as possible of at most `limit` each, as even as can be.

@@ -29,7 +29,7 @@ pub fn lower_rows(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
     };
     let (kernel, width) = stored(kernel, conv, scalar, quad);
     let kernel = conv.epilogue.splice_tile(kernel, width, !conv.is_pointwise(), false);
-    let (mut params, tiles, tiles_quads) = params(conv, tile, cx, false);
+    let (mut params, tiles, tiles_quads) = params(conv, tile, cx);
     params.push(("c_in", conv.c_in.into()));
     params.push(("weight_row", (cx.desc(1).shape[1] / 4).into()));
     let buffers = conv.buffers(cx);
@@ -38,7 +38,7 @@ pub fn lower_rows(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
 
 /// Source and weight in textures.
 pub fn lower_texels(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
-    let (source, output) = (cx.desc(0), cx.output_desc());
+    let output = cx.output_desc();
     let weights = conv.taps_written_out() * 4 * tile.quads;
     let share = match cx.target().subgroup_size {
         8.. if (4 * tile.quads).is_multiple_of(8) => 8,
@@ -53,22 +53,16 @@ pub fn lower_texels(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
     if share > 1 {
         kernel = kernel.function("share", SHARE_LANES);
     }
-    let weight = &cx.desc(1).shape;
-    cx.texture("src_texture", cx.input(0), conv.source_lines(source, output, true));
-    cx.texture("weight_texture", cx.input(1), [weight[1] / 4, weight[0]]);
+    cx.texels("src_texture", cx.input(0), cx.desc(0));
+    cx.texels("weight_texture", cx.input(1), cx.desc(1));
 
     let (kernel, width) = stored(kernel, conv, "f32", "vec4<f32>");
-    let mut residual_line = None;
-    if let (Some(tensor), Width::Quads) = (conv.epilogue.residual(), width) {
-        let (pixels, quads) = (output.shape[..3].iter().product(), conv.c_out / 4);
-        residual_line = cx.texture_line(output.dtype, pixels, quads);
-        if let Some(line) = residual_line {
-            cx.texture_of_pixels("residual", cx.input(2 + tensor), pixels, quads, line);
-        }
+    let residual = conv.epilogue.residual().filter(|_| width == Width::Quads && cx.prefers_texels(output));
+    if let Some(tensor) = residual {
+        cx.texels("residual", cx.input(2 + tensor), output);
     }
-    let kernel = conv.epilogue.splice_tile(kernel, width, !conv.is_pointwise(), residual_line.is_some());
-    let (mut params, tiles, tiles_quads) = params(conv, tile, cx, true);
-    params.push(("residual_line", residual_line.unwrap_or(0).into()));
+    let kernel = conv.epilogue.splice_tile(kernel, width, !conv.is_pointwise(), residual.is_some());
+    let (params, tiles, tiles_quads) = params(conv, tile, cx);
     let buffers = conv.buffers(cx);
     cx.dispatch(kernel, &buffers, &params, Grid::Groups(tiles.div_ceil(CPU_WORKGROUP) * tiles_quads));
 }
@@ -106,14 +100,9 @@ fn stored(
 }
 
 /// The parameters that both kernels have, the number of tiles of pixels and of channels.
-fn params(
-    conv: &Conv2d,
-    tile: Tile,
-    cx: &Lower,
-    textured: bool,
-) -> (Vec<(&'static str, Param)>, usize, usize) {
+fn params(conv: &Conv2d, tile: Tile, cx: &Lower) -> (Vec<(&'static str, Param)>, usize, usize) {
     let (source, output, o) = (cx.desc(0), cx.output_desc(), &conv.options);
-    let [n, height_out, width_out] = conv.extent(output, textured);
+    let [n, height_out, width_out] = conv.extent(output);
     let [height, width] = match conv.is_pointwise() {
         true => [height_out, width_out],
         false => [source.shape[1] * conv.upsample, source.shape[2] * conv.upsample],

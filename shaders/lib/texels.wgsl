@@ -1,0 +1,7 @@
+// A tensor of f32 shown as a texture: element 4i … 4i+3 is texel i, in lines of this many.
+
+const TEXELS_LINE: u32 = 4096u;
+
+fn texel(i: u32) -> vec2<u32> {
+    return vec2<u32>(i % TEXELS_LINE, i / TEXELS_LINE);
+}
