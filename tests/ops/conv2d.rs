@@ -69,6 +69,10 @@ fn depthwise_and_grouped() {
     check([2, 9, 9, 32], [32, 1, 3, 3], Conv2dOptions::padded(1).groups(32), true);
     check([1, 9, 9, 12], [12, 1, 5, 5], Conv2dOptions::padded(2).groups(12).stride(2), true);
     check([1, 6, 7, 5], [5, 1, 3, 3], Conv2dOptions::padded(1).groups(5), true);
+    check([1, 14, 15, 64], [64, 1, 3, 3], Conv2dOptions::padded(1).groups(64), true);
+    check([2, 23, 17, 32], [32, 1, 5, 5], Conv2dOptions::padded(2).groups(32).stride(2), true);
+    check([1, 20, 20, 48], [48, 1, 7, 7], Conv2dOptions::padded(3).groups(48), true);
+    check([1, 20, 20, 48], [48, 1, 3, 3], Conv2dOptions::padded(6).groups(48).dilation(6), true);
     check([1, 6, 6, 8], [16, 4, 3, 3], Conv2dOptions::padded(1).groups(2), true);
     check([1, 6, 6, 6], [12, 2, 3, 3], Conv2dOptions::padded(1).groups(3).dilation(2), false);
     check([1, 6, 6, 4], [8, 1, 3, 3], Conv2dOptions::padded(1).groups(4), true);

@@ -116,6 +116,6 @@ impl Conv2d {
 }
 
 /// Size of the parts when `n` is cut into as few as possible of at most `limit` each, as even as can be.
-fn even_part(n: usize, limit: usize) -> usize {
+pub(super) fn even_part(n: usize, limit: usize) -> usize {
     n.div_ceil(n.div_ceil(limit.max(1)))
 }
