@@ -44,6 +44,8 @@ fn errors(name: &str, dtype: DType) -> Option<Vec<(String, f32)>> {
     let model = bundled(name).unwrap().unwrap();
     let mut g = Graph::new();
     let x = g.input("x", input.desc.shape.clone(), DType::F32);
+    let (mean, std) = (model.preprocess.mean[0], model.preprocess.std[0]);
+    let x = g.affine(x, 1.0 / std, -mean / std).unwrap();
     let x = g.cast(x, dtype).unwrap();
     let outputs = model.build(&mut g, x).unwrap();
     for (name, value) in &outputs {
@@ -86,8 +88,10 @@ fn every_network_in_f16() {
         let Some(errors) = errors(name, DType::F16) else { return };
         for (output, error) in errors {
             println!("{name}, {output}, f16: {error:.1e} of the range");
-            // Each of 8 to 20 layers in a row rounds its results to 11 bits.
-            assert!(error <= 5e-3, "{name}, {output}: {error:.1e}");
+            // Each of 8 to 20 layers in a row rounds its results to 11 bits; the style network's 15 instance norms
+            // divide by spreads that may be small.
+            let allowed = if name.starts_with("style") { 2e-2 } else { 5e-3 };
+            assert!(error <= allowed, "{name}, {output}: {error:.1e}");
         }
     }
 }

@@ -64,7 +64,7 @@ def inputs(scenes):
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)) * 25 / 255
     scene = torch.from_numpy(np.load(Path(scenes) / "heldout-x.npy", mmap_mode="r")[3].copy()).permute(2, 0, 1).float() / 255
     return {"upscale-x2": low, "denoise": eight_bits(clean + noise), "letters-detector": scene[:, 64:160, 64:192], "letters-segmenter": scene[:, 64:112, 64:144],
-            "style-engraving": clean[:, :44, :60]}
+            "style-engraving": clean[:, :44, :60]}  # all from 0 to 1
 
 
 def main():
@@ -85,7 +85,7 @@ def main():
             save_file({k: v.detach().half().contiguous() for k, v in folded(net.eval()).items()}, o.models / name / "model.safetensors", {"format": "pt"})
             (o.models / name / "model.safetensors").chmod(0o644)
         net, x = bundled(o.models, name), inputs(o.scenes)[name][None]
-        y = net(x)
+        y = net(x * 255).clamp(0, 255) / 255 if network is TransformerNet else net(x)
         y = {"boxes": y[0], "scores": y[1]} if isinstance(y, tuple) else {"output": y}
         file = o.fixtures / (name.replace("-", "_") + ".safetensors")
         save_file({"input": x.contiguous()} | {k: v.contiguous() for k, v in y.items()}, file)

@@ -141,6 +141,7 @@ def luma(x):
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--out", default="runs/style")
+    p.add_argument("--start", help="net.pt to go on from")
     p.add_argument("--minutes", type=float, default=12)
     p.add_argument("--batch", type=int, default=3)
     p.add_argument("--crop", type=int, default=128)
@@ -158,6 +159,8 @@ def main():
         Image.fromarray((torch.cat([s[0, 0, :128] for s in swatches], 1) * 255).byte().numpy()).save(out / "swatches.png")
         wanted = [gram(features(s), torch.ones_like(s)) for s in swatches]
     net = TransformerNet(scale=255).to(memory_format=torch.channels_last)  # faster on a CPU
+    if o.start:
+        net.load_state_dict(torch.load(o.start))
     opt = torch.optim.Adam(net.parameters(), o.lr)
     start, step, history, note = time.time(), 0, [], 60
     while (f := (time.time() - start) / (o.minutes * 60)) < 1:
@@ -176,8 +179,10 @@ def main():
         v = ((y - INK.view(1, 3, 1, 1)) * line).sum(1, keepdim=True) / (line ** 2).sum()
         off = (y - INK.view(1, 3, 1, 1) - v * line).square().mean()
         tone = luma(x)
-        # Tones are stretched a little, since swatches reach neither black nor white; fine detail stays as contrast.
-        goal = (blur(tone, 2) * 1.05 - 0.02).clamp(TONES[0], TONES[-1])
+        # Instance norms lose a picture's brightness and contrast, so that what is asked for has standard ones.
+        soft = blur(tone, 2)
+        spread = tone.std((1, 2, 3), keepdim=True).clamp(min=0.06)
+        goal = (0.55 + 0.27 * (soft - tone.mean((1, 2, 3), keepdim=True)) / spread).clamp(TONES[0], TONES[-1])
         answers, style = features(v), 0
         position = (goal - TONES[0]) / (TONES[-1] - TONES[0]) * (len(TONES) - 1)
         for k, w in enumerate(wanted):
@@ -186,7 +191,7 @@ def main():
             if share > 0.01:
                 style = style + share.clamp(max=0.3) * (gram(answers, mask) - w).square().sum() / w.square().sum()
         place = (blur(v, 3) - blur(goal, 3)).square().mean()
-        detail = (blur(v, 1.2) - blur(v, 4) - 0.7 * (blur(tone, 1.2) - blur(tone, 4))).square().mean()
+        detail = (blur(v, 1.2) - blur(v, 4) - 0.2 / spread * (blur(tone, 1.2) - blur(tone, 4))).square().mean()
         outside = ((v - 1).relu() + (-v).relu()).square().mean()
         loss = o.style * style + 30 * place + 4 * detail + 10 * off + 2 * outside
         opt.zero_grad()

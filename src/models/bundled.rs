@@ -2,15 +2,16 @@
 
 use crate::error::Result;
 use crate::models::vision::{Filter, Fit, Preprocess, VisionModel};
-use crate::models::{denoise, upscale};
+use crate::models::{denoise, style, upscale};
 
 /// What makes a network that ships.
 pub type Make = fn() -> Result<VisionModel>;
 
 /// Name, what it is for, and how to make it.
-pub const BUNDLED: [(&str, &str, Make); 2] = [
+pub const BUNDLED: [(&str, &str, Make); 3] = [
     ("upscale-x2", "pictures at twice their size", upscale::upscale_x2),
     ("denoise", "pictures with less noise", denoise::denoise),
+    ("style-engraving", "photographs as engravings", style::style_engraving),
 ];
 
 /// The bundled network of this name, if there is one.
