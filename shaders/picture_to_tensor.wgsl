@@ -1,9 +1,8 @@
-// dst[i, y, x, c] = scale[c] · (Σ weight · src / Σ weight) / 255 + shift[c]
+// dst[i, y, x, c] = scale[c] · clip(Σ weight[y, k] · src[i, first[y] + k, x]) / 255 + shift[c]
 //
-// Pictures of 8-bit sRGB bytes to what a network reads: resized with a triangle filter over half-pixel
-// centres, as wide as the shrinking demands (antialiased bilinear, as Pillow and torchvision), then normalised.
-// With one channel, luma of ITU-R BT.601. src: [n, height, width] of words with red in the lowest byte;
-// dst: [n, height_out, width_out, channels]. One thread computes one pixel.
+// The vertical pass of a separable resize of pictures of 8-bit sRGB (see picture_columns), then what a network reads: three
+// channels, or luma of ITU-R BT.601. src: [n, height, width] of words with red in the lowest byte; table: for each row
+// first and then the weights, in units of 2⁻²²; dst: [n, height_out, width, channels]. One thread computes one pixel.
 
 const CHANNELS: u32 = 3u;
 alias Elem = f32;
@@ -13,7 +12,8 @@ struct Params {
     height: u32,
     width: u32,
     height_out: u32,
-    width_out: u32,
+    taps: u32,
+    fill: u32, // the word of rows that lie outside
     scale0: f32,
     scale1: f32,
     scale2: f32,
@@ -23,27 +23,12 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> src: array<u32>;
-@group(0) @binding(1) var<storage, read_write> dst: array<Elem>;
-@group(0) @binding(2) var<uniform> P: Params;
+@group(0) @binding(1) var<storage, read> table: array<u32>;
+@group(0) @binding(2) var<storage, read_write> dst: array<Elem>;
+@group(0) @binding(3) var<uniform> P: Params;
 
 // #include lib/index
-
-// First and last source position under the filter of position `at`, of `size` shrunk to `size_out`.
-fn window(at: u32, size: u32, size_out: u32) -> vec2<u32> {
-    let ratio = f32(size) / f32(size_out);
-    let reach = max(ratio, 1.0);
-    let centre = (f32(at) + 0.5) * ratio;
-    let first = u32(max(floor(centre - reach), 0.0));
-    let last = min(u32(ceil(centre + reach)), size) - 1u;
-    return vec2<u32>(min(first, last), last);
-}
-
-// The triangle filter at a source position.
-fn weight(position: u32, at: u32, size: u32, size_out: u32) -> f32 {
-    let ratio = f32(size) / f32(size_out);
-    let distance = abs((f32(position) + 0.5) - (f32(at) + 0.5) * ratio);
-    return max(1.0 - distance / max(ratio, 1.0), 0.0);
-}
+// #include lib/bytes
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -51,22 +36,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (pixel >= P.pixels_out) {
         return;
     }
-    let x = pixel % P.width_out;
-    let y = (pixel / P.width_out) % P.height_out;
-    let picture = pixel / (P.width_out * P.height_out);
-    let xs = window(x, P.width, P.width_out);
-    let ys = window(y, P.height, P.height_out);
-    var sum = vec4<f32>(0.0);
-    var total = 0.0;
-    for (var v = ys.x; v <= ys.y; v++) {
-        let wy = weight(v, y, P.height, P.height_out);
-        for (var u = xs.x; u <= xs.y; u++) {
-            let w = wy * weight(u, x, P.width, P.width_out);
-            sum += w * unpack4x8unorm(src[(picture * P.height + v) * P.width + u]);
-            total += w;
+    let x = pixel % P.width;
+    let y = (pixel / P.width) % P.height_out;
+    let picture = pixel / (P.width * P.height_out);
+    let line = y * (P.taps + 1u);
+    let first = table[line];
+    var bytes = bytes_of(P.fill);
+    if (first != OUTSIDE) {
+        var sum = vec4<i32>(HALF);
+        for (var k = 0u; k < P.taps; k++) {
+            // Short windows end in weights of zero, which may lie past the picture.
+            let v = picture * P.height + min(first + k, P.height - 1u);
+            sum += bitcast<i32>(table[line + 1u + k]) * bytes_of(src[v * P.width + x]);
         }
+        bytes = clip(sum);
     }
-    let color = sum.rgb / total;
+    let color = vec3<f32>(bytes.xyz) / 255.0;
     let scale = vec3<f32>(P.scale0, P.scale1, P.scale2);
     let shift = vec3<f32>(P.shift0, P.shift1, P.shift2);
     if (CHANNELS == 1u) {

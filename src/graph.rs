@@ -188,7 +188,8 @@ impl Graph {
         self.values
             .iter()
             .filter_map(|v| match &v.source {
-                Source::Weight(t) => Some(t.desc.shape.elements() as u64),
+                // Tables of integers are nothing that was trained.
+                Source::Weight(t) if t.desc.dtype.is_float() => Some(t.desc.shape.elements() as u64),
                 _ => None,
             })
             .sum()

@@ -3,6 +3,7 @@
 pub mod bundled;
 pub mod denoise;
 pub mod letters;
+mod prepare;
 pub mod style;
 pub mod unet2d;
 pub mod upscale;

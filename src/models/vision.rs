@@ -19,14 +19,7 @@ pub enum Fit {
     Letterbox { fill: f32 },
 }
 
-/// Filter of a resize; both are widened when they shrink, as Pillow's and PyTorch's with `antialias=True`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filter {
-    /// Triangle.
-    Bilinear,
-    /// Keys' cubic with a = −1/2.
-    Bicubic,
-}
+pub use crate::ops::picture_to_tensor::Filter;
 
 /// From pictures of 8-bit sRGB to the network's input.
 #[derive(Clone, Debug, PartialEq)]

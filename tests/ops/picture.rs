@@ -1,60 +1,121 @@
-use aquatint::{DType, Graph, Network, Tensor};
+use aquatint::ops::picture_to_tensor::{Axis, Filter, Outside};
+use aquatint::{DType, Graph, Network, Plan, Target, Tensor, Weights};
 
-use crate::harness::{Array, Case, Rng, compare, gpu};
+use crate::harness::{Array, Case, F32, Rng, compare, gpu};
 
-/// Weight of source position `from` at `at`: the triangle filter, widened when shrinking.
-fn triangle(from: usize, at: usize, size: usize, size_out: usize) -> f64 {
-    let ratio = size as f64 / size_out as f64;
-    let distance = ((from as f64 + 0.5) - (at as f64 + 0.5) * ratio).abs();
-    (1.0 - distance / ratio.max(1.0)).max(0.0)
-}
-
-fn check([n, h, w]: [usize; 3], [oh, ow]: [usize; 2], normalise: &[(f32, f32)]) {
-    let name = format!("picture {n}×{h}×{w} → {oh}×{ow}×{}", normalise.len());
-    let mut rng = Rng::new(&name);
-    let words: Vec<u32> = (0..n * h * w).map(|_| rng.bits() as u32).collect();
+/// Runs a resize of `words` `[n, h, w]` and reads the result.
+fn resample(
+    words: &[u32],
+    [rows, columns]: [&Axis; 2],
+    filter: Filter,
+    outside: Outside,
+    normalise: &[(f32, f32)],
+) -> Option<Array> {
+    let [h, w] = [rows.source, columns.source];
+    let n = words.len() / (h * w);
     let mut g = Graph::new();
     let pictures = g.input("x", [n, h, w], DType::U32);
-    let y = g.picture_to_tensor(pictures, [oh, ow], normalise, DType::F32).unwrap();
+    let y = g.picture_resample(pictures, [rows, columns], filter, outside, normalise, DType::F32).unwrap();
     g.output("y", y);
-    let expected = Array::from_fn(&[n, oh, ow, normalise.len()], |i| {
-        let (mut sum, mut total) = ([0.0; 3], 0.0);
-        for y in 0..h {
-            for x in 0..w {
-                let weight = triangle(y, i[1], h, oh) * triangle(x, i[2], w, ow);
-                let bytes = words[(i[0] * h + y) * w + x].to_le_bytes();
-                for c in 0..3 {
-                    sum[c] += weight * f64::from(bytes[c]) / 255.0;
-                }
-                total += weight;
+    Plan::compile(&g, &Target::typical()).unwrap();
+    let network = Network::new(gpu()?, &g).unwrap();
+    network.poison().unwrap();
+    let found = network.run(&[("x", &Tensor::from_u32([n, h, w], words))]).unwrap().remove(0);
+    let data = found.to_f32().into_iter().map(f64::from).collect();
+    Some(Array { shape: found.desc.shape.to_vec(), data })
+}
+
+/// Bytes as they are.
+const BYTES: [(f32, f32); 3] = [(255.0, 0.0); 3];
+
+#[test]
+fn resized_bit_for_bit_as_in_pillow() {
+    let file =
+        Weights::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pillow.safetensors")).unwrap();
+    let load = |name: &str| {
+        let shape = file.shape(name).unwrap().to_vec();
+        let data = file.tensor(name, &shape).unwrap().to_f32().into_iter().map(f64::from).collect();
+        Array { shape, data }
+    };
+    let part = [3.25, 4.5, 21.75, 30.125];
+    for name in ["shrunk", "enlarged", "rows", "columns", "much", "part", "pixel"] {
+        let source = load(&format!("{name}.source"));
+        let (h, w) = (source.shape[0], source.shape[1]);
+        let word = |p: &[f64]| u32::from_le_bytes([p[0] as u8, p[1] as u8, p[2] as u8, 255]);
+        let words: Vec<u32> = source.data.chunks_exact(3).map(word).collect();
+        for (kind, filter) in [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic)] {
+            let expected = load(&format!("{name}.{kind}"));
+            let mut rows = Axis::resized(h, expected.shape[0]);
+            let mut columns = Axis::resized(w, expected.shape[1]);
+            if name == "part" {
+                (rows.part, columns.part) = ([part[1], part[3]], [part[0], part[2]]);
+            }
+            let Some(found) = resample(&words, [&rows, &columns], filter, Outside::Edge, &BYTES) else {
+                return;
+            };
+            assert_eq!(found.shape[1..], expected.shape);
+            for (i, (f, e)) in found.data.iter().zip(&expected.data).enumerate() {
+                // b / 255 · 255 is off by an ulp; a byte is not.
+                assert!((f - e).abs() < 1e-3, "{name}, {kind}, number {i}: {f}, expected {e}");
             }
         }
-        let [r, g, b] = sum.map(|s| s / total);
-        let value = match normalise.len() {
-            1 => 0.299 * r + 0.587 * g + 0.114 * b,
-            _ => [r, g, b][i[3]],
+    }
+}
+
+/// A part of the result in a larger frame, of several pictures, in every form of normalisation, is that of the whole.
+#[test]
+fn frames_show_what_the_whole_has() {
+    let imagenet =
+        [(1.0 / 0.229, -0.485 / 0.229), (1.0 / 0.224, -0.456 / 0.224), (1.0 / 0.225, -0.406 / 0.225)];
+    let mut rng = Rng::new("frames");
+    for (n, h, w, resized, first, out) in [
+        (2, 37, 53, [8, 11], [0, 0], [8, 11]),
+        (1, 9, 8, [9, 8], [-3, 2], [16, 5]),
+        (3, 5, 7, [16, 9], [4, -2], [8, 16]),
+        (1, 1, 1, [1, 1], [-1, 0], [3, 2]),
+        (1, 12, 300, [3, 5], [0, 1], [3, 2]),
+    ] {
+        let words: Vec<u32> = (0..n * h * w).map(|_| rng.bits() as u32).collect();
+        let whole = [Axis::resized(h, resized[0]), Axis::resized(w, resized[1])];
+        let frame = |d: usize| Axis { first: first[d], out: out[d], ..Axis::resized([h, w][d], resized[d]) };
+        let Some(bytes) = resample(&words, [&whole[0], &whole[1]], Filter::Bicubic, Outside::Edge, &BYTES)
+        else {
+            return;
         };
-        let (scale, shift) = normalise[i[3]];
-        value * f64::from(scale) + f64::from(shift)
-    });
-    let Some(gpu) = gpu() else { return };
-    let network = Network::new(gpu, &g).unwrap();
-    network.poison().unwrap();
-    let found = network.run(&[("x", &Tensor::from_u32([n, h, w], &words))]).unwrap().remove(0);
-    // Positions are f32: a weight is off by some 1e-7 of the distance in pixels.
-    compare(&name, &found.to_f32(), &expected, 2e-5);
+        for outside in [Outside::Fill(114), Outside::Edge] {
+            for normalise in [&imagenet[..], &[(2.0, -1.0)]] {
+                let channels = normalise.len();
+                let expected = Array::from_fn(&[n, out[0], out[1], channels], |i| {
+                    let at = [i[1] as isize + first[0], i[2] as isize + first[1]];
+                    let inside = (0..2).all(|d| (0..resized[d] as isize).contains(&at[d]));
+                    let clamped = [0, 1].map(|d| at[d].clamp(0, resized[d] as isize - 1) as usize);
+                    let byte = |c: usize| match outside {
+                        Outside::Fill(fill) if !inside => f64::from(fill),
+                        _ => bytes.at(&[i[0], clamped[0], clamped[1], c]).round(),
+                    };
+                    let value = match channels {
+                        1 => 0.299 * byte(0) + 0.587 * byte(1) + 0.114 * byte(2),
+                        _ => byte(i[3]),
+                    };
+                    value / 255.0 * f64::from(normalise[i[3]].0) + f64::from(normalise[i[3]].1)
+                });
+                let axes = [&frame(0), &frame(1)];
+                let Some(found) = resample(&words, axes, Filter::Bicubic, outside, normalise) else { return };
+                let found: Vec<f32> = found.data.iter().map(|&x| x as f32).collect();
+                compare(&format!("{h}×{w} in a frame"), &found, &expected, F32);
+            }
+        }
+    }
 }
 
 #[test]
-fn resized_and_normalised() {
-    let imagenet =
-        [(1.0 / 0.229, -0.485 / 0.229), (1.0 / 0.224, -0.456 / 0.224), (1.0 / 0.225, -0.406 / 0.225)];
-    for normalise in [&imagenet[..], &[(2.0, -1.0)]] {
-        check([2, 8, 8], [8, 8], normalise);
-        check([1, 1, 1], [4, 3], normalise);
-        check([2, 37, 53], [8, 11], normalise);
-        check([1, 5, 7], [16, 9], normalise);
-        check([1, 200, 3], [7, 7], normalise);
+fn parts_that_are_not_there_are_refused() {
+    for part in [[-1.0, 4.0], [2.0, 2.0], [0.0, 9.0], [f64::NAN, 3.0]] {
+        let mut g = Graph::new();
+        let pictures = g.input("x", [1, 8, 8], DType::U32);
+        let axis = Axis { part, ..Axis::resized(8, 4) };
+        let axes = [&axis, &Axis::whole(8)];
+        g.picture_resample(pictures, axes, Filter::Bilinear, Outside::Edge, &BYTES, DType::F32).unwrap_err();
     }
 }
 
