@@ -22,6 +22,9 @@ pub enum Error {
     /// A file that was read, but does not hold what it should.
     #[error("{path}: {message}", path = path.display())]
     Format { path: PathBuf, message: String },
+    /// A model that this crate cannot run, with everything in it that it cannot.
+    #[error("{path}: not supported: {list}", path = path.display(), list = nodes.join("; "))]
+    Unsupported { path: PathBuf, nodes: Vec<String> },
     /// A weight that the network needs and the file lacks.
     #[error("{file}: tensor \"{name}\" is missing (the network wants shape {expected})")]
     MissingTensor { file: String, name: String, expected: String },

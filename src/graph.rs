@@ -103,6 +103,15 @@ impl Graph {
         result
     }
 
+    /// Appends `name` to the names of what is added, until [`Graph::leave`].
+    pub(crate) fn enter(&mut self, name: &str) {
+        self.scope.push(name.to_owned());
+    }
+
+    pub(crate) fn leave(&mut self) {
+        self.scope.pop();
+    }
+
     /// Appends an operation; the shape rule of `op` checks the inputs.
     pub fn push(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
         let op = op.into();

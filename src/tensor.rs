@@ -12,13 +12,14 @@ pub enum DType {
     F16,
     BF16,
     U32,
+    I32,
 }
 
 impl DType {
     /// Size of one element in bytes.
     pub fn bytes(self) -> usize {
         match self {
-            DType::F32 | DType::U32 => 4,
+            DType::F32 | DType::U32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
         }
     }
@@ -29,12 +30,13 @@ impl DType {
             DType::F32 => "f32",
             DType::F16 => "f16",
             DType::U32 => "u32",
+            DType::I32 => "i32",
             DType::BF16 => "u32",
         }
     }
 
     pub fn is_float(self) -> bool {
-        self != DType::U32
+        !matches!(self, DType::U32 | DType::I32)
     }
 }
 
@@ -45,6 +47,7 @@ impl fmt::Display for DType {
             DType::F16 => "f16",
             DType::BF16 => "bf16",
             DType::U32 => "u32",
+            DType::I32 => "i32",
         })
     }
 }
@@ -142,7 +145,18 @@ impl fmt::Display for TensorDesc {
 pub enum Bytes {
     Owned(Arc<[u8]>),
     Static(&'static [u8]),
-    Mapped { map: Arc<memmap2::Mmap>, range: std::ops::Range<usize> },
+    /// A slice of memory that others read too.
+    Shared(bytes::Bytes),
+    Mapped {
+        map: Arc<memmap2::Mmap>,
+        range: std::ops::Range<usize>,
+    },
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
 }
 
 impl std::ops::Deref for Bytes {
@@ -151,6 +165,7 @@ impl std::ops::Deref for Bytes {
         match self {
             Bytes::Owned(b) => b,
             Bytes::Static(b) => b,
+            Bytes::Shared(b) => b,
             Bytes::Mapped { map, range } => &map[range.clone()],
         }
     }
@@ -177,6 +192,11 @@ impl Tensor {
         Self::from_slice(shape, DType::U32, values)
     }
 
+    /// A tensor of `i32` values. Panics as [`Tensor::from_f32`].
+    pub fn from_i32(shape: impl Into<Shape>, values: &[i32]) -> Self {
+        Self::from_slice(shape, DType::I32, values)
+    }
+
     fn from_slice<T: bytemuck::Pod>(shape: impl Into<Shape>, dtype: DType, values: &[T]) -> Self {
         let desc = TensorDesc::new(shape, dtype);
         assert_eq!(desc.shape.elements(), values.len(), "{desc} given {} values", values.len());
@@ -191,11 +211,12 @@ impl Tensor {
             DType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
             DType::BF16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
             DType::U32 => values.iter().flat_map(|&v| (v as u32).to_le_bytes()).collect(),
+            DType::I32 => values.iter().flat_map(|&v| (v as i32).to_le_bytes()).collect(),
         };
         Tensor { desc: TensorDesc::new(self.desc.shape.clone(), dtype), bytes: Bytes::Owned(bytes.into()) }
     }
 
-    /// Values as `f32`, whatever the float type. `U32` values are converted.
+    /// Values as `f32`, whatever the float type. Integers are converted.
     pub fn to_f32(&self) -> Vec<f32> {
         let b: &[u8] = &self.bytes;
         let halves =
@@ -208,6 +229,7 @@ impl Tensor {
             DType::F16 => halves(|h| half::f16::from_bits(h).to_f32()),
             DType::BF16 => halves(|h| half::bf16::from_bits(h).to_f32()),
             DType::U32 => words(|u| u as f32),
+            DType::I32 => words(|u| u as i32 as f32),
         }
     }
 }

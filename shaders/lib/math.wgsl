@@ -12,12 +12,35 @@ fn hard_swish(x: V) -> V { return x * hard_sigmoid(x); }
 fn leaky_relu(x: V, alpha: f32) -> V { return select(alpha * x, x, x > V(0.0)); }
 fn elu(x: V, alpha: f32) -> V { return select(alpha * (exp(min(x, V(0.0))) - V(1.0)), x, x > V(0.0)); }
 
-// Some drivers compute tanh as a quotient of exponentials and overflow; beyond 10 it is 1 in f32.
-fn tanh_safe(x: V) -> V { return tanh(clamp(x, V(-10.0), V(10.0))); }
+// Some drivers compute tanh as a quotient of exponentials: beyond 10, where it is 1 in f32, these overflow, and
+// near 0 they cancel, where its series is exact.
+fn tanh_safe(x: V) -> V {
+    let t = x * x;
+    let near = x * (V(1.0) + t * (V(-0.333333333) + t * (V(0.133333333) - t * 0.053968254)));
+    return select(tanh(clamp(x, V(-10.0), V(10.0))), near, abs(x) < V(0.2));
+}
 
-// log(1 + exp(x)) without overflow.
-fn softplus(x: V) -> V { return max(x, V(0.0)) + log(V(1.0) + exp(-abs(x))); }
-fn mish(x: V) -> V { return x * tanh_safe(softplus(x)); }
+// WGSL lets log be off by 5e-7 between 1/2 and 2, however small it is; there the series of 2 artanh((x − 1) / (x + 1)) is exact.
+fn ln(x: V) -> V {
+    let d = x - V(1.0);
+    let s = d / (x + V(1.0));
+    let t = s * s;
+    let near = 2.0 * s * ((((t / 9.0 + V(0.142857143)) * t + V(0.2)) * t + V(0.333333333)) * t + V(1.0));
+    return select(log(x), near, abs(d) < V(0.3));
+}
+
+// log(1 + exp(x)) without overflow; log(1 + u) ≈ u − u²/2 where the sum would round u away.
+fn softplus(x: V) -> V {
+    let u = exp(-abs(x));
+    return max(x, V(0.0)) + select(ln(V(1.0) + u), u - 0.5 * u * u, u < V(1e-3));
+}
+
+// x · tanh(softplus(x)): with n = eˣ (eˣ + 2) that is x · n / (n + 2), where nothing cancels.
+fn mish(x: V) -> V {
+    let e = exp(min(x, V(20.0)));
+    let n = e * (e + V(2.0));
+    return x * (n / (n + V(2.0)));
+}
 
 // Abramowitz and Stegun 7.1.26: absolute error below 1.5e-7, the spacing of f32 near 1.
 fn erf(x: V) -> V {
@@ -31,9 +54,12 @@ fn gelu_tanh(x: V) -> V {
     return 0.5 * x * (V(1.0) + tanh_safe(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
 
-// WGSL's pow is undefined for negative bases; whole exponents are not.
+// WGSL's pow is undefined for negative bases. Whole exponents have a value; others have none (NaN).
 fn power(x: V, y: V) -> V {
     let magnitude = pow(abs(x), y);
     let odd = fract(y * 0.5) != V(0.0);
-    return select(magnitude, -magnitude, (x < V(0.0)) & odd);
+    let whole = fract(y) == V(0.0);
+    let nothing = (x - x) / (x - x);
+    let negative = select(nothing, select(magnitude, -magnitude, odd), whole);
+    return select(magnitude, negative, x < V(0.0));
 }

@@ -150,7 +150,7 @@ impl Unary {
             Unary::Sqrt => "sqrt",
             Unary::Rsqrt => "inverseSqrt",
             Unary::Exp => "exp",
-            Unary::Log => "log",
+            Unary::Log => "ln",
             Unary::Sin => "sin",
             Unary::Cos => "cos",
             Unary::Square => "square",

@@ -1,0 +1,513 @@
+//! Convolutions, pools, norms, resizing and matrix products.
+
+use super::super::import::{Import, Node, Result, Value, axis, plain, size};
+use super::Row;
+use crate::graph::ValueId;
+use crate::ops::conv_transpose2d::ConvTranspose2dOptions;
+use crate::ops::conv2d::Conv2dOptions;
+use crate::ops::matmul::Matmul;
+use crate::ops::pool::{PoolKind, PoolOptions};
+use crate::ops::resize::{Coordinates, Interpolation};
+
+pub const ROWS: &[(&str, Row)] = &[
+    ("AveragePool", |i, n| pool(i, n, PoolKind::Mean { include_pad: n.int("count_include_pad", 0) != 0 })),
+    ("Conv", conv),
+    ("ConvTranspose", conv_transpose),
+    ("Gemm", gemm),
+    ("GlobalAveragePool", |i, n| global_pool(i, n, PoolKind::Mean { include_pad: false })),
+    ("GlobalMaxPool", |i, n| global_pool(i, n, PoolKind::Max)),
+    ("GroupNormalization", group_normalization),
+    ("InstanceNormalization", instance_normalization),
+    ("LRN", local_response_normalization),
+    ("LayerNormalization", layer_normalization),
+    ("MatMul", matmul),
+    ("MaxPool", |i, n| pool(i, n, PoolKind::Max)),
+    ("Resize", resize),
+    ("Upsample", resize),
+];
+
+/// A map with one or two spatial axes as `[n, h, w, c]`; with one, the height is 1.
+fn feature_map(import: &mut Import, value: &Value) -> Result<ValueId> {
+    let x = import.channels_last(value)?;
+    match import.graph.shape(x)[..] {
+        [_, _, _, _] => Ok(x),
+        [n, w, c] => import.graph.reshape(x, [n, 1, w, c]).map_err(plain),
+        _ => Err(format!("wants one or two spatial axes, found shape {:?}", value.shape())),
+    }
+}
+
+/// The way back, to as many axes as `like` has.
+fn unmap(import: &mut Import, y: ValueId, like: &Value) -> Result<Value> {
+    let y = match (like.rank(), &import.graph.shape(y)[..]) {
+        (3, &[n, _, w, c]) => import.graph.reshape(y, [n, w, c]).map_err(plain)?,
+        _ => y,
+    };
+    Ok(import.channels_last_result(y, like.elem()))
+}
+
+/// An attribute with a number for each spatial axis, as `[y, x]`.
+fn pair(node: &Node, name: &str, default: usize, spatial: usize) -> Result<[usize; 2]> {
+    match node.list(name).filter(|l| !l.is_empty()) {
+        None => Ok([if spatial == 1 { 1 } else { default }, default]),
+        Some(&[y, x]) if spatial == 2 => Ok([size(y)?, size(x)?]),
+        Some(&[x]) if spatial == 1 => Ok([1, size(x)?]),
+        Some(list) => Err(format!("{name} {list:?} is not for {spatial} spatial axes")),
+    }
+}
+
+/// Explicit padding as `[top, left, bottom, right]`.
+fn pads(node: &Node, spatial: usize) -> Result<[usize; 4]> {
+    match node.list("pads").filter(|l| !l.is_empty()) {
+        None => Ok([0; 4]),
+        Some(&[a, b, c, d]) if spatial == 2 => Ok([size(a)?, size(b)?, size(c)?, size(d)?]),
+        Some(&[a, b]) if spatial == 1 => Ok([0, size(a)?, 0, size(b)?]),
+        Some(list) => Err(format!("pads {list:?} are not for {spatial} spatial axes")),
+    }
+}
+
+/// Padding so that the result has `ceil(size / stride)` pixels; the odd one at the end or at the beginning.
+fn same(input: usize, reach: usize, stride: usize, odd_first: bool) -> [usize; 2] {
+    let total = ((input.div_ceil(stride) - 1) * stride + reach).saturating_sub(input);
+    let half = total / 2;
+    if odd_first { [total - half, half] } else { [half, total - half] }
+}
+
+/// Padding as the node wants it, `[top, left, bottom, right]`.
+fn padding(
+    node: &Node,
+    spatial: usize,
+    input: [usize; 2],
+    reach: [usize; 2],
+    stride: [usize; 2],
+) -> Result<[usize; 4]> {
+    match node.string("auto_pad", "NOTSET").as_str() {
+        "NOTSET" | "" => pads(node, spatial),
+        "VALID" => Ok([0; 4]),
+        mode @ ("SAME_UPPER" | "SAME_LOWER") => {
+            let first = mode == "SAME_LOWER";
+            let [top, bottom] = same(input[0], reach[0], stride[0], first);
+            let [left, right] = same(input[1], reach[1], stride[1], first);
+            Ok([top, left, bottom, right])
+        }
+        other => Err(format!("auto_pad {other} is not known")),
+    }
+}
+
+fn positive(values: &[usize]) -> Result<()> {
+    match values.contains(&0) {
+        true => Err("kernel, strides and dilations must be positive".to_owned()),
+        false => Ok(()),
+    }
+}
+
+fn conv(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let (value, weight) = (node.input(0)?, node.input(1)?);
+    let spatial = value.rank().saturating_sub(2);
+    let x = feature_map(import, value)?;
+    let kernel = match weight.shape() {
+        &[_, _, kh, kw] if spatial == 2 => [kh, kw],
+        &[_, _, kw] if spatial == 1 => [1, kw],
+        other => return Err(format!("weight {other:?} is not for {spatial} spatial axes")),
+    };
+    let (stride, dilation) = (pair(node, "strides", 1, spatial)?, pair(node, "dilations", 1, spatial)?);
+    positive(&[kernel, stride, dilation].concat())?;
+    let shape = import.graph.shape(x);
+    let input = [shape[1], shape[2]];
+    let reach = [dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1];
+    let padding = padding(node, spatial, input, reach, stride)?;
+    let groups = size(node.int("group", 1))?;
+    let weight_shape = weight.shape().to_vec();
+    let mut w = import.plain(weight)?;
+    if spatial == 1 {
+        w = import.graph.reshape(w, [weight_shape[0], weight_shape[1], 1, kernel[1]]).map_err(plain)?;
+    }
+    let bias = node.optional(2).map(|b| import.plain(b)).transpose()?;
+    let options = Conv2dOptions { stride, padding, dilation, groups };
+    let y = import.graph.conv2d(x, w, bias, options).map_err(plain)?;
+    Ok(vec![unmap(import, y, value)?])
+}
+
+fn conv_transpose(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let (value, weight) = (node.input(0)?, node.input(1)?);
+    let spatial = value.rank().saturating_sub(2);
+    let x = feature_map(import, value)?;
+    let kernel = match weight.shape() {
+        &[_, _, kh, kw] if spatial == 2 => [kh, kw],
+        &[_, _, kw] if spatial == 1 => [1, kw],
+        other => return Err(format!("weight {other:?} is not for {spatial} spatial axes")),
+    };
+    let (stride, dilation) = (pair(node, "strides", 1, spatial)?, pair(node, "dilations", 1, spatial)?);
+    positive(&[kernel, stride, dilation].concat())?;
+    let mut output_padding = match node.has("output_padding") {
+        true => pair(node, "output_padding", 0, spatial)?,
+        false => [0; 2],
+    };
+    if spatial == 1 {
+        output_padding[0] = 0;
+    }
+    let shape = import.graph.shape(x);
+    let input = [shape[1], shape[2]];
+    // What the result would be without padding.
+    let asked = output_padding;
+    let full = |i: usize| (input[i] - 1) * stride[i] + asked[i] + dilation[i] * (kernel[i] - 1) + 1;
+    let mode = node.string("auto_pad", "NOTSET");
+    let wanted = match node.list("output_shape") {
+        Some(&[.., h, w]) if spatial == 2 => Some([size(h)?, size(w)?]),
+        Some(&[.., w]) => Some([1, size(w)?]),
+        _ if mode.starts_with("SAME") => Some([input[0] * stride[0], input[1] * stride[1]]),
+        _ => None,
+    };
+    let mut padding = pads(node, spatial)?;
+    if let Some(wanted) = wanted {
+        for i in 0..2 {
+            if spatial == 1 && i == 0 {
+                continue;
+            }
+            let total = match full(i).checked_sub(wanted[i]) {
+                Some(total) => total,
+                // The result is larger: the rest is padding of the result.
+                None => {
+                    output_padding[i] += wanted[i] - full(i);
+                    0
+                }
+            };
+            let half = total / 2;
+            let (before, after) =
+                if mode == "SAME_UPPER" { (half, total - half) } else { (total - half, half) };
+            (padding[i], padding[i + 2]) = (before, after);
+        }
+    }
+    let groups = size(node.int("group", 1))?;
+    let weight_shape = weight.shape().to_vec();
+    let mut w = import.plain(weight)?;
+    if spatial == 1 {
+        w = import.graph.reshape(w, [weight_shape[0], weight_shape[1], 1, kernel[1]]).map_err(plain)?;
+    }
+    let bias = node.optional(2).map(|b| import.plain(b)).transpose()?;
+    let options = ConvTranspose2dOptions { stride, padding, output_padding, dilation, groups };
+    let y = import.graph.conv_transpose2d(x, w, bias, options).map_err(plain)?;
+    Ok(vec![unmap(import, y, value)?])
+}
+
+fn pool(import: &mut Import, node: &Node, kind: PoolKind) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    if !value.elem().is_float() {
+        return Err(format!("{} is not supported", value.elem()));
+    }
+    if node.wants(1) {
+        return Err("the indices of the maxima are not supported".to_owned());
+    }
+    let spatial = value.rank().saturating_sub(2);
+    let x = feature_map(import, value)?;
+    let kernel = pair(node, "kernel_shape", 1, spatial)?;
+    let (stride, dilation) = (pair(node, "strides", 1, spatial)?, pair(node, "dilations", 1, spatial)?);
+    positive(&[kernel, stride, dilation].concat())?;
+    let shape = import.graph.shape(x);
+    let input = [shape[1], shape[2]];
+    let reach = [dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1];
+    let padding = padding(node, spatial, input, reach, stride)?;
+    let options = PoolOptions { kernel, stride, padding, dilation, ceil: node.int("ceil_mode", 0) != 0 };
+    let y = match kind {
+        PoolKind::Max => import.graph.max_pool(x, options),
+        PoolKind::Mean { include_pad } => import.graph.average_pool(x, options, include_pad),
+    };
+    let y = y.map_err(plain)?;
+    Ok(vec![unmap(import, y, value)?])
+}
+
+fn global_pool(import: &mut Import, node: &Node, kind: PoolKind) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let x = feature_map(import, value)?;
+    let y = import.graph.global_pool(x, kind).map_err(plain)?;
+    Ok(vec![unmap(import, y, value)?])
+}
+
+fn group_normalization(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let groups = size(node.int("num_groups", 1))?;
+    let channels = *value.shape().get(1).ok_or("wants [n, c, …]")?;
+    let x = import.channels_last(value)?;
+    let mut vectors = Vec::new();
+    for i in 1..3 {
+        let input = node.input(i)?;
+        let mut v = import.plain(input)?;
+        // Before version 21 there is one number for each group.
+        if input.elements() == groups && groups != channels {
+            let each = channels / groups;
+            v = import.graph.reshape(v, [groups, 1]).map_err(plain)?;
+            v = import.graph.broadcast_to(v, [groups, each]).map_err(plain)?;
+            v = import.graph.reshape(v, [channels]).map_err(plain)?;
+        }
+        vectors.push(v);
+    }
+    let eps = node.float("epsilon", 1e-5);
+    let y = import.graph.group_norm(x, groups, Some(vectors[0]), Some(vectors[1]), eps).map_err(plain)?;
+    Ok(vec![import.channels_last_result(y, value.elem())])
+}
+
+fn instance_normalization(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let x = import.channels_last(value)?;
+    let (weight, bias) = (import.plain(node.input(1)?)?, import.plain(node.input(2)?)?);
+    let eps = node.float("epsilon", 1e-5);
+    let y = import.graph.instance_norm(x, Some(weight), Some(bias), eps).map_err(plain)?;
+    Ok(vec![import.channels_last_result(y, value.elem())])
+}
+
+/// Over all axes from one on, which are made the last row.
+fn layer_normalization(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    if node.wants(1) || node.wants(2) {
+        return layer_normalization_with_statistics(import, node);
+    }
+    let (rank, shape) = (value.rank(), value.shape().to_vec());
+    let first = axis(node.int("axis", -1), rank)?;
+    let x = import.plain(value)?;
+    let (rows, row) = (shape[..first].iter().product::<usize>(), shape[first..].iter().product::<usize>());
+    let x = import.graph.reshape(x, [rows, row]).map_err(plain)?;
+    let vector = |import: &mut Import, i: usize| -> Result<Option<ValueId>> {
+        let Some(input) = node.optional(i) else { return Ok(None) };
+        let v = import.plain(input)?;
+        let v = match input.elements() == row {
+            true => v,
+            false => import.graph.broadcast_to(v, shape[first..].to_vec()).map_err(plain)?,
+        };
+        import.graph.reshape(v, [row]).map_err(plain).map(Some)
+    };
+    let (weight, bias) = (vector(import, 1)?, vector(import, 2)?);
+    let eps = node.float("epsilon", 1e-5);
+    let y = import.graph.layer_norm(x, weight, bias, eps).map_err(plain)?;
+    let y = import.graph.reshape(y, shape).map_err(plain)?;
+    Ok(vec![import.plain_result(y, value.elem())])
+}
+
+/// The same from its definition, with mean and inverse deviation as further results.
+fn layer_normalization_with_statistics(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    use crate::ops::expr::{Binary, Expr, Unary};
+    use crate::ops::reduce::Reduction;
+    let value = node.input(0)?;
+    let rank = value.rank();
+    let axes: Vec<usize> = (axis(node.int("axis", -1), rank)?..rank).collect();
+    let x = import.plain(value)?;
+    let g = &mut *import.graph;
+    let mean = g.reduce(x, Reduction::Mean, &axes, true).map_err(plain)?;
+    let centred = g.binary(Binary::Sub, x, mean).map_err(plain)?;
+    let squares = g.unary(Unary::Square, centred).map_err(plain)?;
+    let variance = g.reduce(squares, Reduction::Mean, &axes, true).map_err(plain)?;
+    let moved = Expr::binary(Binary::Add, Expr::input(0), Expr::Const(node.float("epsilon", 1e-5)));
+    let inverse = g.elementwise(Expr::unary(Unary::Rsqrt, moved), &[variance]).map_err(plain)?;
+    let mut y = g.mul(centred, inverse).map_err(plain)?;
+    let weight = import.plain(node.input(1)?)?;
+    y = import.graph.mul(y, weight).map_err(plain)?;
+    if let Some(bias) = node.optional(2) {
+        let bias = import.plain(bias)?;
+        y = import.graph.add(y, bias).map_err(plain)?;
+    }
+    let elem = value.elem();
+    Ok([y, mean, inverse].map(|v| import.plain_result(v, elem)).to_vec())
+}
+
+/// `x / (bias + alpha / size · Σ x²)^beta` over `size` neighbouring channels (Krizhevsky et al. 2012).
+fn local_response_normalization(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    use crate::ops::expr::{Binary, Expr, Unary};
+    let value = node.input(0)?;
+    let width = size(node.int("size", 1))?;
+    let (alpha, beta, bias) = (node.float("alpha", 1e-4), node.float("beta", 0.75), node.float("bias", 1.0));
+    let x = import.channels_last(value)?;
+    let g = &mut *import.graph;
+    let dims = g.shape(x).to_vec();
+    let (channels, pixels) = (dims[dims.len() - 1], dims[..dims.len() - 1].iter().product::<usize>());
+    let squares = g.unary(Unary::Square, x).map_err(plain)?;
+    // The channels of a pixel are a row whose windows a mean pool takes; what it pads counts as zero.
+    let rows = g.reshape(squares, [1, pixels, channels, 1]).map_err(plain)?;
+    let before = (width - 1) / 2;
+    let options = PoolOptions {
+        kernel: [1, width],
+        stride: [1; 2],
+        padding: [0, before, 0, width - 1 - before],
+        dilation: [1; 2],
+        ceil: false,
+    };
+    let mean = g.average_pool(rows, options, true).map_err(plain)?;
+    let mean = g.reshape(mean, dims).map_err(plain)?;
+    let scaled = Expr::binary(Binary::Mul, Expr::input(1), Expr::Const(alpha));
+    let base = Expr::binary(Binary::Add, scaled, Expr::Const(bias));
+    let power = Expr::binary(Binary::Pow, base, Expr::Const(-beta));
+    let y = g.elementwise(Expr::binary(Binary::Mul, Expr::input(0), power), &[x, mean]).map_err(plain)?;
+    Ok(vec![import.channels_last_result(y, value.elem())])
+}
+
+fn gemm(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let (a, b) = (node.input(0)?, node.input(1)?);
+    if a.rank() != 2 || b.rank() != 2 {
+        return Err(format!("wants matrices, found {:?} and {:?}", a.shape(), b.shape()));
+    }
+    let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
+    let (trans_a, trans_b) = (node.int("transA", 0) != 0, node.int("transB", 0) != 0);
+    let elem = a.elem();
+    let bias = node.optional(2);
+    let n = b.shape()[if trans_b { 0 } else { 1 }];
+    // A fully connected layer, which takes its bias along.
+    if !trans_a
+        && alpha == 1.0
+        && beta == 1.0
+        && bias.is_none_or(|c| c.elements() == n && c.shape().last() == Some(&n))
+    {
+        let x = import.plain(a)?;
+        let w = import.ordered(b, if trans_b { &[0, 1] } else { &[1, 0] })?;
+        let bias = bias.map(|c| import.plain(c)).transpose()?;
+        let bias = bias.map(|c| import.graph.reshape(c, [n]).map_err(plain)).transpose()?;
+        let y = import.graph.linear(x, w, bias).map_err(plain)?;
+        return Ok(vec![import.plain_result(y, elem)]);
+    }
+    let (x, w) = (import.plain(a)?, import.plain(b)?);
+    let options = Matmul { transpose_a: trans_a, transpose_b: trans_b, ..Matmul::default() };
+    let mut y = import.graph.matmul(x, w, options).map_err(plain)?;
+    if alpha != 1.0 {
+        y = import.graph.affine(y, alpha, 0.0).map_err(plain)?;
+    }
+    if let Some(c) = bias.filter(|_| beta != 0.0) {
+        let mut c = import.plain(c)?;
+        if beta != 1.0 {
+            c = import.graph.affine(c, beta, 0.0).map_err(plain)?;
+        }
+        y = import.graph.add(y, c).map_err(plain)?;
+    }
+    Ok(vec![import.plain_result(y, elem)])
+}
+
+fn matmul(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let (a, b) = (node.input(0)?, node.input(1)?);
+    let elem = a.elem();
+    if !elem.is_float() || !b.elem().is_float() {
+        return Err(format!("{elem} is not supported"));
+    }
+    let (a_shape, b_shape) = (a.shape().to_vec(), b.shape().to_vec());
+    if a_shape.is_empty() || b_shape.is_empty() {
+        return Err("a number is no matrix".to_owned());
+    }
+    let mut x = import.plain(a)?;
+    // A matrix of weights: a fully connected layer on all rows.
+    if b_shape.len() == 2 && a_shape.len() >= 2 {
+        let w = import.ordered(b, &[1, 0])?;
+        let y = import.graph.linear(x, w, None).map_err(plain)?;
+        return Ok(vec![import.plain_result(y, elem)]);
+    }
+    let mut y = import.plain(b)?;
+    let g = &mut *import.graph;
+    // Vectors are a row on the left, a column on the right.
+    let mut left = a_shape.clone();
+    if left.len() == 1 {
+        left.insert(0, 1);
+    }
+    let mut right = b_shape.clone();
+    if right.len() == 1 {
+        right.push(1);
+    }
+    let (la, lb) = (left.len() - 2, right.len() - 2);
+    let batch = super::super::shape::broadcast(&left[..la], &right[..lb])?;
+    let full = |tail: &[usize]| [&batch[..], tail].concat();
+    x = g.reshape(x, left.clone()).map_err(plain)?;
+    x = g.broadcast_to(x, full(&left[la..])).map_err(plain)?;
+    y = g.reshape(y, right.clone()).map_err(plain)?;
+    y = g.broadcast_to(y, full(&right[lb..])).map_err(plain)?;
+    let mut z = g.matmul(x, y, Matmul::default()).map_err(plain)?;
+    let mut shape = full(&[left[la], right[lb + 1]]);
+    if b_shape.len() == 1 {
+        shape.pop();
+    }
+    if a_shape.len() == 1 {
+        let row = shape.len() - if b_shape.len() == 1 { 1 } else { 2 };
+        shape.remove(row);
+    }
+    z = g.reshape(z, shape).map_err(plain)?;
+    Ok(vec![import.plain_result(z, elem)])
+}
+
+/// Height and width only; nearest, linear and cubic where pixels lie as the engine's kernel has them.
+fn resize(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let shape = value.shape().to_vec();
+    let rank = shape.len();
+    let known = |i: usize| -> Result<Option<Vec<f64>>> {
+        match node.optional(i) {
+            Some(Value::Host(h)) if h.elements() == 0 => Ok(None),
+            Some(_) => Ok(Some(node.host(i)?.to_floats())),
+            None => Ok(None),
+        }
+    };
+    let upsample = node.proto.op_type == "Upsample" || import.opset < 11;
+    let scales = match node.floats("scales").filter(|s| !s.is_empty()) {
+        Some(scales) => Some(scales.iter().map(|&v| f64::from(v)).collect()),
+        None => known(if upsample { 1 } else { 2 })?,
+    };
+    let sizes = if upsample { None } else { known(3)? };
+    let axes: Vec<usize> = match node.list("axes") {
+        Some(list) => list.iter().map(|&a| axis(a, rank)).collect::<Result<_>>()?,
+        None => (0..rank).collect(),
+    };
+    let mut target = shape.clone();
+    let mut factor: Vec<Option<f64>> = vec![None; rank];
+    match (&scales, &sizes) {
+        (Some(scales), None) if scales.len() == axes.len() => {
+            for (&a, &s) in axes.iter().zip(scales) {
+                factor[a] = Some(s);
+                target[a] = size((shape[a] as f64 * s).floor() as i64)?;
+            }
+        }
+        (None, Some(sizes)) if sizes.len() == axes.len() => {
+            for (&a, &s) in axes.iter().zip(sizes) {
+                target[a] = size(s as i64)?;
+            }
+        }
+        _ => return Err("wants either scales or sizes, one for each axis".to_owned()),
+    }
+    if node.string("keep_aspect_ratio_policy", "stretch") != "stretch"
+        || node.int("antialias", 0) != 0
+        || node.int("exclude_outside", 0) != 0
+    {
+        return Err("aspect ratio policies, antialias and exclude_outside are not supported".to_owned());
+    }
+    if rank != 4 || target[..2] != shape[..2] {
+        return Err(format!("only height and width can be resized, found {shape:?} to {target:?}"));
+    }
+    // The kernel goes by sizes; a factor that is rounded away moves pixels.
+    let exact =
+        (2..4).all(|a| factor[a].is_none_or(|f| (shape[a] as f64 * f - target[a] as f64).abs() < 1e-6));
+    let mode = node.string("mode", "nearest");
+    let default = if upsample { "asymmetric" } else { "half_pixel" };
+    let transformation = node.string("coordinate_transformation_mode", default);
+    let rounding = node.string("nearest_mode", if upsample { "floor" } else { "round_prefer_floor" });
+    let coordinates = match transformation.as_str() {
+        "half_pixel" => Coordinates::HalfPixel,
+        "pytorch_half_pixel" if target[2] > 1 && target[3] > 1 => Coordinates::HalfPixel,
+        "align_corners" => Coordinates::AlignCorners,
+        "asymmetric" => Coordinates::Asymmetric,
+        other => return Err(format!("coordinates {other} are not supported")),
+    };
+    if !exact {
+        return Err("scales that do not give whole sizes are not supported".to_owned());
+    }
+    let interpolation = match mode.as_str() {
+        "nearest" => {
+            let same = match coordinates {
+                // Halves never arise where each pixel is repeated a whole number of times.
+                Coordinates::HalfPixel => {
+                    (2..4).all(|a| target[a].is_multiple_of(shape[a])) && rounding.starts_with("round")
+                }
+                Coordinates::Asymmetric => rounding == "floor",
+                Coordinates::AlignCorners => rounding == "round_prefer_ceil",
+            };
+            if !same {
+                return Err(format!("nearest with {transformation} and {rounding} is not supported"));
+            }
+            Interpolation::Nearest
+        }
+        "linear" | "bilinear" => Interpolation::Bilinear,
+        "cubic" => Interpolation::Bicubic { a: node.float("cubic_coeff_a", -0.75) },
+        other => return Err(format!("mode {other} is not supported")),
+    };
+    let x = import.channels_last(value)?;
+    let y = import.graph.resize(x, [target[2], target[3]], interpolation, coordinates).map_err(plain)?;
+    Ok(vec![import.channels_last_result(y, value.elem())])
+}

@@ -1,0 +1,42 @@
+//! One function for each of ONNX's operators, grouped by what they do; the table that names them.
+
+mod elementwise;
+mod layers;
+mod movement;
+mod reduce;
+
+use super::import::{Import, Node, Result, Value};
+
+/// Imports a node: its outputs in ONNX's order, trailing ones left out where they are not supported.
+pub type Row = fn(&mut Import, &Node) -> Result<Vec<Value>>;
+
+/// The import of an operator.
+///
+/// # Errors
+/// Operators that are not in the table.
+pub fn find(domain: &str, op: &str) -> Result<Row> {
+    if !matches!(domain, "" | "ai.onnx") {
+        return Err(format!("operators of \"{domain}\" are not supported"));
+    }
+    let tables = [elementwise::ROWS, layers::ROWS, movement::ROWS, reduce::ROWS, KNOWN_ONLY];
+    tables
+        .into_iter()
+        .flatten()
+        .find(|(name, _)| *name == op)
+        .map(|(_, row)| *row)
+        .ok_or_else(|| "this operator is not supported".to_owned())
+}
+
+/// Operators whose results have shapes, or are shapes, so that they must be known; `fold` evaluates them.
+const KNOWN_ONLY: &[(&str, Row)] = &[
+    ("Constant", known_only),
+    ("ConstantOfShape", known_only),
+    ("NonZero", known_only),
+    ("Range", known_only),
+    ("Shape", known_only),
+    ("Size", known_only),
+];
+
+fn known_only(_: &mut Import, _: &Node) -> Result<Vec<Value>> {
+    Err("the shape of its result depends on values that are only known in a run".to_owned())
+}

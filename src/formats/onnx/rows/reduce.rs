@@ -1,0 +1,105 @@
+//! Reductions, softmax and the like: operators that run along axes.
+
+use super::super::elem::Elem;
+use super::super::import::{Import, Node, Result, Value, axis, plain};
+use super::super::shape;
+use super::Row;
+use crate::ops::expr::Unary;
+use crate::ops::reduce::Reduction;
+
+pub const ROWS: &[(&str, Row)] = &[
+    ("ArgMax", |i, n| arg(i, n, false)),
+    ("ArgMin", |i, n| arg(i, n, true)),
+    ("LogSoftmax", |i, n| softmax(i, n, true)),
+    ("ReduceL1", |i, n| reduce(i, n, Some(Unary::Abs), Reduction::Sum, None)),
+    ("ReduceL2", |i, n| reduce(i, n, None, Reduction::L2, None)),
+    ("ReduceLogSum", |i, n| reduce(i, n, None, Reduction::Sum, Some(Unary::Log))),
+    ("ReduceMax", |i, n| reduce(i, n, None, Reduction::Max, None)),
+    ("ReduceMean", |i, n| reduce(i, n, None, Reduction::Mean, None)),
+    ("ReduceMin", |i, n| reduce(i, n, None, Reduction::Min, None)),
+    ("ReduceProd", |i, n| reduce(i, n, None, Reduction::Product, None)),
+    ("ReduceSum", |i, n| reduce(i, n, None, Reduction::Sum, None)),
+    ("ReduceSumSquare", |i, n| reduce(i, n, Some(Unary::Square), Reduction::Sum, None)),
+    ("Softmax", |i, n| softmax(i, n, false)),
+];
+
+fn reduce(
+    import: &mut Import,
+    node: &Node,
+    before: Option<Unary>,
+    reduction: Reduction,
+    after: Option<Unary>,
+) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let rank = value.rank();
+    let axes = match shape::axes(node, 1, rank)? {
+        Some(axes) if !axes.is_empty() => axes,
+        _ if node.int("noop_with_empty_axes", 0) != 0 => Vec::new(),
+        _ => (0..rank).collect(),
+    };
+    if !value.elem().is_float() {
+        return Err(format!("{} on the device is not supported", value.elem()));
+    }
+    let mut x = import.device(value)?;
+    let g = &mut *import.graph;
+    if let Some(f) = before {
+        x.id = g.unary(f, x.id).map_err(plain)?;
+    }
+    let mut y = x.id;
+    let (mut order, keep) = (x.axes.clone(), node.int("keepdims", 1) != 0);
+    if !axes.is_empty() {
+        let dims: Vec<usize> = (0..rank).filter(|&d| axes.contains(&x.axes[d])).collect();
+        y = g.reduce(y, reduction, &dims, keep).map_err(plain)?;
+        if !keep {
+            order.retain(|a| !axes.contains(a));
+            order = order.iter().map(|&a| a - axes.iter().filter(|&&g| g < a).count()).collect();
+        }
+    } else if reduction == Reduction::L2 {
+        y = g.unary(Unary::Abs, y).map_err(plain)?;
+    }
+    if let Some(f) = after {
+        y = import.graph.unary(f, y).map_err(plain)?;
+    }
+    Ok(vec![import.result(y, order, x.elem)])
+}
+
+fn softmax(import: &mut Import, node: &Node, log: bool) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let rank = value.rank();
+    // Before version 13 all axes from one on are taken together.
+    if import.opset < 13 {
+        let at = axis(node.int("axis", 1), rank)?;
+        let x = import.plain(value)?;
+        let shape = value.shape().to_vec();
+        let rows = [shape[..at].iter().product::<usize>(), shape[at..].iter().product::<usize>()];
+        let g = &mut *import.graph;
+        let x = g.reshape(x, rows).map_err(plain)?;
+        let y = if log { g.log_softmax(x, 1) } else { g.softmax(x, 1) }.map_err(plain)?;
+        let y = g.reshape(y, shape).map_err(plain)?;
+        return Ok(vec![import.plain_result(y, value.elem())]);
+    }
+    let at = axis(node.int("axis", -1), rank)?;
+    let x = import.device(value)?;
+    let dim = x.axes.iter().position(|&a| a == at).expect("an order of all axes");
+    let g = &mut *import.graph;
+    let y = if log { g.log_softmax(x.id, dim) } else { g.softmax(x.id, dim) }.map_err(plain)?;
+    Ok(vec![import.result(y, x.axes, x.elem)])
+}
+
+fn arg(import: &mut Import, node: &Node, smallest: bool) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let at = axis(node.int("axis", 0), value.rank())?;
+    if node.int("select_last_index", 0) != 0 {
+        return Err("the last of equals is not supported".to_owned());
+    }
+    let x = import.plain(value)?;
+    let g = &mut *import.graph;
+    let y = if smallest { g.arg_min(x, at) } else { g.arg_max(x, at) }.map_err(plain)?;
+    let mut y = g.cast(y, Elem::I64.dtype()).map_err(plain)?;
+    if node.int("keepdims", 1) != 0 {
+        let mut dims = value.shape().to_vec();
+        dims[at] = 1;
+        y = g.reshape(y, dims).map_err(plain)?;
+    }
+    Ok(vec![import.plain_result(y, Elem::I64)])
+}
