@@ -33,8 +33,14 @@ struct Params {
 @group(0) @binding(0) var<storage, read> src: array<Elem>;
 @group(0) @binding(1) var<storage, read_write> dst: array<Elem>;
 @group(0) @binding(2) var<uniform> P: Params;
+@group(0) @binding(3) var src_texture: texture_2d<f32>;
 
 // #include lib/index
+// #include lib/texels
+
+fn load(i: u32) -> V {
+    return V(src[i]);
+}
 
 struct Window {
     first: i32,
@@ -81,7 +87,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             if (u < 0 || u >= i32(P.w)) {
                 continue;
             }
-            let value = V(src[((n * P.h + u32(v)) * P.w + u32(u)) * P.c + c]);
+            let value = load(((n * P.h + u32(v)) * P.w + u32(u)) * P.c + c);
             if (MAX) {
                 result = max(result, value);
             } else {

@@ -61,6 +61,7 @@ impl Operator for Elementwise {
         };
         const SRC: [&str; MAX_INPUTS] = ["src0", "src1", "src2", "src3"];
         const ALIAS: [&str; MAX_INPUTS] = ["T0", "T1", "T2", "T3"];
+        const TEXTURES: [&str; MAX_INPUTS] = ["texture0", "texture1", "texture2", "texture3"];
         const LOAD: [&str; MAX_INPUTS] = ["load0", "load1", "load2", "load3"];
         let mut kernel = Kernel::new("elementwise")
             .alias("V", if quads { "vec4<f32>" } else { "f32" })
@@ -75,7 +76,13 @@ impl Operator for Elementwise {
             let scalar = matches!(index, Indexing::Scalar);
             let dtype = cx.desc(i).dtype;
             kernel = kernel.alias(ALIAS[i], if scalar { dtype.wgsl() } else { vec(dtype) });
+            // Few distinct elements of a row come from the cache anyway.
+            let texels = quads && matches!(index, Indexing::Same) && cx.prefers_texels(cx.desc(i));
+            if texels {
+                cx.texels(TEXTURES[i], cx.input(i), cx.desc(i));
+            }
             let at = match index {
+                Indexing::Same if texels => format!("textureLoad({}, texel(i), 0)", TEXTURES[i]),
                 Indexing::Scalar => format!("V(f32({}[0]))", SRC[i]),
                 Indexing::Same => format!("V({}[i])", SRC[i]),
                 Indexing::Row { block, row } => {

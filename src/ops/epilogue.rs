@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::expr::Unary;
+use super::expr::Expr;
 use crate::shader::Kernel;
 use crate::tensor::TensorDesc;
 
@@ -11,7 +11,7 @@ use crate::tensor::TensorDesc;
 pub const MAX_TENSORS: usize = 3;
 
 /// One thing done to the result `[..., c]`. Tensors come from the operation's further inputs, in order.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Adds a vector `[c]`: a bias.
     AddChannel,
@@ -19,12 +19,12 @@ pub enum Step {
     AddSample,
     /// Adds a tensor of the result's shape: a residual connection.
     AddTensor,
-    /// Applies a function.
-    Apply(Unary),
+    /// Applies a function of one number.
+    Apply(Expr),
 }
 
 impl Step {
-    pub fn reads_tensor(self) -> bool {
+    pub fn reads_tensor(&self) -> bool {
         !matches!(self, Step::Apply(_))
     }
 }
@@ -53,13 +53,13 @@ impl Epilogue {
     }
 
     /// Whether one more step of this kind fits.
-    pub fn accepts(&self, step: Step) -> bool {
+    pub fn accepts(&self, step: &Step) -> bool {
         !step.reads_tensor() || self.tensors() < MAX_TENSORS
     }
 
     /// Checks the tensors that the steps read against the result.
     pub fn check(&self, tensors: &[&TensorDesc], output: &TensorDesc) -> Result<(), String> {
-        let reading: Vec<Step> = self.steps.iter().copied().filter(|s| s.reads_tensor()).collect();
+        let reading: Vec<&Step> = self.steps.iter().filter(|s| s.reads_tensor()).collect();
         if reading.len() != tensors.len() {
             return Err(format!("epilogue reads {} tensors, found {}", reading.len(), tensors.len()));
         }
@@ -123,7 +123,7 @@ impl Epilogue {
                 Step::AddSample => "sample",
                 Step::AddTensor => "pixel",
                 Step::Apply(f) => {
-                    let _ = writeln!(body, "    v = {};", f.wgsl("v"));
+                    let _ = writeln!(body, "    v = {};", f.wgsl(&|_| "v".to_owned()));
                     continue;
                 }
             };

@@ -42,6 +42,8 @@ pub enum Unary {
     LeakyRelu(f32),
     /// `x` where positive, else `alpha · (exp(x) − 1)`.
     Elu(f32),
+    /// `min(max(x, low), high)`.
+    Clamp(f32, f32),
 }
 
 /// Functions of two numbers.
@@ -92,6 +94,49 @@ impl Expr {
             Expr::Const(c) => format!("V({})", literal(*c)),
             Expr::Unary(f, x) => f.wgsl(&x.wgsl(input)),
             Expr::Binary(f, a, b) => f.wgsl(&a.wgsl(input), &b.wgsl(input)),
+        }
+    }
+
+    /// Number of inputs that are read: the largest index and one.
+    pub fn inputs(&self) -> usize {
+        match self {
+            Expr::Input(i) => i + 1,
+            Expr::Const(_) => 0,
+            Expr::Unary(_, x) => x.inputs(),
+            Expr::Binary(_, a, b) => a.inputs().max(b.inputs()),
+        }
+    }
+
+    /// The same expression with functions that have names called by them: `x · sigmoid(x)` is
+    /// SiLU, `x · hard_sigmoid(x)` hard swish, a minimum of a maximum a clamp.
+    pub fn named(&self) -> Expr {
+        match self {
+            Expr::Input(_) | Expr::Const(_) => self.clone(),
+            Expr::Unary(f, x) => Expr::unary(*f, x.named()),
+            Expr::Binary(f, a, b) => {
+                let (a, b) = (a.named(), b.named());
+                match (f, &a, &b) {
+                    (Binary::Mul, x, Expr::Unary(Unary::Sigmoid, y))
+                    | (Binary::Mul, Expr::Unary(Unary::Sigmoid, y), x)
+                        if **y == *x =>
+                    {
+                        Expr::unary(Unary::Silu, x.clone())
+                    }
+                    (Binary::Mul, x, Expr::Unary(Unary::HardSigmoid, y))
+                    | (Binary::Mul, Expr::Unary(Unary::HardSigmoid, y), x)
+                        if **y == *x =>
+                    {
+                        Expr::unary(Unary::HardSwish, x.clone())
+                    }
+                    (Binary::Min, Expr::Binary(Binary::Max, x, low), Expr::Const(high)) => match **low {
+                        Expr::Const(low) if low <= *high => {
+                            Expr::unary(Unary::Clamp(low, *high), (**x).clone())
+                        }
+                        _ => Expr::binary(*f, a, b),
+                    },
+                    _ => Expr::binary(*f, a, b),
+                }
+            }
         }
     }
 
@@ -169,6 +214,9 @@ impl Unary {
             Unary::Mish => "mish",
             Unary::LeakyRelu(alpha) => return format!("leaky_relu({x}, {})", literal(alpha)),
             Unary::Elu(alpha) => return format!("elu({x}, {})", literal(alpha)),
+            Unary::Clamp(low, high) => {
+                return format!("clamp({x}, V({}), V({}))", literal(low), literal(high));
+            }
         };
         format!("{call}({x})")
     }

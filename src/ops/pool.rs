@@ -106,12 +106,17 @@ impl Operator for Pool {
         };
         let count = cx.output_desc().shape.elements() / unit;
         let include_pad = self.reduce == PoolKind::Mean { include_pad: true } && !adaptive;
+        let mut kernel = Kernel::new("pool")
+            .constant("MAX", self.reduce == PoolKind::Max)
+            .constant("ADAPTIVE", adaptive)
+            .alias("V", v)
+            .alias("Elem", elem);
+        if unit == 4 && cx.prefers_texels(cx.desc(0)) {
+            cx.texels("src_texture", cx.input(0), cx.desc(0));
+            kernel = kernel.function("load", LOAD_TEXEL);
+        }
         cx.dispatch(
-            Kernel::new("pool")
-                .constant("MAX", self.reduce == PoolKind::Max)
-                .constant("ADAPTIVE", adaptive)
-                .alias("V", v)
-                .alias("Elem", elem),
+            kernel,
             &[("src", cx.input(0)), ("dst", cx.output())],
             &[
                 ("count", count.into()),
@@ -143,6 +148,10 @@ impl Operator for Pool {
         }
     }
 }
+
+const LOAD_TEXEL: &str = "fn load(i: u32) -> V {
+    return textureLoad(src_texture, texel(i), 0);
+}";
 
 impl Graph {
     /// The maximum of each window of `x` `[n, h, w, c]`.

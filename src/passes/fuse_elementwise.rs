@@ -1,47 +1,82 @@
 //! Chains of element-wise operations become one.
 
 use crate::error::Result;
-use crate::graph::{Graph, Source};
+use crate::graph::{Graph, Source, ValueId};
 use crate::ops::Op;
 use crate::ops::elementwise::{Elementwise, MAX_INPUTS};
 use crate::ops::expr::Expr;
+use crate::tensor::{DType, Shape};
 
 /// Writes the expression of a producer that is read once into its reader, as
 /// long as both have the same shape and the inputs of both fit one kernel.
 pub fn fuse_elementwise(graph: &Graph) -> Result<Graph> {
     let uses = graph.uses();
     graph.rewrite(|new, _, value, inputs| {
-        let Source::Op { op: Op::Elementwise(reader), inputs: old_inputs } = &value.source else {
+        let Source::Op { op: Op::Elementwise(reader), inputs: old } = &value.source else {
             return new.keep(value, inputs);
         };
-        let mut expr = reader.expr.clone();
-        let mut inputs = inputs.to_vec();
         let dtype = reader.dtype.unwrap_or(new.desc(inputs[0]).dtype);
-        for (at, &old) in old_inputs.iter().enumerate().rev() {
-            let producer = new.value(inputs[at]);
-            let Source::Op { op: Op::Elementwise(inner), inputs: inner_inputs } = &producer.source else {
-                continue;
-            };
-            // Rounding to another type in between is part of the result.
-            let same = producer.desc.shape == value.desc.shape && producer.desc.dtype == dtype;
-            if uses[old.index()] != 1 || !same || inputs.len() - 1 + inner_inputs.len() > MAX_INPUTS {
-                continue;
-            }
-            // The producer's inputs are appended; the slot that it had goes to the last of them.
-            let first = inputs.len();
-            let (inner, inner_inputs) = (inner.expr.clone(), inner_inputs.clone());
-            inputs.extend(&inner_inputs);
-            let last = inputs.len() - 1;
-            let place = |i: usize| if i == last { at } else { i };
-            expr = expr.substitute(&|i| match i == at {
-                true => inner.substitute(&|k| Expr::Input(place(first + k))),
-                false => Expr::Input(i),
-            });
-            inputs[at] = inputs[last];
-            inputs.truncate(last);
-        }
-        new.push_named(value.name.clone(), Elementwise { expr, dtype: Some(dtype) }.into(), &inputs)
+        let once: Vec<bool> = old.iter().map(|i| uses[i.index()] == 1).collect();
+        let (expr, all) = inlined(new, &reader.expr, inputs, &once, &value.desc.shape, dtype);
+        new.push_named(value.name.clone(), Elementwise { expr, dtype: Some(dtype) }.into(), &all)
     })
+}
+
+/// An expression with the expressions of its inputs written in, where they are read here alone
+/// (`once`) and have this shape and type, and as long as one kernel can read all that it needs;
+/// and what it reads then, each once.
+pub(super) fn inlined(
+    graph: &Graph,
+    expr: &Expr,
+    inputs: &[ValueId],
+    once: &[bool],
+    shape: &Shape,
+    dtype: DType,
+) -> (Expr, Vec<ValueId>) {
+    let mut expr = expr.clone();
+    let mut all = inputs.to_vec();
+    for at in (0..inputs.len()).rev() {
+        let producer = graph.value(inputs[at]);
+        let Source::Op { op: Op::Elementwise(inner), inputs: reads } = &producer.source else {
+            continue;
+        };
+        // Rounding to another type in between is part of the result.
+        if !once[at] || producer.desc.shape != *shape || producer.desc.dtype != dtype {
+            continue;
+        }
+        let mut wider = all.clone();
+        let places: Vec<usize> = reads
+            .iter()
+            .map(|r| {
+                wider.iter().enumerate().position(|(i, w)| w == r && i != at).unwrap_or_else(|| {
+                    wider.push(*r);
+                    wider.len() - 1
+                })
+            })
+            .collect();
+        if wider.len() - 1 > MAX_INPUTS {
+            continue;
+        }
+        wider.remove(at);
+        let close = |i: usize| if i > at { i - 1 } else { i };
+        expr = expr.substitute(&|i| match i == at {
+            true => inner.expr.substitute(&|k| Expr::Input(close(places[k]))),
+            false => Expr::Input(close(i)),
+        });
+        all = wider;
+    }
+    // A tensor that is read twice is read through one input.
+    let mut distinct: Vec<ValueId> = Vec::new();
+    let to: Vec<usize> = all
+        .iter()
+        .map(|id| {
+            distinct.iter().position(|d| d == id).unwrap_or_else(|| {
+                distinct.push(*id);
+                distinct.len() - 1
+            })
+        })
+        .collect();
+    (expr.substitute(&|i| Expr::Input(to[i])), distinct)
 }
 
 #[cfg(test)]

@@ -22,9 +22,7 @@ pub fn fuse_epilogue(graph: &Graph) -> Result<Graph> {
         };
         let fused = match &e.expr {
             _ if e.dtype.is_some_and(|d| d != new.desc(inputs[0]).dtype) => None,
-            Expr::Unary(f, x) if **x == Expr::Input(0) => {
-                convs(0).filter(|c| c.1.epilogue.accepts(Step::Apply(*f))).map(|c| (c, Step::Apply(*f), None))
-            }
+            f if f.inputs() == 1 => convs(0).map(|c| (c, Step::Apply(f.clone()), None)),
             Expr::Binary(Binary::Add, a, b) if **a == Expr::Input(0) && **b == Expr::Input(1) => {
                 // The later of two convolutions: the other's result is there by then.
                 let mut order = [(0, 1), (1, 0)];
@@ -33,7 +31,7 @@ pub fn fuse_epilogue(graph: &Graph) -> Result<Graph> {
                     let conv = convs(at)?;
                     let same = new.shape(inputs[at]) == &value.desc.shape;
                     let step = step_for(new.shape(inputs[other]), &value.desc.shape, new.shape(conv.0))?;
-                    (same && conv.1.epilogue.accepts(step)).then_some((conv, step, Some(inputs[other])))
+                    (same && conv.1.epilogue.accepts(&step)).then_some((conv, step, Some(inputs[other])))
                 })
             }
             _ => None,
@@ -46,7 +44,7 @@ pub fn fuse_epilogue(graph: &Graph) -> Result<Graph> {
 }
 
 /// The convolution whose result `id` is, if it is one, perhaps under another shape.
-fn convolution(graph: &Graph, mut id: ValueId) -> Option<(ValueId, Conv2d)> {
+pub(super) fn convolution(graph: &Graph, mut id: ValueId) -> Option<(ValueId, Conv2d)> {
     loop {
         match &graph.value(id).source {
             Source::Op { op: Op::Conv2d(conv), .. } => return Some((id, conv.clone())),

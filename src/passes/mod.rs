@@ -11,18 +11,22 @@ mod choose;
 mod fold_batch_norm;
 mod fuse_elementwise;
 mod fuse_epilogue;
+mod fuse_functions;
 mod fuse_norm;
 mod fuse_upsample;
 mod prune;
+mod unshuffle_stem;
 
 /// All passes, in order.
 pub fn optimise(graph: &Graph, target: &Target) -> Result<Graph> {
     let graph = fold_batch_norm::fold_batch_norm(graph)?;
     let graph = fuse_upsample::fuse_upsample(&graph)?;
+    let graph = prune::prune(&fuse_functions::fuse_functions(&graph)?)?;
     let graph = fuse_epilogue::fuse_epilogue(&graph)?;
     let graph = fuse_norm::fuse_norm(&graph)?;
     let graph = fuse_elementwise::fuse_elementwise(&graph)?;
     let graph = prune::prune(&graph)?;
+    let graph = unshuffle_stem::unshuffle_stem(&graph)?;
     choose::choose(&graph, target)
 }
 

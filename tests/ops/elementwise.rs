@@ -50,6 +50,7 @@ fn reference(f: Unary, x: f64) -> f64 {
                 f64::from(alpha) * x
             }
         }
+        Unary::Clamp(low, high) => x.clamp(low.into(), high.into()),
         Unary::Elu(alpha) => {
             if x > 0.0 {
                 x
@@ -87,6 +88,7 @@ fn every_unary_function() {
         Unary::Mish,
         Unary::LeakyRelu(0.1),
         Unary::Elu(0.7),
+        Unary::Clamp(-0.5, 0.8),
     ];
     let positive = [Unary::Sqrt, Unary::Rsqrt, Unary::Reciprocal, Unary::Log];
     let mut rng = Rng::new("unary");

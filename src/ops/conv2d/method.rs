@@ -28,6 +28,15 @@ pub enum Method {
     Direct,
 }
 
+/// Lanes of a CPU's vector unit, as software adapters use it.
+const LANES: usize = 8;
+
+/// What fetching a texel costs there in multiply-adds.
+const FETCH: usize = 25;
+
+/// Most products of a quad in the innermost loop, which the caches for instructions must hold.
+const MOST_WRITTEN_OUT: usize = 16 * 4 * 4;
+
 impl Conv2d {
     /// The best method for a device.
     pub fn choose(&self, target: &Target, source: &TensorDesc, output: &TensorDesc) -> Method {
@@ -48,24 +57,49 @@ impl Conv2d {
     }
 
     fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {
+        if target.class == DeviceClass::Cpu {
+            return self.tile_of_lanes(output);
+        }
         let [n, height, width] = self.extent(output);
-        // Wide tiles where arithmetic is bound by loads (the CPU); on a GPU
-        // narrower ones, so that there are enough threads to fill it.
-        let (tile, most_quads) = match target.class {
-            DeviceClass::Cpu => (16, 4),
-            _ if n * height * width * self.c_out.div_ceil(4) >= 1 << 18 => (8, 2),
-            _ => (4, 1),
+        // Narrow tiles, so that there are enough threads to fill a GPU.
+        let (tile, most_quads) = match n * height * width * self.c_out.div_ceil(4) {
+            0..0x4_0000 => (4, 1),
+            _ => (8, 2),
         };
         let pixels = even_part(width, tile);
         let rows = if self.is_pointwise() { 1 } else { even_part(height, tile / pixels) };
-        let most_quads = if pixels * rows < 4 { 1 } else { most_quads };
+        Tile { pixels, rows, quads: self.quads(if pixels * rows < 4 { 1 } else { most_quads }) }
+    }
+
+    /// Quads of output channels in a tile, at most so many.
+    fn quads(&self, most: usize) -> usize {
         let quads_group = (self.c_out / self.options.groups).div_ceil(4);
-        let quads = match self.options.groups {
-            1 => even_part(quads_group, most_quads),
+        match self.options.groups {
+            1 => even_part(quads_group, most),
             // No tile may reach into the next group.
-            _ => (1..=most_quads).rev().find(|q| quads_group.is_multiple_of(*q)).unwrap_or(1),
+            _ => (1..=most).rev().find(|q| quads_group.is_multiple_of(*q)).unwrap_or(1),
+        }
+    }
+
+    /// The tile that costs the CPU's lanes least: the larger, the fewer texels are fetched
+    /// for a multiply-add; but lanes work in step, so that their tiles should come out even.
+    fn tile_of_lanes(&self, output: &TensorDesc) -> Tile {
+        let [n, height, width] = self.extent(output);
+        let taps = self.taps_written_out();
+        let quads = self.quads(4);
+        let tiles = |tile: Tile| n * height.div_ceil(tile.rows) * width.div_ceil(tile.pixels);
+        let cost = |tile: Tile| {
+            let columns = (tile.pixels - 1) * self.options.stride[1] + (taps - 1) * self.options.dilation[1] + 1;
+            let products = 16 * tile.rows * tile.pixels * quads * taps;
+            let fetches = tile.rows * columns + 4 * taps * quads / LANES;
+            tiles(tile).div_ceil(LANES) * (products + FETCH * fetches)
         };
-        Tile { pixels, rows, quads }
+        let most_rows = if self.is_pointwise() { 1 } else { height };
+        (1..=width.min(16))
+            .flat_map(|pixels| (1..=most_rows.min(16 / pixels)).map(move |rows| Tile { pixels, rows, quads }))
+            .filter(|t| t.pixels * t.rows == 1 || t.pixels * t.rows * quads * taps <= MOST_WRITTEN_OUT)
+            .min_by_key(|&tile| (cost(tile), tiles(tile)))
+            .expect("a tile of one pixel")
     }
 
     /// Samples, rows and pixels in a row, as the kernel sees them: a 1×1

@@ -68,6 +68,8 @@ pub struct Conv2d {
     pub kernel: [usize; 2],
     pub c_in: usize,
     pub c_out: usize,
+    /// Products that make one result: what the work is counted by, whatever a pass makes of it.
+    pub products: usize,
     /// The source is first enlarged by this factor, each pixel repeated.
     pub upsample: usize,
     pub epilogue: Epilogue,
@@ -130,8 +132,7 @@ impl Operator for Conv2d {
     }
 
     fn flops(&self, _: &[&TensorDesc], output: &TensorDesc) -> u64 {
-        let taps = self.kernel[0] * self.kernel[1] * self.c_in / self.options.groups;
-        2 * (output.shape.elements() * taps) as u64
+        2 * (output.shape.elements() * self.products) as u64
     }
 
     fn lower(&self, cx: &mut Lower) {
@@ -182,6 +183,7 @@ impl Graph {
                 kernel: [kh, kw],
                 c_in: c_in * options.groups,
                 c_out,
+                products: kh * kw * c_in,
                 upsample: 1,
                 epilogue: Epilogue { steps },
                 method: None,
