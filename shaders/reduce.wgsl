@@ -19,7 +19,10 @@ struct Params {
 
 // #include lib/index
 
-const START: f32 = 0.0;
+// Before the first element, whose index is given.
+fn start(first: u32) -> V {
+    return V(0.0);
+}
 
 fn fold(sum: V, x: V) -> V {
     return sum + x;
@@ -36,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         return;
     }
     let first = line / P.inner * P.size * P.inner + line % P.inner;
-    var sum = V(START);
+    var sum = start(first);
     for (var i = 0u; i < P.size; i++) {
         sum = fold(sum, V(src[first + i * P.inner]));
     }

@@ -63,3 +63,28 @@ fn power(x: V, y: V) -> V {
     let negative = select(nothing, select(magnitude, -magnitude, odd), whole);
     return select(magnitude, negative, x < V(0.0));
 }
+
+// Drivers may compute inverse trigonometric functions to no more than 4 digits: here by Taylor's series of the arctangent
+// on the half of the half of its angle, tan(θ / 2) = t / (1 + √(1 + t²)).
+fn half_angle(t: V) -> V { return t / (V(1.0) + sqrt(V(1.0) + t * t)); }
+fn arctangent(x: V) -> V {
+    let steep = abs(x) > V(1.0);
+    let h = half_angle(half_angle(select(x, V(1.0) / x, steep)));
+    let u = h * h;
+    let small = 4.0 * h * (V(1.0) + u * (V(-0.333333333) + u * (V(0.2) + u * (V(-0.142857143) + u * (V(0.111111111) - u * 0.0909090909)))));
+    return select(small, sign(x) * 1.5707963267948966 - small, steep);
+}
+fn arcsine(x: V) -> V { return 2.0 * arctangent(x / (V(1.0) + sqrt((V(1.0) - x) * (V(1.0) + x)))); }
+fn arccosine(x: V) -> V { return 2.0 * arctangent(sqrt((V(1.0) - x) / (V(1.0) + x))); }
+fn area_tangent(x: V) -> V { return 0.5 * ln((V(1.0) + x) / (V(1.0) - x)); }
+fn area_cosine(x: V) -> V { return ln(x + sqrt((x - V(1.0)) * (x + V(1.0)))); }
+fn area_sine(x: V) -> V {
+    let a = abs(x);
+    let rest = a + a * a / (V(1.0) + sqrt(a * a + V(1.0)));
+    return sign(x) * ln(V(1.0) + rest);
+}
+fn hyperbolic_sine(x: V) -> V {
+    let t = x * x;
+    let near = x * (V(1.0) + t * (V(0.166666667) + t * (V(0.00833333333) + t * 0.000198412698)));
+    return select(0.5 * (exp(x) - exp(-x)), near, abs(x) < V(0.5));
+}

@@ -8,11 +8,13 @@ use crate::lower::{Grid, Lower, elem};
 use crate::shader::Kernel;
 use crate::tensor::{DType, TensorDesc};
 
-/// Index (u32) of the largest or smallest number along `axis`, the first of equals. The axis goes.
+/// Index (u32) of the largest or smallest number along `axis`, the first of equals unless `last`. The axis goes.
 #[derive(Clone, Debug)]
 pub struct ArgReduce {
     pub axis: usize,
     pub smallest: bool,
+    /// The last of equals.
+    pub last: bool,
 }
 
 impl Operator for ArgReduce {
@@ -30,8 +32,15 @@ impl Operator for ArgReduce {
     fn lower(&self, cx: &mut Lower) {
         let [outer, size, inner] = split(&cx.desc(0).shape, self.axis, self.axis + 1);
         let mut kernel = Kernel::new("arg_reduce").alias("Elem", elem(cx.desc(0)));
-        if self.smallest {
-            kernel = kernel.function("better", "fn better(x: f32, best: f32) -> bool {\n    return x < best;\n}");
+        let better = match (self.smallest, self.last) {
+            (false, false) => None,
+            (true, false) => Some("<"),
+            (false, true) => Some(">="),
+            (true, true) => Some("<="),
+        };
+        if let Some(sign) = better {
+            let text = format!("fn better(x: f32, best: f32) -> bool {{\n    return x {sign} best;\n}}");
+            kernel = kernel.function("better", text);
         }
         cx.dispatch(
             kernel,
@@ -45,11 +54,11 @@ impl Operator for ArgReduce {
 impl Graph {
     /// Index of the largest number of `x` along `axis`, u32; the first of equals.
     pub fn arg_max(&mut self, x: ValueId, axis: usize) -> Result<ValueId> {
-        self.push(ArgReduce { axis, smallest: false }, &[x])
+        self.push(ArgReduce { axis, smallest: false, last: false }, &[x])
     }
 
     /// Index of the smallest number of `x` along `axis`, u32; the first of equals.
     pub fn arg_min(&mut self, x: ValueId, axis: usize) -> Result<ValueId> {
-        self.push(ArgReduce { axis, smallest: true }, &[x])
+        self.push(ArgReduce { axis, smallest: true, last: false }, &[x])
     }
 }

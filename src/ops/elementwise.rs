@@ -41,6 +41,10 @@ impl Operator for Elementwise {
             if input == DType::BF16 {
                 return Err("bf16 must be unpacked first".to_owned());
             }
+            // Arithmetic in f32 would round them.
+            if input == DType::I32 {
+                return Err("i32 is for typed functions".to_owned());
+            }
         }
         Ok(TensorDesc::new(shape, dtype))
     }

@@ -93,6 +93,7 @@ ops! {
     softmax::Softmax,
     strided::Strided,
     timestep_embedding::TimestepEmbedding,
+    typed::Typed,
     unpack::Unpack,
 }
 

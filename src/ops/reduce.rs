@@ -45,18 +45,18 @@ impl Operator for Reduce {
         let [outer, size, inner] = split(&desc.shape, self.first, self.end);
         let (v, elem, unit) = packed(inner, desc.dtype);
         let (start, fold, finish) = match self.reduction {
-            Reduction::Sum => ("0.0", "sum + x", "sum"),
-            Reduction::Mean => ("0.0", "sum + x", "sum / f32(P.size)"),
-            Reduction::Max => ("-3.4028234e38", "max(sum, x)", "sum"),
-            Reduction::Min => ("3.4028234e38", "min(sum, x)", "sum"),
-            Reduction::Product => ("1.0", "sum * x", "sum"),
-            Reduction::L2 => ("0.0", "sum + x * x", "sqrt(sum)"),
+            Reduction::Sum => ("V(0.0)", "sum + x", "sum"),
+            Reduction::Mean => ("V(0.0)", "sum + x", "sum / f32(P.size)"),
+            Reduction::Max => ("V(src[first])", "max(sum, x)", "sum"),
+            Reduction::Min => ("V(src[first])", "min(sum, x)", "sum"),
+            Reduction::Product => ("V(1.0)", "sum * x", "sum"),
+            Reduction::L2 => ("V(0.0)", "sum + x * x", "sqrt(sum)"),
         };
         cx.dispatch(
             Kernel::new("reduce")
                 .alias("V", v)
                 .alias("Elem", elem)
-                .constant("START", start)
+                .function("start", format!("fn start(first: u32) -> V {{ return {start}; }}"))
                 .function("fold", format!("fn fold(sum: V, x: V) -> V {{ return {fold}; }}"))
                 .function("finish", format!("fn finish(sum: V) -> V {{ return {finish}; }}")),
             &[("src", cx.input(0)), ("dst", cx.output())],

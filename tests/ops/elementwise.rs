@@ -29,6 +29,15 @@ fn reference(f: Unary, x: f64) -> f64 {
         Unary::Log => x.ln(),
         Unary::Sin => x.sin(),
         Unary::Cos => x.cos(),
+        Unary::Tan => x.tan(),
+        Unary::Asin => x.asin(),
+        Unary::Acos => x.acos(),
+        Unary::Atan => x.atan(),
+        Unary::Sinh => x.sinh(),
+        Unary::Cosh => x.cosh(),
+        Unary::Asinh => x.asinh(),
+        Unary::Acosh => x.acosh(),
+        Unary::Atanh => x.atanh(),
         Unary::Tanh => x.tanh(),
         Unary::Erf => erf(x),
         Unary::Sigmoid => sigmoid(x),
@@ -74,6 +83,10 @@ fn every_unary_function() {
         Unary::Exp,
         Unary::Sin,
         Unary::Cos,
+        Unary::Atan,
+        Unary::Sinh,
+        Unary::Cosh,
+        Unary::Asinh,
         Unary::Tanh,
         Unary::Erf,
         Unary::Sigmoid,
@@ -91,12 +104,18 @@ fn every_unary_function() {
         Unary::Clamp(-0.5, 0.8),
     ];
     let positive = [Unary::Sqrt, Unary::Rsqrt, Unary::Reciprocal, Unary::Log];
+    let within_one = [Unary::Tan, Unary::Asin, Unary::Acos, Unary::Atanh];
     let mut rng = Rng::new("unary");
-    for (functions, low) in [(&anywhere[..], -4.0), (&positive[..], 0.1)] {
+    for (functions, low, high) in [
+        (&anywhere[..], -4.0, 4.0),
+        (&positive[..], 0.1, 4.0),
+        (&within_one[..], -0.95, 0.95),
+        (&[Unary::Acosh][..], 1.1, 4.0),
+    ] {
         for &f in functions {
             // An odd count takes the scalar kernel, a multiple of four the vector one.
             for shape in [[3, 37], [4, 64]] {
-                let x = rng.array_in(&shape, low, 4.0);
+                let x = rng.array_in(&shape, low, high);
                 Case::new(format!("{f:?} {shape:?}"))
                     .input(&x)
                     .check(|g, v| g.unary(f, v[0]), |a| a[0].map(|x| reference(f, x)));

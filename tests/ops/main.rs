@@ -19,3 +19,4 @@ mod pool;
 mod resize;
 mod strided;
 mod timestep_embedding;
+mod typed;

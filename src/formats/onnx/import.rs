@@ -136,6 +136,22 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
+    /// The first result of an operator on values, as if it were a node of the model.
+    pub fn call(&mut self, op: &str, inputs: &[&Value], attribute: Vec<proto::Attribute>) -> Result<Value> {
+        let proto = proto::Node {
+            op_type: op.to_owned(),
+            output: vec![String::from("result")],
+            attribute,
+            ..Default::default()
+        };
+        let node = Node { proto: &proto, inputs: inputs.iter().map(|&v| Some(v.clone())).collect() };
+        let outputs = match fold(&node)? {
+            Some(known) => known,
+            None => rows::find("", op)?(self, &node)?,
+        };
+        outputs.into_iter().next().ok_or_else(|| format!("{op} has no result"))
+    }
+
     fn scoped<T>(&mut self, name: &str, build: impl FnOnce(&mut Self) -> T) -> T {
         self.graph.enter(name);
         let result = build(self);
@@ -237,6 +253,29 @@ impl<'a> Import<'a> {
         let rank = self.graph.shape(id).len();
         self.result(id, channels_last(rank), elem)
     }
+}
+
+/// An attribute with one number.
+pub fn with_int(name: &str, i: i64) -> proto::Attribute {
+    proto::Attribute { name: name.to_owned(), i, ..Default::default() }
+}
+
+/// An attribute with several.
+pub fn with_ints(name: &str, ints: &[i64]) -> proto::Attribute {
+    proto::Attribute { name: name.to_owned(), ints: ints.to_vec(), ..Default::default() }
+}
+
+/// A known vector of sizes or axes.
+pub fn ints(values: &[i64]) -> Value {
+    Value::Host(Host::ints(Elem::I64, vec![values.len()], values.to_vec()))
+}
+
+/// A known number.
+pub fn number(elem: Elem, value: f64) -> Value {
+    Value::Host(match elem.is_float() {
+        true => Host::floats(elem, vec![], vec![value]),
+        false => Host::ints(elem, vec![], vec![value as i64]),
+    })
 }
 
 /// The message of an error of the graph, without the name of the node, which the report has.

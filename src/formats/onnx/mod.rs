@@ -225,7 +225,7 @@ impl OnnxModel {
         let mut import = self.import(&mut graph);
         for port in &self.inputs {
             let shape = self.shape(port, shapes)?;
-            if matches!(port.elem, Elem::F64 | Elem::U32 | Elem::U64) {
+            if matches!(port.elem, Elem::F64 | Elem::BF16 | Elem::U32 | Elem::U64) {
                 return Err(Error::Unsupported {
                     path: self.file.path.clone(),
                     nodes: vec![format!(

@@ -1,14 +1,17 @@
 //! Operators that work element by element, operands broadcast.
 
 use super::super::elem::Elem;
-use super::super::import::{Import, Node, Result, Value, plain};
+use super::super::host::Host;
+use super::super::import::{Import, Node, Result, Value, ints, plain};
 use super::super::shape;
 use super::Row;
+use super::typed;
 use crate::graph::ValueId;
 use crate::ops::expr::{Binary, Expr, Unary};
+use crate::ops::typed::Function;
 
 pub const ROWS: &[(&str, Row)] = &[
-    ("Abs", |i, n| unary(i, n, Unary::Abs)),
+    ("Abs", |i, n| signed(i, n, Unary::Abs, Function::Abs)),
     ("Add", |i, n| binary(i, n, Binary::Add)),
     ("BatchNormalization", batch_normalization),
     ("Ceil", |i, n| unary(i, n, Unary::Ceil)),
@@ -33,14 +36,14 @@ pub const ROWS: &[(&str, Row)] = &[
     ("Min", |i, n| binary(i, n, Binary::Min)),
     ("Mish", |i, n| unary(i, n, Unary::Mish)),
     ("Mul", |i, n| binary(i, n, Binary::Mul)),
-    ("Neg", |i, n| unary(i, n, Unary::Neg)),
+    ("Neg", |i, n| signed(i, n, Unary::Neg, Function::Neg)),
     ("PRelu", prelu),
     ("Pow", pow),
     ("Reciprocal", |i, n| unary(i, n, Unary::Reciprocal)),
     ("Relu", |i, n| unary(i, n, Unary::Relu)),
     ("Round", |i, n| unary(i, n, Unary::Round)),
     ("Sigmoid", |i, n| unary(i, n, Unary::Sigmoid)),
-    ("Sign", |i, n| unary(i, n, Unary::Sign)),
+    ("Sign", |i, n| signed(i, n, Unary::Sign, Function::Sign)),
     ("Sin", |i, n| unary(i, n, Unary::Sin)),
     ("Softplus", |i, n| unary(i, n, Unary::Softplus)),
     ("Sqrt", |i, n| unary(i, n, Unary::Sqrt)),
@@ -83,7 +86,7 @@ pub fn broadcast(import: &mut Import, values: &[&Value], expr: Expr, elem: Elem)
 }
 
 /// Values on the device with as many axes as the widest, all in the order of the largest of those that have them all.
-fn aligned(import: &mut Import, values: &[&Value], rank: usize) -> Result<(Vec<ValueId>, Vec<usize>)> {
+pub fn aligned(import: &mut Import, values: &[&Value], rank: usize) -> Result<(Vec<ValueId>, Vec<usize>)> {
     let computed = |v: &&&Value| matches!(v, Value::Device(_)) && v.rank() == rank;
     let lead = values.iter().filter(computed).max_by_key(|v| v.elements());
     let axes: Vec<usize> = match lead {
@@ -109,6 +112,22 @@ fn aligned(import: &mut Import, values: &[&Value], rank: usize) -> Result<(Vec<V
 fn binary(import: &mut Import, node: &Node, f: Binary) -> Result<Vec<Value>> {
     let inputs: Vec<&Value> = node.inputs.iter().flatten().collect();
     let (first, rest) = inputs.split_first().ok_or("it has no inputs")?;
+    if !first.elem().is_float() {
+        let function = match f {
+            Binary::Add => Function::Add,
+            Binary::Sub => Function::Sub,
+            Binary::Mul => Function::Mul,
+            Binary::Div => Function::Div,
+            Binary::Min => Function::Min,
+            Binary::Max => Function::Max,
+            Binary::Pow => Function::Power,
+        };
+        let mut total = (*first).clone();
+        for value in rest {
+            total = typed::apply(import, function, &[&total, value], first.elem())?;
+        }
+        return Ok(vec![total]);
+    }
     floats(&inputs)?;
     let mut total = (*first).clone();
     for value in rest {
@@ -132,7 +151,27 @@ fn binary(import: &mut Import, node: &Node, f: Binary) -> Result<Vec<Value>> {
     Ok(vec![total])
 }
 
+fn signed(import: &mut Import, node: &Node, f: Unary, of_integers: Function) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    match value.elem().is_float() {
+        true => unary(import, node, f),
+        false => Ok(vec![typed::apply(import, of_integers, &[value], value.elem())?]),
+    }
+}
+
 fn pow(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let (base, exponent) = (node.input(0)?, node.input(1)?);
+    match (base.elem(), exponent.elem()) {
+        (a, b) if a.is_float() && !b.is_float() => {
+            let exponent = typed::cast(import, exponent, a)?;
+            let expr = Expr::binary(Binary::Pow, Expr::input(0), Expr::input(1));
+            return Ok(vec![broadcast(import, &[base, &exponent], expr, a)?]);
+        }
+        (a, b) if !a.is_float() && b.is_float() => {
+            return Err(format!("{a} to a power of {b} is not supported"));
+        }
+        _ => {}
+    }
     match node.optional(1) {
         Some(Value::Host(host)) if host.elements() == 1 && node.input(0)?.elem().is_float() => {
             let exponent = host.to_floats()[0];
@@ -153,7 +192,7 @@ fn clip(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
         match node.has(name) {
             true => {
                 let value = f64::from(node.float(name, 0.0));
-                Ok(Some(super::super::host::Host::floats(Elem::F32, vec![], vec![value]).into()))
+                Ok(Some(Host::floats(Elem::F32, vec![], vec![value]).into()))
             }
             false => Ok(node.optional(i).cloned()),
         }
@@ -182,6 +221,14 @@ fn clip(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
 fn prelu(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     let (x, slope) = (node.input(0)?, node.input(1)?);
     floats(&[x, slope])?;
+    // Before version 9 a vector is one number a channel.
+    let slope = &match (slope.shape(), x.rank()) {
+        (&[c], rank) if rank > 2 && c > 1 && import.opset < 9 => {
+            let dims = [&[c as i64][..], &vec![1; rank - 2]].concat();
+            import.call("Reshape", &[slope, &ints(&dims)], vec![])?
+        }
+        _ => slope.clone(),
+    };
     let zero = || Expr::Const(0.0);
     let positive = Expr::binary(Binary::Max, Expr::input(0), zero());
     let negative =
@@ -210,10 +257,16 @@ fn dropout(_: &mut Import, node: &Node) -> Result<Vec<Value>> {
         Some(Value::Device(_)) => return Err("whether it trains must be known".to_owned()),
         None => false,
     };
-    match training || node.wants(1) {
-        true => Err("training, and the mask of what is kept, are not supported".to_owned()),
-        false => Ok(vec![node.input(0)?.clone()]),
+    if training {
+        return Err("training is not supported".to_owned());
     }
+    // All is kept.
+    let value = node.input(0)?;
+    let mask = match node.wants(1) {
+        true => vec![Host::ints(Elem::Bool, value.shape().to_vec(), vec![1; value.elements()]).into()],
+        false => vec![],
+    };
+    Ok([vec![value.clone()], mask].concat())
 }
 
 fn batch_normalization(import: &mut Import, node: &Node) -> Result<Vec<Value>> {

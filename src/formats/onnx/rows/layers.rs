@@ -2,12 +2,12 @@
 
 use super::super::import::{Import, Node, Result, Value, axis, plain, size};
 use super::Row;
+use super::resize;
 use crate::graph::ValueId;
 use crate::ops::conv_transpose2d::ConvTranspose2dOptions;
 use crate::ops::conv2d::Conv2dOptions;
 use crate::ops::matmul::Matmul;
 use crate::ops::pool::{PoolKind, PoolOptions};
-use crate::ops::resize::{Coordinates, Interpolation};
 
 pub const ROWS: &[(&str, Row)] = &[
     ("AveragePool", |i, n| pool(i, n, PoolKind::Mean { include_pad: n.int("count_include_pad", 0) != 0 })),
@@ -22,8 +22,8 @@ pub const ROWS: &[(&str, Row)] = &[
     ("LayerNormalization", layer_normalization),
     ("MatMul", matmul),
     ("MaxPool", |i, n| pool(i, n, PoolKind::Max)),
-    ("Resize", resize),
-    ("Upsample", resize),
+    ("Resize", resize::resize),
+    ("Upsample", resize::resize),
 ];
 
 /// A map with one or two spatial axes as `[n, h, w, c]`; with one, the height is 1.
@@ -422,92 +422,4 @@ fn matmul(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     }
     z = g.reshape(z, shape).map_err(plain)?;
     Ok(vec![import.plain_result(z, elem)])
-}
-
-/// Height and width only; nearest, linear and cubic where pixels lie as the engine's kernel has them.
-fn resize(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
-    let value = node.input(0)?;
-    let shape = value.shape().to_vec();
-    let rank = shape.len();
-    let known = |i: usize| -> Result<Option<Vec<f64>>> {
-        match node.optional(i) {
-            Some(Value::Host(h)) if h.elements() == 0 => Ok(None),
-            Some(_) => Ok(Some(node.host(i)?.to_floats())),
-            None => Ok(None),
-        }
-    };
-    let upsample = node.proto.op_type == "Upsample" || import.opset < 11;
-    let scales = match node.floats("scales").filter(|s| !s.is_empty()) {
-        Some(scales) => Some(scales.iter().map(|&v| f64::from(v)).collect()),
-        None => known(if upsample { 1 } else { 2 })?,
-    };
-    let sizes = if upsample { None } else { known(3)? };
-    let axes: Vec<usize> = match node.list("axes") {
-        Some(list) => list.iter().map(|&a| axis(a, rank)).collect::<Result<_>>()?,
-        None => (0..rank).collect(),
-    };
-    let mut target = shape.clone();
-    let mut factor: Vec<Option<f64>> = vec![None; rank];
-    match (&scales, &sizes) {
-        (Some(scales), None) if scales.len() == axes.len() => {
-            for (&a, &s) in axes.iter().zip(scales) {
-                factor[a] = Some(s);
-                target[a] = size((shape[a] as f64 * s).floor() as i64)?;
-            }
-        }
-        (None, Some(sizes)) if sizes.len() == axes.len() => {
-            for (&a, &s) in axes.iter().zip(sizes) {
-                target[a] = size(s as i64)?;
-            }
-        }
-        _ => return Err("wants either scales or sizes, one for each axis".to_owned()),
-    }
-    if node.string("keep_aspect_ratio_policy", "stretch") != "stretch"
-        || node.int("antialias", 0) != 0
-        || node.int("exclude_outside", 0) != 0
-    {
-        return Err("aspect ratio policies, antialias and exclude_outside are not supported".to_owned());
-    }
-    if rank != 4 || target[..2] != shape[..2] {
-        return Err(format!("only height and width can be resized, found {shape:?} to {target:?}"));
-    }
-    // The kernel goes by sizes; a factor that is rounded away moves pixels.
-    let exact =
-        (2..4).all(|a| factor[a].is_none_or(|f| (shape[a] as f64 * f - target[a] as f64).abs() < 1e-6));
-    let mode = node.string("mode", "nearest");
-    let default = if upsample { "asymmetric" } else { "half_pixel" };
-    let transformation = node.string("coordinate_transformation_mode", default);
-    let rounding = node.string("nearest_mode", if upsample { "floor" } else { "round_prefer_floor" });
-    let coordinates = match transformation.as_str() {
-        "half_pixel" => Coordinates::HalfPixel,
-        "pytorch_half_pixel" if target[2] > 1 && target[3] > 1 => Coordinates::HalfPixel,
-        "align_corners" => Coordinates::AlignCorners,
-        "asymmetric" => Coordinates::Asymmetric,
-        other => return Err(format!("coordinates {other} are not supported")),
-    };
-    if !exact {
-        return Err("scales that do not give whole sizes are not supported".to_owned());
-    }
-    let interpolation = match mode.as_str() {
-        "nearest" => {
-            let same = match coordinates {
-                // Halves never arise where each pixel is repeated a whole number of times.
-                Coordinates::HalfPixel => {
-                    (2..4).all(|a| target[a].is_multiple_of(shape[a])) && rounding.starts_with("round")
-                }
-                Coordinates::Asymmetric => rounding == "floor",
-                Coordinates::AlignCorners => rounding == "round_prefer_ceil",
-            };
-            if !same {
-                return Err(format!("nearest with {transformation} and {rounding} is not supported"));
-            }
-            Interpolation::Nearest
-        }
-        "linear" | "bilinear" => Interpolation::Bilinear,
-        "cubic" => Interpolation::Bicubic { a: node.float("cubic_coeff_a", -0.75) },
-        other => return Err(format!("mode {other} is not supported")),
-    };
-    let x = import.channels_last(value)?;
-    let y = import.graph.resize(x, [target[2], target[3]], interpolation, coordinates).map_err(plain)?;
-    Ok(vec![import.channels_last_result(y, value.elem())])
 }

@@ -1,9 +1,13 @@
 //! One function for each of ONNX's operators, grouped by what they do; the table that names them.
 
+mod attention;
 mod elementwise;
+mod functions;
 mod layers;
 mod movement;
 mod reduce;
+mod resize;
+mod typed;
 
 use super::import::{Import, Node, Result, Value};
 
@@ -18,7 +22,16 @@ pub fn find(domain: &str, op: &str) -> Result<Row> {
     if !matches!(domain, "" | "ai.onnx") {
         return Err(format!("operators of \"{domain}\" are not supported"));
     }
-    let tables = [elementwise::ROWS, layers::ROWS, movement::ROWS, reduce::ROWS, KNOWN_ONLY];
+    let tables = [
+        attention::ROWS,
+        elementwise::ROWS,
+        functions::ROWS,
+        layers::ROWS,
+        movement::ROWS,
+        reduce::ROWS,
+        typed::ROWS,
+        KNOWN_ONLY,
+    ];
     tables
         .into_iter()
         .flatten()

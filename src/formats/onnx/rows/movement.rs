@@ -1,10 +1,15 @@
 //! Operators that move, repeat or choose elements.
 
-use super::super::import::{Device, Import, Node, Result, Value, axis, plain, size};
+use super::super::elem::Elem;
+use super::super::host::Host;
+use super::super::import::{Device, Import, Node, Result, Value, axis, ints, number, plain, size, with_int};
 use super::super::shape;
 use super::Row;
+use crate::graph::ValueId;
 use crate::ops::pad::PadMode;
 use crate::ops::strided::Range;
+use crate::ops::typed::{Function, Typed};
+use crate::tensor::DType;
 
 pub const ROWS: &[(&str, Row)] = &[
     ("Concat", concat),
@@ -89,8 +94,8 @@ fn slice(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
 }
 
 fn taken(import: &mut Import, value: &Value, parts: &[shape::Part]) -> Result<Value> {
-    if let Some(empty) = parts.iter().position(|p| p.count == 0) {
-        return Err(format!("takes nothing of axis {empty}; empty tensors are not supported on the device"));
+    if parts.iter().any(|p| p.count == 0) {
+        return Ok(empty(value, parts.iter().map(|p| p.count).collect()));
     }
     let x = as_it_lies(import, value)?;
     let ranges: Vec<Range> = permuted(&x.axes, parts)
@@ -121,25 +126,14 @@ fn split(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
                 value.shape().iter().map(|&n| shape::Part { start: 0, step: 1, count: n }).collect();
             parts[along] = shape::Part { start, step: 1, count };
             start += count;
-            match count {
-                0 => {
-                    let mut dims = value.shape().to_vec();
-                    dims[along] = 0;
-                    Ok(empty(value, dims))
-                }
-                _ => taken(import, value, &parts),
-            }
+            taken(import, value, &parts)
         })
         .collect()
 }
 
 /// A tensor without elements needs no device.
 fn empty(like: &Value, dims: Vec<usize>) -> Value {
-    use super::super::host::Host;
-    match like.elem().is_float() {
-        true => Host::floats(like.elem(), dims, Vec::new()).into(),
-        false => Host::ints(like.elem(), dims, Vec::new()).into(),
-    }
+    Host::empty(like.elem(), dims).into()
 }
 
 fn concat(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
@@ -212,17 +206,9 @@ fn pad(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     for (i, &a) in axes.iter().enumerate() {
         before_after[a] = [pads[i], pads[i + axes.len()]];
     }
-    let fill = match node.optional(2) {
-        Some(Value::Host(host)) => host.to_floats().first().map_or(0.0, |&v| v as f32),
-        Some(Value::Device(_)) => return Err("the number to pad with must be known".to_owned()),
-        None => node.float("value", 0.0),
-    };
-    let mode = match node.string("mode", "constant").as_str() {
-        "constant" => PadMode::Constant(fill),
-        "reflect" => PadMode::Reflect,
-        "edge" => PadMode::Edge,
-        other => return Err(format!("mode {other} is not supported")),
-    };
+    let wide: Vec<[usize; 2]> =
+        before_after.iter().map(|p| Ok([size(p[0].max(0))?, size(p[1].max(0))?])).collect::<Result<_>>()?;
+    let mode = node.string("mode", "constant");
     // Negative padding takes away.
     let parts: Vec<shape::Part> = value
         .shape()
@@ -234,12 +220,79 @@ fn pad(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
         })
         .collect();
     let value = taken(import, value, &parts)?;
-    let x = as_it_lies(import, &value)?;
-    let padding = permuted(&x.axes, &before_after);
-    let padding: Vec<[usize; 2]> =
-        padding.into_iter().map(|p| Ok([size(p[0].max(0))?, size(p[1].max(0))?])).collect::<Result<_>>()?;
-    let y = import.graph.pad(x.id, &padding, mode).map_err(plain)?;
-    Ok(vec![import.result(y, x.axes, x.elem)])
+    if value.elements() == 0 {
+        return Err("an empty tensor cannot be padded".to_owned());
+    }
+    let constant = match node.optional(2) {
+        Some(Value::Host(host)) => host.to_floats().first().copied(),
+        Some(Value::Device(_)) => None,
+        None => Some(f64::from(node.float("value", 0.0))),
+    };
+    let kernel = match (mode.as_str(), constant) {
+        ("constant", Some(c)) => Some(PadMode::Constant(c as f32)),
+        ("reflect", _) => Some(PadMode::Reflect),
+        ("edge", _) => Some(PadMode::Edge),
+        _ => None,
+    };
+    let reflects = mode == "reflect" && wide.iter().zip(value.shape()).any(|(p, &n)| p[0].max(p[1]) >= n);
+    match kernel {
+        Some(kernel) if value.elem().is_float() && !reflects => {
+            let x = as_it_lies(import, &value)?;
+            let y = import.graph.pad(x.id, &permuted(&x.axes, &wide), kernel).map_err(plain)?;
+            Ok(vec![import.result(y, x.axes, x.elem)])
+        }
+        _ => pad_by_index(import, node, &value, &wide, &mode),
+    }
+}
+
+/// Padding of any type and with a computed number: each axis by known indices, then the number where these lie outside.
+fn pad_by_index(
+    import: &mut Import,
+    node: &Node,
+    value: &Value,
+    wide: &[[usize; 2]],
+    mode: &str,
+) -> Result<Vec<Value>> {
+    let mut result = value.clone();
+    let mut dims = value.shape().to_vec();
+    for (a, &[before, after]) in wide.iter().enumerate().filter(|(_, p)| **p != [0, 0]) {
+        let n = dims[a] as i64;
+        let place = |i: i64| match mode {
+            "reflect" if n == 1 => Ok(0),
+            "reflect" => {
+                let period = 2 * (n - 1);
+                let i = i.rem_euclid(period);
+                Ok(if i < n { i } else { period - i })
+            }
+            "wrap" => Ok(i.rem_euclid(n)),
+            "edge" | "constant" => Ok(i.clamp(0, n - 1)),
+            other => Err(format!("mode {other} is not supported")),
+        };
+        let places = (-(before as i64)..n + after as i64).map(place).collect::<Result<Vec<_>>>()?;
+        dims[a] = places.len();
+        result = import.call("Gather", &[&result, &ints(&places)], vec![with_int("axis", a as i64)])?;
+    }
+    if mode == "constant" {
+        let mut inside = vec![0; dims.iter().product()];
+        for (flat, inside) in inside.iter_mut().enumerate() {
+            let mut rest = flat;
+            *inside = 1;
+            for d in (0..dims.len()).rev() {
+                let i = rest % dims[d];
+                rest /= dims[d];
+                if i < wide[d][0] || i >= wide[d][0] + value.shape()[d] {
+                    *inside = 0;
+                }
+            }
+        }
+        let inside = Value::Host(Host::ints(Elem::Bool, dims, inside));
+        let fill = match node.optional(2) {
+            Some(fill) => import.call("Reshape", &[fill, &ints(&[])], vec![])?,
+            None => number(value.elem(), 0.0),
+        };
+        result = import.call("Where", &[&inside, &result, &fill], vec![])?;
+    }
+    Ok(vec![result])
 }
 
 /// Known indices, which become slices where there are few, or a table of rows.
@@ -275,8 +328,24 @@ fn gather(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
 }
 
 fn gather_computed(import: &mut Import, value: &Value, indices: &Value, along: usize) -> Result<Vec<Value>> {
-    let _ = (import, value, along);
-    Err(format!("{} indices that are computed are not supported", indices.elem()))
+    if indices.elem().is_float() {
+        return Err("indices must be integers".to_owned());
+    }
+    let at = row_numbers(import, indices, value.shape()[along])?;
+    let x = import.plain(value)?;
+    let y = import.graph.gather(x, at, along).map_err(plain)?;
+    Ok(vec![import.plain_result(y, value.elem())])
+}
+
+/// Computed indices of an axis of `n`, negative ones counted from its end, as u32.
+pub fn row_numbers(import: &mut Import, indices: &Value, n: usize) -> Result<ValueId> {
+    let zero = number(indices.elem(), 0.0);
+    let negative = import.call("Less", &[indices, &zero], vec![])?;
+    let wrapped = import.call("Add", &[indices, &number(indices.elem(), n as f64)], vec![])?;
+    let at = import.call("Where", &[&negative, &wrapped, indices], vec![])?;
+    let at = import.plain(&at)?;
+    // As a number of 32 bits what is still negative lies past the end, where kernels clamp.
+    import.graph.push(Typed { function: Function::Bits, dtype: DType::U32 }, &[at]).map_err(plain)
 }
 
 fn depth_to_space(import: &mut Import, node: &Node) -> Result<Vec<Value>> {

@@ -1,9 +1,12 @@
 //! Reductions, softmax and the like: operators that run along axes.
 
 use super::super::elem::Elem;
-use super::super::import::{Import, Node, Result, Value, axis, plain};
+use super::super::host::Host;
+use super::super::import::{Import, Node, Result, Value, axis, plain, with_int, with_ints};
 use super::super::shape;
 use super::Row;
+use super::typed;
+use crate::ops::arg_reduce::ArgReduce;
 use crate::ops::expr::Unary;
 use crate::ops::reduce::Reduction;
 
@@ -37,6 +40,17 @@ fn reduce(
         _ if node.int("noop_with_empty_axes", 0) != 0 => Vec::new(),
         _ => (0..rank).collect(),
     };
+    if value.elements() == 0 {
+        return reduce_nothing(node, value, &axes);
+    }
+    if value.elem() == Elem::Bool {
+        // 0 and 1 keep their order as numbers.
+        let numbers = typed::cast(import, value, Elem::F32)?;
+        let list: Vec<i64> = axes.iter().map(|&a| a as i64).collect();
+        let keep = with_int("keepdims", node.int("keepdims", 1));
+        let y = import.call(&node.proto.op_type, &[&numbers], vec![with_ints("axes", &list), keep])?;
+        return Ok(vec![typed::cast(import, &y, Elem::Bool)?]);
+    }
     if !value.elem().is_float() {
         return Err(format!("{} on the device is not supported", value.elem()));
     }
@@ -61,6 +75,33 @@ fn reduce(
         y = import.graph.unary(f, y).map_err(plain)?;
     }
     Ok(vec![import.result(y, order, x.elem)])
+}
+
+/// What a reduction makes of no numbers at all.
+fn reduce_nothing(node: &Node, value: &Value, axes: &[usize]) -> Result<Vec<Value>> {
+    let (low, high) = match value.elem() {
+        elem if elem.is_float() => (f64::NEG_INFINITY, f64::INFINITY),
+        elem => (elem.range().0 as f64, elem.range().1 as f64),
+    };
+    let nothing = match node.proto.op_type.as_str() {
+        "ReduceMax" => low,
+        "ReduceMin" => high,
+        "ReduceProd" => 1.0,
+        "ReduceMean" => f64::NAN,
+        "ReduceLogSum" | "ReduceLogSumExp" => f64::NEG_INFINITY,
+        _ => 0.0,
+    };
+    let rank = value.rank();
+    let keep = node.int("keepdims", 1) != 0;
+    let dims: Vec<usize> = (0..rank)
+        .filter(|d| keep || !axes.contains(d))
+        .map(|d| if axes.contains(&d) { 1 } else { value.shape()[d] })
+        .collect();
+    let count = dims.iter().product();
+    Ok(vec![match value.elem().is_float() {
+        true => Host::floats(value.elem(), dims, vec![nothing; count]).into(),
+        false => Host::ints(value.elem(), dims, vec![nothing as i64; count]).into(),
+    }])
 }
 
 fn softmax(import: &mut Import, node: &Node, log: bool) -> Result<Vec<Value>> {
@@ -89,13 +130,11 @@ fn softmax(import: &mut Import, node: &Node, log: bool) -> Result<Vec<Value>> {
 fn arg(import: &mut Import, node: &Node, smallest: bool) -> Result<Vec<Value>> {
     let value = node.input(0)?;
     let at = axis(node.int("axis", 0), value.rank())?;
-    if node.int("select_last_index", 0) != 0 {
-        return Err("the last of equals is not supported".to_owned());
-    }
+    let op = ArgReduce { axis: at, smallest, last: node.int("select_last_index", 0) != 0 };
     let x = import.plain(value)?;
     let g = &mut *import.graph;
-    let y = if smallest { g.arg_min(x, at) } else { g.arg_max(x, at) }.map_err(plain)?;
-    let mut y = g.cast(y, Elem::I64.dtype()).map_err(plain)?;
+    let y = g.push(op, &[x]).map_err(plain)?;
+    let mut y = g.convert(y, Elem::I64.dtype()).map_err(plain)?;
     if node.int("keepdims", 1) != 0 {
         let mut dims = value.shape().to_vec();
         dims[at] = 1;
