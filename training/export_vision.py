@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import train_denoise
+import train_detector
+import train_segmenter
+import train_upscale
 from photographs import load, tensor
 from safetensors.torch import load_file, save_file
 from train_denoise import Denoise, eight_bits
@@ -17,6 +21,8 @@ from train_upscale import Upscale, halved
 
 NETWORKS = {"upscale-x2": ("upscale", Upscale), "denoise": ("denoise", Denoise), "letters-detector": ("detector", Detector),
             "letters-segmenter": ("segmenter", UNet), "style-engraving": ("style", TransformerNet)}
+EVALUATE = {"upscale-x2": lambda net, _: train_upscale.evaluate(net), "denoise": lambda net, _: train_denoise.evaluate(net),
+            "letters-detector": train_detector.evaluate, "letters-segmenter": train_segmenter.evaluate}
 
 
 def folded(net):
@@ -73,6 +79,7 @@ def main():
     p.add_argument("--scenes", default="scenes")
     p.add_argument("--models", default="../models", type=Path)
     p.add_argument("--fixtures", default="../tests/fixtures", type=Path)
+    p.add_argument("--evaluate", action="store_true", help="print the held-out figures of the weights that ship")
     p.add_argument("--only", nargs="*", default=list(NETWORKS))
     o = p.parse_args()
     o.fixtures.mkdir(parents=True, exist_ok=True)
@@ -91,6 +98,8 @@ def main():
         save_file({"input": x.contiguous()} | {k: v.contiguous() for k, v in y.items()}, file)
         file.chmod(0o644)
         print(name, sum(q.numel() for q in net.parameters()), "parameters,", (o.models / name / "model.safetensors").stat().st_size, "bytes; fixture", file.stat().st_size)
+        if o.evaluate and name in EVALUATE:
+            print(EVALUATE[name](net, o.scenes))
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 use crate::error::Result;
 use crate::models::vision::{Filter, Fit, Preprocess, VisionModel};
-use crate::models::{denoise, style, upscale};
+use crate::models::{denoise, letters_detector, letters_segmenter, style, upscale};
 
 /// What makes a network that ships.
 pub type Make = fn() -> Result<VisionModel>;
 
 /// Name, what it is for, and how to make it.
-pub const BUNDLED: [(&str, &str, Make); 3] = [
+pub const BUNDLED: [(&str, &str, Make); 5] = [
     ("upscale-x2", "pictures at twice their size", upscale::upscale_x2),
     ("denoise", "pictures with less noise", denoise::denoise),
+    ("letters-detector", "boxes round capital letters and digits", letters_detector::letters_detector),
+    ("letters-segmenter", "pixels of capital letters and digits", letters_segmenter::letters_segmenter),
     ("style-engraving", "photographs as engravings", style::style_engraving),
 ];
 

@@ -3,6 +3,8 @@
 pub mod bundled;
 pub mod denoise;
 pub mod letters;
+pub mod letters_detector;
+pub mod letters_segmenter;
 mod prepare;
 pub mod style;
 pub mod unet2d;
