@@ -106,6 +106,9 @@ class Sweep:
         if "auto_pad" not in attributes:
             attributes["dilations"] = [int(d) for d in self.rng.integers(1, 3, len(size))]
             attributes["output_padding"] = [int(self.rng.integers(0, s)) for s in attributes["strides"]]
+        elif attributes["auto_pad"].startswith("SAME"):
+            # Of strides beyond the kernel ONNX Runtime makes less than the standard's size · stride.
+            attributes["strides"] = [min(s, k) for s, k in zip(attributes["strides"], kernel)]
         x = self.normal(self.one([1, 2]), each * groups, *size)
         bias = self.normal(out * groups) if self.rng.integers(2) else None
         weights = [("w", self.normal(each * groups, out, *kernel)), ("b", bias)]

@@ -10,6 +10,13 @@ cd "$(dirname "$0")/.."
 # No test may pass by not finding a device.
 export REQUIRE_GPU=1
 
+# Nor by not having ONNX's conformance suite, where it can be made.
+if scripts/onnx_suite.sh; then
+    export REQUIRE_ONNX_SUITE=1
+else
+    printf 'no ONNX suite: its tests are SKIPPED\n' >&2
+fi
+
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --locked --lib --bins --tests
 else

@@ -60,8 +60,12 @@ pub struct Shape(Vec<usize>);
 pub const MAX_RANK: usize = 6;
 
 impl Shape {
+    /// The product of the dimensions, or the largest number there is where that is larger still.
     pub fn elements(&self) -> usize {
-        self.0.iter().product()
+        match self.0.contains(&0) {
+            true => 0,
+            false => self.0.iter().fold(1, |n, &d| n.saturating_mul(d)),
+        }
     }
 
     /// Row-major strides in elements.
@@ -130,7 +134,7 @@ impl TensorDesc {
 
     /// Size in bytes, unpadded.
     pub fn bytes(&self) -> u64 {
-        (self.shape.elements() * self.dtype.bytes()) as u64
+        self.shape.elements().saturating_mul(self.dtype.bytes()) as u64
     }
 }
 

@@ -133,8 +133,8 @@ fn choices_broadcast_and_numbers_that_are_none() {
     let odd = Tensor::from_f32([5], &odd);
     let both = Function::IsInfinite { positive: true, negative: true };
     let negative = Function::IsInfinite { positive: false, negative: true };
-    assert_eq!(run(Function::IsNan, &[odd.clone()]).unwrap(), [0.0, 1.0, 0.0, 0.0, 0.0]);
-    assert_eq!(run(both, &[odd.clone()]).unwrap(), [0.0, 0.0, 1.0, 1.0, 0.0]);
+    assert_eq!(run(Function::IsNan, std::slice::from_ref(&odd)).unwrap(), [0.0, 1.0, 0.0, 0.0, 0.0]);
+    assert_eq!(run(both, std::slice::from_ref(&odd)).unwrap(), [0.0, 0.0, 1.0, 1.0, 0.0]);
     assert_eq!(run(negative, &[odd]).unwrap(), [0.0, 0.0, 0.0, 1.0, 0.0]);
 }
 

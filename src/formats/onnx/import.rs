@@ -377,3 +377,11 @@ pub fn axis(axis: i64, rank: usize) -> Result<usize> {
 pub fn size(v: i64) -> Result<usize> {
     usize::try_from(v).ok().filter(|&n| n <= 1 << 31).ok_or_else(|| format!("size {v} is out of range"))
 }
+
+/// The number of elements of a shape, which must be one that a tensor can have (2^30).
+pub fn checked_elements(dims: &[usize]) -> Result<usize> {
+    dims.iter()
+        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .filter(|&n| n <= 1 << 30)
+        .ok_or_else(|| format!("shape {dims:?} has more than 2^30 elements"))
+}

@@ -33,7 +33,7 @@ use crate::engine::Network;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, ValueId};
-use crate::models::vision::Outputs;
+use crate::models::vision::{Filter, Fit, Outputs, Preprocess, VisionModel};
 use import::{Device, Import, Value};
 
 /// A dimension of an input.
@@ -225,6 +225,8 @@ impl OnnxModel {
         let mut import = self.import(&mut graph);
         for port in &self.inputs {
             let shape = self.shape(port, shapes)?;
+            import::checked_elements(&shape)
+                .map_err(|m| self.format(format!("input \"{}\": {m}", port.name)))?;
             if matches!(port.elem, Elem::F64 | Elem::BF16 | Elem::U32 | Elem::U64) {
                 return Err(Error::Unsupported {
                     path: self.file.path.clone(),
@@ -396,4 +398,82 @@ impl Network {
     pub fn from_onnx(gpu: &Gpu, path: impl Into<PathBuf>, shapes: &[(&str, Vec<usize>)]) -> Result<Self> {
         Network::new(gpu, &OnnxModel::open(path.into())?.graph(shapes)?)
     }
+}
+
+/// An ONNX file as a network that reads pictures; `shape`, in ONNX's order `[n, c, h, w]`, where the file leaves it
+/// open or to say it again. Files do not say how pictures are prepared: with ImageNet's mean and standard deviation for
+/// networks that name classes, as they are for those that give pictures back.
+///
+/// # Errors
+/// As [`OnnxModel::open`], and [`Error::Invalid`] for networks whose one input is not a picture.
+pub fn vision_model(path: impl AsRef<Path>, shape: Option<[usize; 4]>) -> Result<VisionModel> {
+    let path = path.as_ref();
+    let model = OnnxModel::open(path)?;
+    let [port] = model.inputs() else {
+        return Err(Error::Invalid {
+            what: format!("{}: inputs", path.display()),
+            expected: "one, a picture".to_owned(),
+            found: model.inputs().len().to_string(),
+        });
+    };
+    let dims: Vec<Dim> = port.shape.clone().unwrap_or_else(|| vec![Dim::Open(String::new()); 4]);
+    if dims.len() != 4 || !port.elem.is_float() {
+        return Err(Error::Invalid {
+            what: format!("{}: input \"{}\"", path.display(), port.name),
+            expected: "a picture, float [n, c, h, w]".to_owned(),
+            found: format!("{}, rank {}", port.elem, dims.len()),
+        });
+    }
+    let given = |d: usize| match (shape, &dims[d]) {
+        (Some(shape), _) => Some(shape[d]),
+        (None, Dim::Fixed(n)) => Some(*n),
+        (None, Dim::Open(_)) => None,
+    };
+    if let Some(shape) = shape {
+        model.shape(port, &[(port.name.as_str(), shape.to_vec())])?;
+    }
+    let channels = given(1).unwrap_or(3);
+    let size = given(2).zip(given(3)).map(|(h, w)| [h, w]);
+    let batch = given(0);
+    // What it gives decides how pictures are prepared, so it is built once for its outputs' shapes.
+    let [h, w] = size.unwrap_or([224, 224]);
+    let mut trial = Graph::new();
+    let x = trial.input("x", [batch.unwrap_or(1), h, w, channels], crate::tensor::DType::F32);
+    let trial_outputs = vision_outputs(&model, &mut trial, x)?;
+    let pictures = trial_outputs.iter().any(|(name, _)| name == "picture");
+    let (mean, std) = match channels {
+        3 if !pictures => (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]),
+        n => (vec![0.0; n], vec![1.0; n]),
+    };
+    let preprocess = Preprocess {
+        size,
+        multiple: 1,
+        fit: if pictures { Fit::Stretch } else { Fit::Crop { portion: 0.875 } },
+        filter: Filter::Bilinear,
+        mean,
+        std,
+        light_on_dark: false,
+    };
+    let name = path.file_stem().map_or("onnx".to_owned(), |s| s.to_string_lossy().into_owned());
+    let mut vision =
+        VisionModel::new(&name, preprocess, Vec::new(), move |g, x| vision_outputs(&model, g, x));
+    vision.batch = batch;
+    Ok(vision)
+}
+
+/// The network's outputs under the names that tasks look for, where their shapes leave no doubt.
+fn vision_outputs(model: &OnnxModel, g: &mut Graph, x: ValueId) -> Result<Outputs> {
+    let input = g.shape(x).to_vec();
+    let mut outputs = model.build(g, x)?;
+    let [(name, y)] = &mut outputs[..] else { return Ok(outputs) };
+    match g.shape(*y)[..] {
+        [_, _] => *name = "logits".to_owned(),
+        [n, 1, 1, c] => (*name, *y) = ("logits".to_owned(), g.reshape(*y, [n, c])?),
+        [_, h, w, 1 | 3] if h >= input[1] && w >= input[2] && g.shape(*y).last() == input[3] => {
+            *name = "picture".to_owned();
+        }
+        [_, _, _, _] => *name = "map".to_owned(),
+        _ => {}
+    }
+    Ok(outputs)
 }

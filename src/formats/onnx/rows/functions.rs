@@ -151,6 +151,9 @@ fn one_hot(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     let rank = indices.rank() + 1;
     let at = axis(node.int("axis", -1), rank)?;
     let depth = size(depth)?;
+    if depth > 1 << 24 {
+        return Err(format!("a depth of {depth} is too large"));
+    }
     let whole = typed::cast(import, indices, Elem::I64)?;
     let whole = import.call("Unsqueeze", &[&whole, &ints(&[at as i64])], vec![])?;
     // Negative indices count from the end; others outside are nowhere.

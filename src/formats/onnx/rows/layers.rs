@@ -361,7 +361,7 @@ fn gemm(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
         return Ok(vec![import.plain_result(y, elem)]);
     }
     let (x, w) = (import.plain(a)?, import.plain(b)?);
-    let options = Matmul { transpose_a: trans_a, transpose_b: trans_b, ..Matmul::default() };
+    let options = Matmul { transpose_a: trans_a, transpose_b: trans_b };
     let mut y = import.graph.matmul(x, w, options).map_err(plain)?;
     if alpha != 1.0 {
         y = import.graph.affine(y, alpha, 0.0).map_err(plain)?;

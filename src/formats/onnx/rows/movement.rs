@@ -2,7 +2,9 @@
 
 use super::super::elem::Elem;
 use super::super::host::Host;
-use super::super::import::{Device, Import, Node, Result, Value, axis, ints, number, plain, size, with_int};
+use super::super::import::{
+    Device, Import, Node, Result, Value, axis, checked_elements, ints, number, plain, size, with_int,
+};
 use super::super::shape;
 use super::Row;
 use crate::graph::ValueId;
@@ -223,6 +225,8 @@ fn pad(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     if value.elements() == 0 {
         return Err("an empty tensor cannot be padded".to_owned());
     }
+    let target: Vec<usize> = value.shape().iter().zip(&wide).map(|(n, p)| n + p[0] + p[1]).collect();
+    checked_elements(&target)?;
     let constant = match node.optional(2) {
         Some(Value::Host(host)) => host.to_floats().first().copied(),
         Some(Value::Device(_)) => None,

@@ -260,6 +260,9 @@ fn apply(import: &mut Import, value: &Value, a: usize, along: &Axis, rows: &[Row
         let y = import.graph.gather(x.id, table, dim).map_err(plain)?;
         return Ok(import.result(y, x.axes, elem));
     }
+    if along.input * along.output > 1 << 24 {
+        return Err(format!("{} to {} pixels in this mode are too many", along.input, along.output));
+    }
     // Else a fully connected layer over the axis, which is made the last.
     let mut matrix = vec![0.0f32; along.output * along.input];
     let mut bias = vec![0.0f32; along.output];
