@@ -1,12 +1,21 @@
 //! Networks, one file each: a plain function from weights to graph.
 
 pub mod bundled;
+pub mod convnext;
 pub mod denoise;
+pub mod densenet;
+pub mod efficientnet;
 pub mod letters;
 pub mod letters_detector;
 pub mod letters_segmenter;
+pub mod mobilenet;
+mod open;
 mod prepare;
+pub mod resnet;
 pub mod style;
 pub mod unet2d;
 pub mod upscale;
+pub mod vgg;
 pub mod vision;
+
+pub use open::open;

@@ -3,11 +3,13 @@
 mod attention;
 mod resnet;
 mod sampling;
+mod stored;
 mod time;
 
 pub use attention::attention_block;
 pub use resnet::{ResnetOptions, resnet_block};
 pub use sampling::{downsample, upsample};
+pub use stored::mean_of_pixels;
 pub use time::time_embedding;
 
 use crate::error::Result;

@@ -1,0 +1,210 @@
+//! Opens whatever reads pictures: a bundled network by its name, an ONNX file, a folder of timm's,
+//! or a safetensors file of torchvision's or timm's, whose architecture is told by its tensors' names.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::vision::{Filter, Fit, Preprocess, VisionModel};
+use super::{bundled, convnext, densenet, efficientnet, mobilenet, resnet, vgg};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::nn::Source;
+use crate::tensor::DType;
+use crate::weights::Weights;
+
+type Network = fn(&mut Graph, Source, ValueId) -> Result<ValueId>;
+
+/// An architecture that reads pictures and names them: what it is called, a tensor or two that
+/// no other has, and its network.
+struct Architecture {
+    name: &'static str,
+    marks: &'static [&'static str],
+    network: Network,
+}
+
+const ARCHITECTURES: &[Architecture] = &[
+    Architecture {
+        name: "ResNet",
+        marks: &["conv1.weight", "layer1.0.conv1.weight", "bn1.running_mean", "fc.weight"],
+        network: resnet::resnet,
+    },
+    Architecture {
+        name: "DenseNet",
+        marks: &["features.denseblock1.denselayer1.conv1.weight", "classifier.weight"],
+        network: densenet::densenet,
+    },
+    Architecture {
+        name: "MobileNetV2",
+        marks: &["features.1.conv.0.0.weight", "classifier.1.weight"],
+        network: mobilenet::mobilenet_v2,
+    },
+    Architecture {
+        name: "MobileNetV3",
+        marks: &["features.1.block.0.0.weight", "classifier.3.weight"],
+        network: mobilenet::mobilenet_v3,
+    },
+    Architecture {
+        name: "EfficientNet",
+        marks: &["features.1.0.block.0.0.weight", "classifier.1.weight"],
+        network: |g, w, x| efficientnet::efficientnet(g, w, x, efficientnet::eps(w)),
+    },
+    Architecture {
+        name: "ConvNeXt",
+        marks: &["features.1.0.block.0.weight", "classifier.2.weight"],
+        network: convnext::convnext,
+    },
+    Architecture {
+        name: "ConvNeXt",
+        marks: &["stages.0.blocks.0.conv_dw.weight", "head.fc.weight"],
+        network: convnext::convnext,
+    },
+    Architecture { name: "VGG", marks: &["features.0.weight", "classifier.6.weight"], network: vgg::vgg },
+];
+
+/// The network of this name, or in this file or folder.
+///
+/// # Errors
+/// [`Error::Unknown`] for what is neither, [`Error::Format`] for files that hold no architecture
+/// that is known, [`Error::Invalid`] for lists of labels of the wrong length, and all of
+/// [`Weights::open`] and of ONNX files.
+pub fn open(path_or_name: &str) -> Result<VisionModel> {
+    if let Some(model) = bundled::bundled(path_or_name) {
+        return model;
+    }
+    let path = Path::new(path_or_name);
+    if path.is_dir() {
+        return open_folder(path);
+    }
+    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+    match extension.as_deref() {
+        Some("onnx") => crate::formats::onnx::vision_model(path, None),
+        Some("safetensors") => open_weights(path, &Config::default()),
+        _ => Err(Error::Unknown {
+            what: "model",
+            found: path_or_name.to_owned(),
+            expected: format!(
+                "{}, a file .onnx or .safetensors, or a folder with config.json and model.safetensors",
+                bundled::BUNDLED.map(|(name, ..)| name).join(", ")
+            ),
+        }),
+    }
+}
+
+/// What timm writes beside a model's weights; all of it may be missing.
+#[derive(Default, Deserialize)]
+struct Config {
+    architecture: Option<String>,
+    num_classes: Option<usize>,
+    #[serde(default)]
+    label_names: Vec<String>,
+    #[serde(default)]
+    label_descriptions: std::collections::HashMap<String, String>,
+    #[serde(default)]
+    pretrained_cfg: Pretrained,
+}
+
+#[derive(Default, Deserialize)]
+struct Pretrained {
+    /// Channels, height, width.
+    input_size: Option<[usize; 3]>,
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+    interpolation: Option<String>,
+    crop_pct: Option<f32>,
+    crop_mode: Option<String>,
+    #[serde(default)]
+    label_names: Vec<String>,
+}
+
+fn open_folder(folder: &Path) -> Result<VisionModel> {
+    let path = folder.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let config: Config = serde_json::from_str(&text)
+        .map_err(|e| Error::Format { path, message: format!("is no configuration of timm: {e}") })?;
+    open_weights(&folder.join("model.safetensors"), &config)
+}
+
+fn open_weights(path: &Path, config: &Config) -> Result<VisionModel> {
+    let weights = Weights::open(path)?;
+    let architecture = ARCHITECTURES
+        .iter()
+        .find(|a| a.marks.iter().all(|name| weights.contains(name)))
+        .ok_or_else(|| unknown(path.to_owned(), &weights, config))?;
+    let source = Source { weights: &weights, dtype: DType::F32 };
+    let labels = labels(config);
+    let classes = classes(architecture, source)?;
+    for (what, found) in [("labels", labels.len()), ("num_classes", config.num_classes.unwrap_or(0))] {
+        if found != 0 && found != classes {
+            return Err(Error::Invalid {
+                what: format!("{what} of {}", path.display()),
+                expected: format!("{classes}, as the weights have"),
+                found: found.to_string(),
+            });
+        }
+    }
+    // Built once at a small size, so that what the file lacks is said when it is opened.
+    let network = architecture.network;
+    let mut trial = Graph::new();
+    let x = trial.input("x", [1, 64, 64, 3], DType::F32);
+    network(&mut trial, source, x)?;
+
+    let name = config.architecture.clone().unwrap_or_else(|| architecture.name.to_owned());
+    Ok(VisionModel::new(&name, preprocess(&config.pretrained_cfg), labels, move |g, x| {
+        let logits = network(g, Source { weights: &weights, dtype: DType::F32 }, x)?;
+        Ok(vec![("logits".to_owned(), logits)])
+    }))
+}
+
+/// Scores that the network gives: the length of the last bias.
+fn classes(architecture: &Architecture, w: Source) -> Result<usize> {
+    let last = architecture.marks.iter().rev().find(|m| m.ends_with(".weight")).expect("each has one");
+    Ok(w.stored::<2>(last.trim_end_matches(".weight"))?[0])
+}
+
+fn unknown(path: PathBuf, weights: &Weights, config: &Config) -> Error {
+    let names = weights.names();
+    let some: Vec<&str> = names.iter().copied().take(4).collect();
+    let mut known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.name).collect();
+    known.dedup();
+    let called = config.architecture.as_ref().map_or(String::new(), |a| format!(" called {a}"));
+    Error::Format {
+        path,
+        message: format!(
+            "holds no architecture that is known{called}: {} tensors, the first {}; expected the names of \
+             torchvision or timm for one of {}",
+            names.len(),
+            some.join(", "),
+            known.join(", ")
+        ),
+    }
+}
+
+fn labels(config: &Config) -> Vec<String> {
+    let names = match config.label_names.is_empty() {
+        true => &config.pretrained_cfg.label_names,
+        false => &config.label_names,
+    };
+    let described = |name: &String| config.label_descriptions.get(name).unwrap_or(name).clone();
+    names.iter().map(described).collect()
+}
+
+fn preprocess(p: &Pretrained) -> Preprocess {
+    let [_, height, width] = p.input_size.unwrap_or([3, 224, 224]);
+    Preprocess {
+        size: Some([height, width]),
+        multiple: 1,
+        fit: match p.crop_mode.as_deref() {
+            Some("squash") => Fit::Stretch,
+            Some("border") => Fit::Letterbox { fill: 0.5 },
+            _ => Fit::Crop { portion: p.crop_pct.unwrap_or(0.875) },
+        },
+        filter: match p.interpolation.as_deref() {
+            Some("bicubic") => Filter::Bicubic,
+            _ => Filter::Bilinear,
+        },
+        mean: p.mean.clone().unwrap_or_else(|| vec![0.485, 0.456, 0.406]),
+        std: p.std.clone().unwrap_or_else(|| vec![0.229, 0.224, 0.225]),
+        light_on_dark: false,
+    }
+}

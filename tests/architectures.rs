@@ -1,0 +1,177 @@
+//! Networks of torchvision and timm against those libraries (`scripts/references/architectures.py`).
+//! Both sides make the weights from a hash of their names; the fixture has shapes and outputs.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use aquatint::{DType, Error, Gpu, Graph, Network, Tensor, Weights, models};
+use safetensors::tensor::{Dtype, TensorView};
+
+fn gpu() -> Option<&'static Gpu> {
+    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    GPU.get_or_init(|| match Gpu::headless() {
+        Ok(gpu) => Some(gpu),
+        Err(Error::NoAdapter { .. }) if std::env::var_os("REQUIRE_GPU").is_none() => {
+            eprintln!("SKIPPED: no adapter; set REQUIRE_GPU=1 to fail instead");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    })
+    .as_ref()
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    tensors: BTreeMap<String, Vec<usize>>,
+    layer: Option<String>,
+}
+
+fn fixture(name: &str) -> String {
+    format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn cases() -> BTreeMap<String, Case> {
+    serde_json::from_str(&std::fs::read_to_string(fixture("architectures.json")).unwrap()).unwrap()
+}
+
+/// As `numbers` of the script.
+fn numbers(name: &str, count: usize) -> Vec<f32> {
+    let seed = name.bytes().fold(2166136261u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16777619));
+    let number = |i: usize| {
+        let mut v = (i as u32).wrapping_mul(0x9E37_79B9).wrapping_add(seed);
+        v = (v ^ (v >> 16)).wrapping_mul(0x7FEB_352D);
+        v = (v ^ (v >> 15)).wrapping_mul(0x846C_A68B);
+        v ^= v >> 16;
+        (v >> 8) as f32 * 2f32.powi(-23) - 1.0
+    };
+    (0..count).map(number).collect()
+}
+
+/// As `weight` of the script.
+fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
+    let values = numbers(name, shape.iter().product());
+    let fan_in: usize = shape.iter().skip(1).product();
+    let (scale, shift) = if shape.len() >= 2 && shape[0].min(fan_in) > 1 && !name.ends_with("layer_scale") {
+        ((6.0 / fan_in as f32).sqrt(), 0.0)
+    } else if ["running_var", "weight", "layer_scale", "gamma"].iter().any(|end| name.ends_with(end)) {
+        (0.25, 1.0)
+    } else {
+        (0.1, 0.0)
+    };
+    values.into_iter().map(|v| v * scale + shift).collect()
+}
+
+/// A file of the network's weights, as its library would save it.
+fn save(folder: &std::path::Path, tensors: &BTreeMap<String, Vec<usize>>) -> String {
+    let bytes: BTreeMap<&String, Vec<u8>> = tensors
+        .iter()
+        .map(|(name, shape)| (name, weight(name, shape).iter().flat_map(|v| v.to_le_bytes()).collect()))
+        .collect();
+    let view = |name: &String| TensorView::new(Dtype::F32, tensors[name].clone(), &bytes[name]).unwrap();
+    let path = folder.join("model.safetensors");
+    safetensors::serialize_to_file(tensors.keys().map(|n| (n, view(n))), None, &path).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Largest difference as a part of the range, and the cosine of the angle between the two.
+fn compare(found: &[f32], wanted: &[f32]) -> (f64, f64) {
+    assert_eq!(found.len(), wanted.len());
+    let (mut worst, mut low, mut high) = (0f64, f64::MAX, f64::MIN);
+    let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (&a, &b) in found.iter().zip(wanted) {
+        let (a, b) = (f64::from(a), f64::from(b));
+        worst = if (a - b).is_nan() { f64::NAN } else { worst.max((a - b).abs()) };
+        (low, high) = (low.min(b), high.max(b));
+        (dot, aa, bb) = (dot + a * b, aa + a * a, bb + b * b);
+    }
+    (worst / (high - low), dot / (aa * bb).sqrt())
+}
+
+fn check(name: &str) {
+    let Some(gpu) = gpu() else { return };
+    let case = &cases()[name];
+    let folder = tempfile::tempdir().unwrap();
+    let model = models::open(&save(folder.path(), &case.tensors)).unwrap();
+
+    let mut g = Graph::new();
+    let x = g.input("x", [1, 96, 96, 3], DType::F32);
+    let [(output, logits)] = &model.build(&mut g, x).unwrap()[..] else { panic!("one output") };
+    assert_eq!(output, "logits");
+    g.output("logits", *logits);
+    if let Some(layer) = &case.layer {
+        let found = g.values().filter(|(_, v)| v.name == *layer).map(|(id, _)| id).last();
+        g.output("layer", found.unwrap_or_else(|| panic!("no value is called {layer}")));
+    }
+
+    // The script's picture is channel by channel.
+    let planes = numbers("picture", 3 * 96 * 96);
+    let pixels: Vec<f32> = (0..96 * 96).flat_map(|p| [0, 1, 2].map(|c| planes[c * 96 * 96 + p])).collect();
+    let outputs =
+        Network::new(gpu, &g).unwrap().run(&[("x", &Tensor::from_f32([1, 96, 96, 3], &pixels))]).unwrap();
+
+    let reference = Weights::open(fixture("architectures.safetensors")).unwrap();
+    let wanted = |part: &str| {
+        let name = format!("{name}.{part}");
+        reference.shape(&name).map(|shape| reference.tensor(&name, &shape.to_vec()).unwrap().to_f32())
+    };
+    let mut checked = 0;
+    let layer: Vec<f32> = outputs.get(1).map_or(Vec::new(), |t| t.to_f32().into_iter().step_by(7).collect());
+    for (part, found) in [("logits", outputs[0].to_f32()), ("layer", layer)] {
+        let Some(wanted) = wanted(part) else { continue };
+        let (error, cosine) = compare(&found, &wanted);
+        println!("{name} {part}: {error:.1e} of the range, cosine 1 - {:.1e}", 1.0 - cosine);
+        assert!(error <= 1e-3 && cosine >= 0.99999, "{name} {part}: {error:e}, {cosine}");
+        checked += 1;
+    }
+    assert!(checked >= 1);
+}
+
+macro_rules! architectures {
+    ($($name:ident)*) => { $(#[test] fn $name() { check(stringify!($name)); })* };
+}
+
+architectures! {
+    resnet18 resnet50 resnext50 vgg vgg_bn mobilenet_v2 mobilenet_v3_large mobilenet_v3_small
+    efficientnet_b0 densenet121 convnext_tiny timm_convnext_atto timm_resnet26
+}
+
+/// Everything is convolution, pool and the last layer: norms, activations and sums are gone.
+#[test]
+fn a_resnet_is_convolutions_and_pools() {
+    let Some(gpu) = gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let model = models::open(&save(folder.path(), &cases()["resnet50"].tensors)).unwrap();
+    let mut g = Graph::new();
+    let x = g.input("x", [1, 96, 96, 3], DType::F32);
+    let outputs = model.build(&mut g, x).unwrap();
+    g.output("logits", outputs[0].1);
+    let network = Network::new(gpu, &g).unwrap();
+    let kernels: Vec<&str> = network.plan().run.iter().map(|d| d.shader.kernel.name).collect();
+    assert_eq!(kernels.iter().filter(|k| k.starts_with("conv2d")).count(), 54, "{kernels:?}");
+    assert!(
+        kernels.iter().all(|k| k.starts_with("conv2d") || ["pool", "pad", "strided"].contains(k)),
+        "{kernels:?}"
+    );
+    assert!(kernels.len() <= 58, "{kernels:?}");
+}
+
+#[test]
+fn what_is_missing_or_unknown_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tensors = cases()["resnet18"].tensors.clone();
+    tensors.remove("layer3.1.bn2.running_mean");
+    let path = save(folder.path(), &tensors);
+    let error = models::open(&path).unwrap_err().to_string();
+    assert!(error.contains("layer3.1.bn2.running_mean"), "{error}");
+
+    let few = BTreeMap::from([("a.weight".to_owned(), vec![4, 4])]);
+    let error = models::open(&save(folder.path(), &few)).unwrap_err().to_string();
+    assert!(error.contains("ResNet") && error.contains("a.weight"), "{error}");
+
+    let config = r#"{"architecture": "resnet18", "num_classes": 10, "label_names": ["one", "two"]}"#;
+    save(folder.path(), &cases()["resnet18"].tensors);
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let error = models::open(folder.path().to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("labels") && error.contains("10"), "{error}");
+    assert!(matches!(models::open("no-such-model"), Err(Error::Unknown { .. })));
+}
