@@ -23,13 +23,11 @@ mod load;
 mod proto;
 mod rows;
 mod shape;
-mod vision;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 pub use elem::Elem;
-pub use vision::vision_model;
 
 use crate::engine::Network;
 use crate::error::{Error, Result};
