@@ -393,6 +393,7 @@ fn unary(op: &str, node: &Node) -> Result<Option<Host>> {
         "Sign" => Some(i64::signum),
         "Not" => Some(|v| i64::from(v == 0)),
         "Floor" | "Ceil" | "Round" => Some(|v| v),
+        "Relu" => Some(|v| v.max(0)),
         _ => None,
     };
     let floats: Option<fn(f64) -> f64> = match op {
@@ -406,6 +407,7 @@ fn unary(op: &str, node: &Node) -> Result<Option<Host>> {
         "Exp" => Some(f64::exp),
         "Log" => Some(f64::ln),
         "Reciprocal" => Some(f64::recip),
+        "Relu" => Some(|v| v.max(0.0)),
         _ => None,
     };
     let host = match node.optional(0) {

@@ -77,6 +77,9 @@ pub fn channels_last(rank: usize) -> Vec<usize> {
     std::iter::once(0).chain(2..rank).chain(std::iter::once(1)).collect()
 }
 
+/// Most bodies of branches and loops that are written out.
+const MOST_BODIES: usize = 1 << 10;
+
 /// The graph under construction and what is known of ONNX's values.
 pub struct Import<'a> {
     pub graph: &'a mut Graph,
@@ -85,6 +88,8 @@ pub struct Import<'a> {
     values: HashMap<String, Value>,
     /// Values moved to another order of axes.
     moved: HashMap<(ValueId, Vec<usize>), ValueId>,
+    /// Bodies of branches and loops that were written out.
+    bodies: usize,
     /// Weights already in the graph, by where they lie in memory and their shape.
     weights: HashMap<(usize, Vec<usize>), ValueId>,
 }
@@ -97,7 +102,14 @@ pub struct Node<'n> {
 
 impl<'a> Import<'a> {
     pub fn new(graph: &'a mut Graph, opset: i64) -> Self {
-        Import { graph, opset, values: HashMap::new(), moved: HashMap::new(), weights: HashMap::new() }
+        Import {
+            graph,
+            opset,
+            values: HashMap::new(),
+            moved: HashMap::new(),
+            bodies: 0,
+            weights: HashMap::new(),
+        }
     }
 
     pub fn set(&mut self, name: &str, value: Value) {
@@ -134,6 +146,30 @@ impl<'a> Import<'a> {
             self.set(name, value);
         }
         Ok(())
+    }
+
+    /// The results of a graph within a node, with these values for its inputs; it sees the values around it.
+    pub fn body(&mut self, graph: &proto::Graph, inputs: &[Value]) -> Result<Vec<Value>> {
+        self.bodies += 1;
+        if self.bodies > MOST_BODIES {
+            return Err(format!("loops of more than {MOST_BODIES} turns are not supported"));
+        }
+        for tensor in &graph.initializer {
+            if tensor.data_location == 1 {
+                return Err("values in other files are not supported within branches and loops".to_owned());
+            }
+            self.set(&tensor.name, Value::Host(Host::from_proto(tensor, None)?));
+        }
+        for (port, value) in graph.input.iter().zip(inputs) {
+            self.set(&port.name, value.clone());
+        }
+        for node in &graph.node {
+            self.node(node).map_err(|m| format!("{} \"{}\" within: {m}", node.op_type, node.name))?;
+        }
+        let result = |port: &proto::ValueInfo| {
+            self.get(&port.name).cloned().ok_or_else(|| format!("\"{}\" is computed by no node", port.name))
+        };
+        graph.output.iter().map(result).collect()
     }
 
     /// The first result of an operator on values, as if it were a node of the model.
@@ -352,6 +388,10 @@ impl Node<'_> {
 
     pub fn tensor(&self, name: &str) -> Option<&proto::Tensor> {
         self.attribute(name).and_then(|a| a.t.as_ref())
+    }
+
+    pub fn graph(&self, name: &str) -> Option<&proto::Graph> {
+        self.attribute(name).and_then(|a| a.g.as_ref())
     }
 
     pub fn outputs(&self) -> usize {

@@ -1,6 +1,7 @@
 //! One function for each of ONNX's operators, grouped by what they do; the table that names them.
 
 mod attention;
+mod control;
 mod elementwise;
 mod functions;
 mod layers;
@@ -24,6 +25,7 @@ pub fn find(domain: &str, op: &str) -> Result<Row> {
     }
     let tables = [
         attention::ROWS,
+        control::ROWS,
         elementwise::ROWS,
         functions::ROWS,
         layers::ROWS,
