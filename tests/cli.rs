@@ -343,3 +343,112 @@ fn the_families_are_compared() {
     let table = picture::open(folder.path().join("table.png")).unwrap();
     assert!(table.width() > 800 && table.height() > 600);
 }
+
+/// Bundled pictures to try things on.
+fn example(name: &str) -> String {
+    format!("{}/examples/pictures/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn each_task_does_the_good_files_and_names_the_bad() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let small = image::imageops::resize(
+        &image::open(example("coffee-small.png")).unwrap().into_rgb8(),
+        64,
+        48,
+        image::imageops::FilterType::Triangle,
+    );
+    std::fs::create_dir(folder.path().join("in")).unwrap();
+    small.save(folder.path().join("in/a.png")).unwrap();
+    small.save(folder.path().join("in/b.jpg")).unwrap();
+    std::fs::write(folder.path().join("in/c.png"), "no picture").unwrap();
+    std::fs::write(folder.path().join("in/notes.txt"), "not even named like one").unwrap();
+    for (command, word, size) in [
+        (&["upscale", "--tile", "40"][..], "upscaled", (128, 96)),
+        (&["denoise"], "denoised", (64, 48)),
+        (&["stylize"], "stylized", (64, 48)),
+        (&["segment"], "segmented", (64, 48)),
+        (&["detect"], "detected", (64, 48)),
+    ] {
+        let mut run = aquatint();
+        run.current_dir(folder.path()).args(command).args(["in", "--out", "out", "--json"]);
+        let output = run.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("c.png: not a picture"), "{}", stderr(&output));
+        let rows: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+        assert_eq!(rows.as_array().unwrap().len(), 3, "{rows}");
+        assert!(rows[2]["error"].is_string() && rows[0].get("error").is_none(), "{rows}");
+        for stem in ["a", "b"] {
+            let made = picture::open(folder.path().join(format!("out/{stem}-{word}.png"))).unwrap();
+            assert_eq!(made.dimensions(), size, "{command:?}");
+        }
+        match word {
+            "segmented" => {
+                let areas = rows[0]["areas"].as_array().unwrap();
+                let pixels: u64 = areas.iter().map(|a| a["pixels"].as_u64().unwrap()).sum();
+                assert_eq!(pixels, 64 * 48);
+                assert!(folder.path().join(rows[0]["mask"].as_str().unwrap()).exists());
+            }
+            "detected" => assert!(rows[0]["detections"].is_array()),
+            _ => assert_eq!([&rows[0]["width"], &rows[0]["height"]], [size.0, size.1]),
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path().join("in")).unwrap().count(), 4, "inputs stay as they are");
+}
+
+#[test]
+fn inputs_are_never_written_over() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    image::RgbImage::new(8, 8).save(folder.path().join("a.png")).unwrap();
+    let mut run = aquatint();
+    run.current_dir(folder.path()).args(["denoise", "a.png", "--out", "a.png"]);
+    assert!(fail(&mut run, 1).contains("no input"));
+    let mut two = aquatint();
+    two.current_dir(folder.path()).args(["denoise", "a.png", "a.png", "--out", "b.png"]);
+    assert!(fail(&mut two, 1).contains("give a folder"));
+    let mut unknown = aquatint();
+    unknown.current_dir(folder.path()).args(["denoise", "a.png", "--model", "nois"]);
+    assert!(fail(&mut unknown, 1).contains("denoise"));
+}
+
+#[test]
+fn vectors_are_written_and_compared() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let sheet = image::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/letters-heldout.png")).unwrap();
+    for (name, column, row) in [("a1", 0, 0), ("a2", 0, 1), ("r", 17, 0)] {
+        sheet
+            .crop_imm(32 * column, 32 * row, 32, 32)
+            .save(folder.path().join(format!("{name}.png")))
+            .unwrap();
+    }
+    let embed = |args: &[&str]| {
+        let mut command = aquatint();
+        command.current_dir(folder.path()).arg("embed").args(args);
+        command
+    };
+    succeed(&mut embed(&["a1.png", "a2.png", "r.png", "--out", "new/v.npy"]));
+    let bytes = std::fs::read(folder.path().join("new/v.npy")).unwrap();
+    let header = String::from_utf8_lossy(&bytes[10..128]).into_owned();
+    assert!(header.contains("'shape': (3, 96)") && header.contains("'<f4'"), "{header}");
+    assert_eq!(bytes.len(), 128 + 4 * 3 * 96);
+    succeed(&mut embed(&["a1.png", "r.png", "--out", "v.json", "--layer", "block1.b"]));
+    let text = std::fs::read_to_string(folder.path().join("v.json")).unwrap();
+    let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(rows[1]["vector"].as_array().unwrap().len(), 48);
+    let alike =
+        |a: &str, b: &str| json(&mut embed(&["--compare", "--json", a, b]))["cosine"].as_f64().unwrap();
+    let (same, other) = (alike("a1.png", "a2.png"), alike("a1.png", "r.png"));
+    assert!(same > other, "{same} {other}");
+    assert!(fail(&mut embed(&["a1.png", "--compare"]), 1).contains("two pictures"));
+    assert!(fail(&mut embed(&["a1.png", "--out", "v.txt"]), 1).contains(".npy"));
+    assert!(fail(&mut embed(&["a1.png", "gone.png", "--compare"]), 1).contains("gone.png"));
+}

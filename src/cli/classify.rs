@@ -1,43 +1,31 @@
-//! `aquatint classify`: names for pictures. CPU threads decode while the GPU reads.
+//! `aquatint classify`: names for pictures.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use aquatint::formats::picture;
 use aquatint::tasks::{Answer, Classifier};
 use aquatint::{AdapterOptions, Error, Gpu};
-use image::RgbImage;
 use serde::Serialize;
 
+use super::pictures::{Decoded, PictureArgs, Row, Stages, conclude, expand};
 use super::recipe::Recipe;
 
-/// Pictures that the GPU takes at a time.
-const BATCH: usize = 32;
-
+/// Name what is in pictures; contact sheets of `generate` are read picture by picture
 #[derive(clap::Args)]
 pub struct Classify {
-    /// Pictures, or patterns such as `'letters/*.png'`; contact sheets of `generate` are read picture by picture
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<String>,
+    #[command(flatten)]
+    pictures: PictureArgs,
     /// How many answers for each picture
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
-/// What came of one file.
 #[derive(Serialize)]
-struct FileRow {
-    path: PathBuf,
-    /// One for each picture: several for a contact sheet, none if the file could not be read.
+struct File {
+    /// One for each picture: several for a contact sheet.
     pictures: Vec<PictureRow>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -48,176 +36,52 @@ struct PictureRow {
     answers: Vec<Answer>,
 }
 
-/// A decoded picture and what it was asked to be.
-type Picture = (RgbImage, Option<String>);
-
-/// A file to be read, or why it cannot be.
-type Entry = (PathBuf, Result<(), Error>);
-
-/// Names as given, patterns replaced by what they match.
-fn expand(images: &[String]) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
-    for image in images {
-        let path = PathBuf::from(image);
-        if !image.contains(['*', '?', '[']) || path.exists() {
-            entries.push((path, Ok(())));
-            continue;
-        }
-        let bad = |message: String| Err(Error::Format { path: path.clone(), message });
-        match glob::glob(image) {
-            Err(error) => entries.push((path.clone(), bad(format!("bad pattern: {error}")))),
-            Ok(found) => {
-                let before = entries.len();
-                entries.extend(found.map(|entry| match entry {
-                    Ok(path) => (path, Ok(())),
-                    Err(e) => {
-                        let path = e.path().to_owned();
-                        (path.clone(), Err(Error::Io { path, source: e.into() }))
-                    }
-                }));
-                if entries.len() == before {
-                    entries.push((path.clone(), bad("no file matches".to_owned())));
-                }
-            }
-        }
-    }
-    entries
-}
-
 /// The pictures of a file: one, or those of a contact sheet.
-fn read(path: &Path) -> Result<Vec<Picture>, Error> {
+fn read(path: &Path) -> Result<Decoded, Error> {
     let picture = picture::open(path)?;
     // Only a PNG can have a recipe; a picture without one is a picture all the same.
     if let Some(recipe) = Recipe::read(path).ok().flatten()
         && let Some(pictures) = recipe.sheet.as_ref().and_then(|layout| layout.cut(&picture))
     {
-        let asked = recipe.labels.into_iter().map(Some).collect::<Vec<_>>();
-        return Ok(pictures.into_iter().zip(asked.into_iter().cycle()).collect());
+        let asked = recipe.labels.into_iter().map(Some).cycle().take(pictures.len()).collect();
+        return Ok(Decoded { pictures, asked });
     }
-    Ok(vec![(picture, None)])
-}
-
-/// Decodes on all CPU threads, a few files ahead of whoever receives.
-fn decode<'scope>(
-    scope: &'scope std::thread::Scope<'scope, '_>,
-    entries: &'scope [Entry],
-    next: &'scope AtomicUsize,
-) -> Receiver<(usize, Result<Vec<Picture>, Error>)> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(entries.len());
-    let (send, receive) = sync_channel(2 * threads);
-    for _ in 0..threads {
-        let send = send.clone();
-        scope.spawn(move || {
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                let Some((path, entry)) = entries.get(i) else { break };
-                // Nobody listens any more after an error of the device.
-                if entry.is_ok() && send.send((i, read(path))).is_err() {
-                    break;
-                }
-            }
-        });
-    }
-    receive
-}
-
-/// Refuses a picture that the device cannot hold, before it stops the whole batch.
-fn fits(gpu: &Gpu, path: &Path, pictures: Vec<Picture>) -> Result<Vec<Picture>, Error> {
-    let target = gpu.target();
-    let available = target.max_binding.min(target.max_buffer);
-    let needed = |p: &Picture| 4 * u64::from(p.0.width()) * u64::from(p.0.height());
-    match pictures.iter().map(needed).max() {
-        Some(needed) if needed > available => Err(Error::Limit {
-            device: target.name.clone(),
-            what: format!("the picture {}", path.display()),
-            needed,
-            available,
-        }),
-        _ => Ok(pictures),
-    }
-}
-
-/// Pictures on their way to the GPU.
-struct Reader {
-    classifier: Classifier,
-    top: usize,
-    /// Index of the file, and its pictures.
-    waiting: Vec<(usize, Vec<Picture>)>,
-}
-
-impl Reader {
-    fn waiting(&self) -> usize {
-        self.waiting.iter().map(|(_, pictures)| pictures.len()).sum()
-    }
-
-    fn read(&mut self, rows: &mut [FileRow]) -> Result<()> {
-        let (mut pictures, mut places) = (Vec::new(), Vec::new());
-        for (file, decoded) in self.waiting.drain(..) {
-            for (picture, asked) in decoded {
-                pictures.push(picture);
-                places.push((file, asked));
-            }
-        }
-        let answers = self.classifier.classify(&pictures)?;
-        for ((file, asked), mut answers) in places.into_iter().zip(answers) {
-            answers.truncate(self.top);
-            rows[file].pictures.push(PictureRow { asked, answers });
-        }
-        Ok(())
-    }
+    Ok(Decoded { pictures: vec![picture], asked: vec![None] })
 }
 
 pub fn run(args: &Classify, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
-    let entries = expand(&args.images);
+    let entries = expand(&args.pictures.images);
+    let model = args.pictures.open("letters-classifier")?;
     let gpu = Gpu::with_options(options)?;
-    let classifier = Classifier::letters(&gpu, BATCH)?;
-    let mut reader = Reader { classifier, top: args.top.into(), waiting: Vec::new() };
-    let row = |(path, entry): &Entry| FileRow {
-        path: path.clone(),
-        pictures: Vec::new(),
-        error: entry.as_ref().err().map(ToString::to_string),
+    let batch = args.pictures.batch.into();
+    let mut classifier = Classifier::new(&gpu, model, batch)?;
+    let finish = |_, decoded: Decoded, answers: Vec<Vec<Answer>>| {
+        let row = |(asked, mut answers): (Option<String>, Vec<Answer>)| {
+            answers.truncate(args.top.into());
+            PictureRow { asked, answers }
+        };
+        Ok(File { pictures: decoded.asked.into_iter().zip(answers).map(row).collect() })
     };
-    let mut rows: Vec<FileRow> = entries.iter().map(row).collect();
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| -> Result<()> {
-        for (file, result) in decode(scope, &entries, &next) {
-            match result.and_then(|pictures| fits(&gpu, &entries[file].0, pictures)) {
-                Ok(pictures) => reader.waiting.push((file, pictures)),
-                Err(error) => rows[file].error = Some(error.to_string()),
-            }
-            if reader.waiting() >= BATCH {
-                reader.read(&mut rows)?;
-            }
-        }
-        reader.read(&mut rows)
-    })?;
-
-    match args.json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?,
-        false => print(&rows, out)?,
+    let rows = Stages {
+        gpu: &gpu,
+        batch,
+        whole: true,
+        decode: &read,
+        compute: &mut |pictures| classifier.classify(pictures),
+        finish: &finish,
     }
-    out.flush()?;
-    let errors: Vec<&String> = rows.iter().filter_map(|row| row.error.as_ref()).collect();
-    match errors[..] {
-        [] => Ok(()),
-        [error] => bail!("{error}"),
-        _ => {
-            for error in &errors {
-                let _ = writeln!(io::stderr(), "{error}");
-            }
-            bail!("{} of {} files could not be read", errors.len(), rows.len())
-        }
-    }
+    .run(&entries)?;
+    conclude(&rows, args.pictures.json, out, print)
 }
 
-fn print(rows: &[FileRow], out: &mut dyn Write) -> io::Result<()> {
+fn print(rows: &[Row<File>], out: &mut dyn Write) -> io::Result<()> {
     let width = rows.iter().map(|row| row.path.display().to_string().chars().count()).max().unwrap_or(0);
     for row in rows {
         let path = row.path.display().to_string();
-        match &row.pictures[..] {
-            [] => {}
-            [picture] => writeln!(out, "{path:<width$}  {}", line(picture))?,
-            pictures => {
+        match row.result.as_ref().map(|file| &file.pictures[..]) {
+            None | Some([]) => {}
+            Some([picture]) => writeln!(out, "{path:<width$}  {}", line(picture))?,
+            Some(pictures) => {
                 let best = |p: &PictureRow| p.answers.first().map_or_else(String::new, |a| a.label.clone());
                 let word: Vec<String> = pictures.iter().map(best).collect();
                 let letters = word.iter().all(|l| l.chars().count() == 1);

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use aquatint::formats::onnx::{Dim, OnnxModel};
+use aquatint::models::letters;
 use aquatint::report::{self, Report};
-use aquatint::tasks::{ClassifierModel, DiffusionModel};
+use aquatint::tasks::{self, DiffusionModel};
 use aquatint::{AdapterOptions, Error, Graph, Plan, Source, Target, gpu};
 
 /// Names of the bundled models.
@@ -77,9 +78,9 @@ fn graph(args: &Inspect) -> Result<(String, Graph), Error> {
     match args.model.as_str() {
         "letters-unet" => step(DiffusionModel::letters()?),
         "letters-classifier" => {
-            let model = ClassifierModel::letters()?;
-            let graph = model.graph(batch, model.size())?;
-            Ok((format!("{}: {batch} at a time", model.name()), graph))
+            let model = letters::letters_classifier()?;
+            let graph = tasks::classifier_graph(&model, batch, model.preprocess.size.unwrap_or([224, 224]))?;
+            Ok((format!("{}: {batch} at a time", model.name), graph))
         }
         folder if Path::new(folder).is_dir() => step(DiffusionModel::open(folder)?),
         file if file.ends_with(".onnx") => onnx_graph(args),

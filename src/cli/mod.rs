@@ -3,13 +3,18 @@
 
 mod classify;
 mod compare;
+mod detect;
 mod devices;
+mod embed;
 mod generate;
 mod inspect;
 mod interrupt;
+mod pictures;
 mod preview;
 mod progress;
 mod recipe;
+mod redraw;
+mod segment;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -62,6 +67,18 @@ enum Command {
     Generate(generate::Generate),
     /// Name what is in pictures
     Classify(classify::Classify),
+    /// Find things in pictures and draw boxes round them
+    Detect(detect::Detect),
+    /// Show which pixels of pictures belong to what
+    Segment(segment::Segment),
+    /// Turn pictures into vectors, or compare two
+    Embed(embed::Embed),
+    /// Enlarge pictures
+    Upscale(redraw::Redraw),
+    /// Take the noise out of pictures
+    Denoise(redraw::Redraw),
+    /// Draw pictures in another style
+    Stylize(redraw::Redraw),
     /// Set the two families of network side by side on this device
     Compare(compare::Compare),
     /// Show a network, its plan and the memory that it needs; works without a GPU
@@ -78,6 +95,12 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => generate::run(&args, &device, &mut out),
         Command::Classify(args) => classify::run(&args, &device, &mut out),
+        Command::Detect(args) => detect::run(&args, &device, &mut out),
+        Command::Segment(args) => segment::run(&args, &device, &mut out),
+        Command::Embed(args) => embed::run(&args, &device, &mut out),
+        Command::Upscale(args) => redraw::run(&args, "upscale-x2", "upscaled", &device, &mut out),
+        Command::Denoise(args) => redraw::run(&args, "denoise", "denoised", &device, &mut out),
+        Command::Stylize(args) => redraw::run(&args, "style-engraving", "stylized", &device, &mut out),
         Command::Compare(args) => compare::run(&args, &device, &mut out),
         Command::Inspect(args) => inspect::run(&args, &device, &mut out),
         Command::Devices(args) => devices::run(&args, &device, &mut out),

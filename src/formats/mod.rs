@@ -1,6 +1,7 @@
 //! Files: weights in, pictures in and out.
 
-mod draw;
+pub mod draw;
+pub mod npy;
 pub mod onnx;
 pub mod picture;
 pub mod safetensors;

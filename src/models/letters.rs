@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
+use crate::models::vision::{Filter, Fit, Preprocess, VisionModel};
 use crate::nn::Source;
 use crate::ops::conv2d::Conv2dOptions;
 use crate::ops::pool::PoolKind;
@@ -56,6 +57,27 @@ pub fn classifier_files() -> Result<(ClassifierConfig, Weights)> {
         message: e.to_string(),
     })?;
     Ok((config, Weights::from_static("letters-classifier", CLASSIFIER_WEIGHTS)?))
+}
+
+/// The bundled classifier with what it needs to read pictures.
+///
+/// # Errors
+/// [`Error::Format`] if the bundled files are not what they should be.
+pub fn letters_classifier() -> Result<VisionModel> {
+    let (config, weights) = classifier_files()?;
+    let preprocess = Preprocess {
+        size: Some(config.image_size),
+        multiple: 1,
+        fit: Fit::Stretch,
+        filter: Filter::Bilinear,
+        mean: config.mean.clone(),
+        std: config.std.clone(),
+        light_on_dark: true,
+    };
+    Ok(VisionModel::new("letters-classifier", preprocess, config.labels.clone(), move |g, x| {
+        let w = Source { weights: &weights, dtype: g.desc(x).dtype };
+        Ok(vec![("logits".into(), classifier(g, &config, w, x)?)])
+    }))
 }
 
 /// The network: `x` `[n, h, w, 1]`, ink bright; the result is a score for each label, `[n, labels]`.

@@ -97,8 +97,17 @@ impl Preprocess {
         g.scoped("preprocess", |g| {
             let axes = [&rows, &columns];
             let x = g.picture_resample(pictures, axes, self.filter, outside, &self.normalise(), dtype)?;
-            if self.light_on_dark { light_on_dark(g, x) } else { Ok(x) }
+            self.polarity(g, x)
         })
+    }
+
+    /// `x` `[n, h, w, c]`, normalised, with the polarity that the network wants: inverted where the border is bright if
+    /// it reads light ink on dark.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if `x` is no feature map.
+    pub fn polarity(&self, g: &mut Graph, x: ValueId) -> Result<ValueId> {
+        if self.light_on_dark { light_on_dark(g, x) } else { Ok(x) }
     }
 }
 

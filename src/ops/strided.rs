@@ -54,7 +54,7 @@ impl Range {
 
 impl Strided {
     /// Shape of the result, first element and strides in the input.
-    fn layout(&self, input: &Shape) -> Result<(Vec<usize>, usize, Vec<i64>), String> {
+    pub(crate) fn layout(&self, input: &Shape) -> Result<(Vec<usize>, usize, Vec<i64>), String> {
         let own: Vec<i64> = input.strides().into_iter().map(|s| s as i64).collect();
         match self {
             Strided::Slice(ranges) => {

@@ -11,7 +11,7 @@ use crate::formats::sheet::Cell;
 use crate::formats::table::Table;
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Source};
-use crate::tasks::{Classifier, DiffusionModel, Generator};
+use crate::tasks::{self, Classifier, DiffusionModel, Generator};
 use crate::units;
 
 /// 24 complete faces of font families that neither model was trained on:
@@ -180,7 +180,7 @@ pub fn compare(gpu: &Gpu, samples: usize, progress: &mut dyn FnMut(usize) -> boo
     let (reading_latency, reading_runs) = median_seconds(5, || single.classify(&pictures[..1]).map(drop))?;
     drop(single);
     let mut classifier = Classifier::letters(gpu, BATCH)?;
-    let labels = classifier.labels().to_vec();
+    let labels = classifier.model().labels.clone();
     let label = |i: usize| labels[i % kinds].as_str();
     // Once before it counts.
     read(&mut classifier, &pictures[..BATCH])?;
@@ -196,12 +196,13 @@ pub fn compare(gpu: &Gpu, samples: usize, progress: &mut dyn FnMut(usize) -> boo
     let held_out_samples =
         (0..SHOWN.min(kinds)).map(|i| sample(&pictures, &answers, i * 7 % faces * kinds + i)).collect();
     let model = classifier.model().clone();
-    let graph = model.graph(1, model.size())?;
+    let size = [CELL as usize; 2];
+    let graph = tasks::classifier_graph(&model, 1, size)?;
     let work = graph.flops();
-    let plan = classifier.plan()?;
+    let plan = classifier.plan(size)?;
     let rate = pictures.len() as f64 / seconds;
     let classifier_family = Family {
-        model: model.name().to_owned(),
+        model: model.name.clone(),
         family: "convolutional network (CNN)",
         purpose: "names the capital letter or digit in a picture",
         layers: layers(&graph),

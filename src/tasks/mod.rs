@@ -1,10 +1,22 @@
-//! What people ask for: picture in, answer out.
+//! What people ask for: picture in, answer out. Each task is a type on a device, and a function that appends it to
+//! a graph, so that tasks follow one another without a way over the host.
 
 mod classify;
 pub mod compare;
+mod detect;
+mod embed;
 mod generate;
+mod palette;
+mod reach;
+mod redraw;
 mod sampling_state;
+mod segment;
+mod sized;
 
-pub use classify::{Answer, Classifier, ClassifierModel};
+pub use classify::{Answer, Classifier, classifier_graph, classify, classify_prepared};
+pub use detect::{DetectOptions, Detection, Detector, detect, draw_detections};
+pub use embed::{Embedder, cosine, embed, embed_prepared};
 pub use generate::{DiffusionModel, GenerateOptions, Generator, NoiseSource, Sampling};
+pub use redraw::{Redrawer, redraw};
 pub use sampling_state::SamplingState;
+pub use segment::{Area, Segmentation, Segmenter, segment};

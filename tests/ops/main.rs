@@ -1,6 +1,7 @@
 //! Every kernel against a float64 reference in plain Rust; one file an operation.
 
 mod attention;
+mod boxes;
 mod concat;
 mod conv2d;
 mod conv_transpose2d;
