@@ -127,3 +127,26 @@ fn whole_networks_with_random_weights() {
         assert!(cosine >= 0.99999 && error <= 1e-3, "{}: cosine {cosine}, error {error:.1e}", case.name);
     }
 }
+
+/// The same network read as one of pictures, from channels that lie last, gives the same logits.
+#[test]
+fn a_file_as_a_vision_model() {
+    let Some((cases, gpu)) = cases() else { return };
+    let case = cases.iter().find(|c| c.name.ends_with("squeezenet")).expect("it is in the sweep");
+    let path = folder().join(format!("{}.onnx", case.name));
+    let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (x, expected) = (tensor(&file, "input_0").to_f32(), tensor(&file, "output_0").to_f32());
+    let model = aquatint::formats::onnx::vision_model(&path, None).unwrap();
+    assert_eq!((model.preprocess.size, model.batch), (Some([224, 224]), Some(1)));
+    let mut graph = aquatint::Graph::new();
+    let picture = graph.input("x", [1, 224, 224, 3], aquatint::DType::F32);
+    let outputs = model.build(&mut graph, picture).unwrap();
+    assert_eq!(outputs[0].0, "logits");
+    assert_eq!(graph.shape(outputs[0].1)[..], [1, 1000]);
+    graph.output("logits", outputs[0].1);
+    let last: Vec<f32> = (0..224 * 224 * 3).map(|i| x[i % 3 * 224 * 224 + i / 3]).collect();
+    let given = Tensor::from_f32([1, 224, 224, 3], &last);
+    let found = Network::new(&gpu, &graph).unwrap().run(&[("x", &given)]).unwrap().remove(0);
+    assert!(error(&found.to_f32(), &expected) <= 1e-3);
+}
