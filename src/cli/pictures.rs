@@ -128,6 +128,9 @@ pub struct Row<R> {
     pub error: Option<String>,
 }
 
+type Compute<'a, O> = dyn FnMut(&[RgbImage]) -> Result<Vec<O>, Error> + 'a;
+type Finish<'a, O, R> = dyn Fn(usize, Decoded, Vec<O>) -> Result<R, Error> + Sync + 'a;
+
 /// The three stages. A command says how to do each.
 pub struct Stages<'a, O, R> {
     pub gpu: &'a Gpu,
@@ -137,9 +140,9 @@ pub struct Stages<'a, O, R> {
     pub whole: bool,
     pub decode: &'a (dyn Fn(&Path) -> Result<Decoded, Error> + Sync),
     /// A result for each picture.
-    pub compute: &'a mut dyn FnMut(&[RgbImage]) -> Result<Vec<O>, Error>,
+    pub compute: &'a mut Compute<'a, O>,
     /// From the index of the file and its results to what is reported; encodes and writes.
-    pub finish: &'a (dyn Fn(usize, Decoded, Vec<O>) -> Result<R, Error> + Sync),
+    pub finish: &'a Finish<'a, O, R>,
 }
 
 impl<O: Send, R: Send> Stages<'_, O, R> {
@@ -215,10 +218,7 @@ impl<O: Send, R: Send> Stages<'_, O, R> {
 type Computed<O> = Vec<(usize, Result<(Decoded, Vec<O>), Error>)>;
 
 /// Computes a batch; when that fails, file by file, so that only those fail that must.
-fn computed<O>(
-    waiting: Vec<(usize, Decoded)>,
-    compute: &mut dyn FnMut(&[RgbImage]) -> Result<Vec<O>, Error>,
-) -> Result<Computed<O>, Error> {
+fn computed<O>(waiting: Vec<(usize, Decoded)>, compute: &mut Compute<O>) -> Result<Computed<O>, Error> {
     let fatal = |error: &Error| matches!(error, Error::DeviceLost { .. } | Error::Interrupted);
     if waiting.len() > 1 {
         let mut places = Vec::new();

@@ -184,7 +184,7 @@ impl Operator for PictureToTensor {
         let output = cx.output_desc();
         let [n, height, width] = [0, 1, 2].map(|d| cx.desc(0).shape[d]);
         let width_out = output.shape[2];
-        let fill = u32::from(self.fill) * 0x01_01_01 | 0xff00_0000;
+        let fill = (u32::from(self.fill) * 0x01_01_01) | 0xff00_0000;
         let mut src = cx.input(0);
         if cx.inputs() == 3 {
             let count = n * height * width_out;
