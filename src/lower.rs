@@ -155,7 +155,7 @@ impl<'a> Lower<'a> {
             .textures
             .iter()
             .map(|(wanted, _)| {
-                let given = self.textures.iter().find(|(n, ..)| n == wanted);
+                let given = self.textures.iter().rev().find(|(n, ..)| n == wanted);
                 given.map(|&(_, slot, size)| (slot, size)).ok_or_else(|| crate::Error::Shader {
                     kernel: name.to_owned(),
                     message: format!("texture {wanted} is not given"),

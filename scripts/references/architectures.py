@@ -1,4 +1,4 @@
-"""References for tests/architectures.rs: torchvision's and timm's networks with weights that both
+"""References for tests/architectures.rs: networks with weights that both
 sides make from a hash of their names, so that only shapes and outputs are kept.
 
     python3 -m venv venv && venv/bin/pip install torch torchvision timm safetensors
@@ -51,8 +51,134 @@ def narrow_vgg(norm):
     return model
 
 
+class DoubleConv(torch.nn.Module):
+    def __init__(self, a, b):
+        super().__init__()
+        n = torch.nn
+        self.double_conv = n.Sequential(
+            n.Conv2d(a, b, 3, padding=1, bias=False), n.BatchNorm2d(b), n.ReLU(),
+            n.Conv2d(b, b, 3, padding=1, bias=False), n.BatchNorm2d(b), n.ReLU(),
+        )
+
+    def forward(self, x):
+        return self.double_conv(x)
+
+
+class UNet(torch.nn.Module):
+    """A U-Net with the module names of milesial's Pytorch-UNet."""
+
+    def __init__(self, widths, classes, transposed):
+        super().__init__()
+        n = torch.nn
+        self.inc = DoubleConv(3, widths[0])
+        for i in range(1, len(widths)):
+            down = n.Module()
+            down.maxpool_conv = n.Sequential(n.MaxPool2d(2), DoubleConv(widths[i - 1], widths[i]))
+            self.add_module(f"down{i}", down)
+        self.levels = len(widths) - 1
+        below = widths[-1]
+        for i, width in enumerate(reversed(widths[:-1]), 1):
+            up = n.Module()
+            up.up = n.ConvTranspose2d(below, width, 2, 2) if transposed else n.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+            up.conv = DoubleConv(2 * width if transposed else below + width, width)
+            self.add_module(f"up{i}", up)
+            below = width
+        self.outc = n.Module()
+        self.outc.conv = n.Conv2d(below, classes, 1)
+
+    def forward(self, x):
+        skips = [self.inc(x)]
+        for i in range(1, self.levels + 1):
+            skips.append(self.get_submodule(f"down{i}").maxpool_conv(skips[-1]))
+        x = skips.pop()
+        for i in range(1, self.levels + 1):
+            up = self.get_submodule(f"up{i}")
+            x = up.conv(torch.cat([skips.pop(), up.up(x)], 1))
+        return self.outc.conv(x)
+
+
+class IBlock(torch.nn.Module):
+    def __init__(self, a, b, stride):
+        super().__init__()
+        n = torch.nn
+        self.bn1, self.conv1, self.bn2 = n.BatchNorm2d(a), n.Conv2d(a, b, 3, 1, 1, bias=False), n.BatchNorm2d(b)
+        self.prelu, self.conv2, self.bn3 = n.PReLU(b), n.Conv2d(b, b, 3, stride, 1, bias=False), n.BatchNorm2d(b)
+        self.downsample = None
+        if stride != 1 or a != b:
+            self.downsample = n.Sequential(n.Conv2d(a, b, 1, stride, bias=False), n.BatchNorm2d(b))
+
+    def forward(self, x):
+        y = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
+        return y + (x if self.downsample is None else self.downsample(x))
+
+
+class IResNet(torch.nn.Module):
+    """ArcFace's residual network with the module names of insightface."""
+
+    def __init__(self, depths, widths, features):
+        super().__init__()
+        n = torch.nn
+        self.conv1, self.bn1, self.prelu = n.Conv2d(3, widths[0], 3, 1, 1, bias=False), n.BatchNorm2d(widths[0]), n.PReLU(widths[0])
+        a = widths[0]
+        for i, (depth, b) in enumerate(zip(depths, widths), 1):
+            blocks = [IBlock(a if k == 0 else b, b, 2 if k == 0 else 1) for k in range(depth)]
+            self.add_module(f"layer{i}", n.Sequential(*blocks))
+            a = b
+        self.bn2, self.fc, self.features = n.BatchNorm2d(a), n.Linear(a * 49, features), n.BatchNorm1d(features)
+
+    def forward(self, x):
+        x = self.prelu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.features(self.fc(self.bn2(x).flatten(1)))
+
+
+class Dense(torch.nn.Module):
+    def __init__(self, width, grow):
+        super().__init__()
+        for j in range(1, 6):
+            self.add_module(f"conv{j}", torch.nn.Conv2d(width + (j - 1) * grow, grow if j < 5 else width, 3, 1, 1))
+
+    def forward(self, x):
+        known = [x]
+        for j in range(1, 5):
+            known.append(torch.nn.functional.leaky_relu(self.get_submodule(f"conv{j}")(torch.cat(known, 1)), 0.2))
+        return self.conv5(torch.cat(known, 1)) * 0.2 + x
+
+
+class RRDB(torch.nn.Module):
+    def __init__(self, width, grow):
+        super().__init__()
+        self.rdb1, self.rdb2, self.rdb3 = Dense(width, grow), Dense(width, grow), Dense(width, grow)
+
+    def forward(self, x):
+        return self.rdb3(self.rdb2(self.rdb1(x))) * 0.2 + x
+
+
+class RRDBNet(torch.nn.Module):
+    """ESRGAN's generator with the module names of BasicSR."""
+
+    def __init__(self, width, blocks, grow, scale):
+        super().__init__()
+        conv = lambda a, b: torch.nn.Conv2d(a, b, 3, 1, 1)
+        self.scale = scale
+        self.conv_first = conv(3 if scale == 4 else 12, width)
+        self.body = torch.nn.Sequential(*[RRDB(width, grow) for _ in range(blocks)])
+        self.conv_body, self.conv_up1, self.conv_up2 = conv(width, width), conv(width, width), conv(width, width)
+        self.conv_hr, self.conv_last = conv(width, width), conv(width, 3)
+
+    def forward(self, x):
+        f = torch.nn.functional
+        if self.scale == 2:
+            x = f.pixel_unshuffle(x, 2)
+        x = self.conv_first(x)
+        x = x + self.conv_body(self.body(x))
+        for up in (self.conv_up1, self.conv_up2):
+            x = f.leaky_relu(up(f.interpolate(x, scale_factor=2, mode="nearest")), 0.2)
+        return self.conv_last(f.leaky_relu(self.conv_hr(x), 0.2))
+
+
 tv = torchvision.models
-# Name, network, a layer in the middle, and the names of it in the graph.
+# Name, network, and a layer in the middle. Those after timm's are written out above.
 MODELS = {
     "resnet18": (lambda: tv.resnet18(num_classes=10), "layer2.1"),
     "resnet50": (lambda: tv.resnet50(num_classes=10), "layer3.0"),
@@ -67,12 +193,16 @@ MODELS = {
     "convnext_tiny": (lambda: tv.convnext_tiny(num_classes=10), "features.1.2"),
     "timm_convnext_atto": (lambda: timm.create_model("convnext_atto", num_classes=10), "stages.1.blocks.0"),
     "timm_resnet26": (lambda: timm.create_model("resnet26", num_classes=10), "layer2.0"),
+    "unet": (lambda: UNet([8, 12, 16, 20, 24], 3, True), None),
+    "unet_bilinear": (lambda: UNet([8, 12, 16, 20, 24], 1, False), None),
+    "iresnet": (lambda: IResNet([2, 2, 2, 1], [16, 24, 32, 40], 64), "layer2.1"),
+    "rrdb": (lambda: RRDBNet(16, 2, 8, 4), None),
+    "rrdb_x2": (lambda: RRDBNet(16, 1, 8, 2), None),
 }
 
 
 def main(folder):
     shapes, arrays = {}, {}
-    picture = torch.from_numpy(numbers("picture", 3 * 96 * 96).reshape(1, 3, 96, 96))
     for name, (make, layer) in MODELS.items():
         model = make().eval()
         state = model.state_dict()
@@ -80,20 +210,25 @@ def main(folder):
         for k, shape in made.items():
             state[k] = torch.from_numpy(weight(k, shape))
         model.load_state_dict(state)
+        side = 112 if name == "iresnet" else 32 if name.startswith("rrdb") else 96
+        picture = torch.from_numpy(numbers("picture", 3 * side * side).reshape(1, 3, side, side))
         kept = {}
         if layer:
             module = model.get_submodule(layer)
             module.register_forward_hook(lambda _, __, y: kept.update(layer=y))
         with torch.no_grad():
-            logits = model(picture)
-        assert logits.std() > 1e-3 and logits.isfinite().all(), name
-        shapes[name] = {"tensors": {k: list(s) for k, s in made.items()}, "layer": layer}
-        arrays[f"{name}.logits"] = logits.numpy()
+            output = model(picture)
+        assert output.std() > 1e-3 and output.isfinite().all(), name
+        shapes[name] = {"tensors": {k: list(s) for k, s in made.items()}, "layer": layer, "side": side}
+        # Feature maps channels last; of large outputs every seventh number is enough.
+        output = output.permute(0, 2, 3, 1) if output.dim() == 4 else output
+        thin = 7 if output.numel() > 1000 else 1
+        arrays[f"{name}.output"] = np.ascontiguousarray(output.numpy().reshape(-1)[::thin])
         if layer and not layer.startswith("features.denseblock"):
             # Every seventh number of the feature map, channels last, is enough.
             y = kept["layer"]
             arrays[f"{name}.layer"] = np.ascontiguousarray(y.permute(0, 2, 3, 1).numpy().reshape(-1)[::7])
-        print(f"{name}: logits {logits.std():.3g}")
+        print(f"{name}: output {output.std():.3g}")
     folder = pathlib.Path(folder)
     (folder / "architectures.json").write_text(json.dumps(shapes, separators=(",", ":")) + "\n")
     safetensors.numpy.save_file(arrays, folder / "architectures.safetensors")

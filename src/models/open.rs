@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::vision::{Filter, Fit, Preprocess, VisionModel};
-use super::{bundled, convnext, densenet, efficientnet, mobilenet, resnet, vgg};
+use super::{bundled, convnext, densenet, efficientnet, iresnet, mobilenet, resnet, rrdb, style, unet, vgg};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
@@ -15,51 +15,105 @@ use crate::weights::Weights;
 
 type Network = fn(&mut Graph, Source, ValueId) -> Result<ValueId>;
 
-/// An architecture that reads pictures and names them: what it is called, a tensor or two that
-/// no other has, and its network.
+/// An architecture: what it is called, a tensor or two that no other has, what it gives, and its network.
 struct Architecture {
     name: &'static str,
     marks: &'static [&'static str],
+    gives: Gives,
     network: Network,
 }
 
+/// What a network's output is.
+#[derive(Clone, Copy, PartialEq)]
+enum Gives {
+    /// Scores, one for each number of this layer's bias.
+    Logits(&'static str),
+    /// Scores of pixels, one for each number of this convolution's bias.
+    Map(&'static str),
+    Picture,
+    Embedding,
+}
+
 const ARCHITECTURES: &[Architecture] = &[
+    // It has all that a ResNet is known by, and more.
+    Architecture {
+        name: "IResNet",
+        marks: &["conv1.weight", "layer1.0.prelu.weight", "features.running_mean", "fc.weight"],
+        gives: Gives::Embedding,
+        network: iresnet::iresnet,
+    },
     Architecture {
         name: "ResNet",
         marks: &["conv1.weight", "layer1.0.conv1.weight", "bn1.running_mean", "fc.weight"],
+        gives: Gives::Logits("fc"),
         network: resnet::resnet,
     },
     Architecture {
         name: "DenseNet",
         marks: &["features.denseblock1.denselayer1.conv1.weight", "classifier.weight"],
+        gives: Gives::Logits("classifier"),
         network: densenet::densenet,
     },
     Architecture {
         name: "MobileNetV2",
         marks: &["features.1.conv.0.0.weight", "classifier.1.weight"],
+        gives: Gives::Logits("classifier.1"),
         network: mobilenet::mobilenet_v2,
     },
     Architecture {
         name: "MobileNetV3",
         marks: &["features.1.block.0.0.weight", "classifier.3.weight"],
+        gives: Gives::Logits("classifier.3"),
         network: mobilenet::mobilenet_v3,
     },
     Architecture {
         name: "EfficientNet",
         marks: &["features.1.0.block.0.0.weight", "classifier.1.weight"],
+        gives: Gives::Logits("classifier.1"),
         network: |g, w, x| efficientnet::efficientnet(g, w, x, efficientnet::eps(w)),
     },
     Architecture {
         name: "ConvNeXt",
         marks: &["features.1.0.block.0.weight", "classifier.2.weight"],
+        gives: Gives::Logits("classifier.2"),
         network: convnext::convnext,
     },
     Architecture {
         name: "ConvNeXt",
         marks: &["stages.0.blocks.0.conv_dw.weight", "head.fc.weight"],
+        gives: Gives::Logits("head.fc"),
         network: convnext::convnext,
     },
-    Architecture { name: "VGG", marks: &["features.0.weight", "classifier.6.weight"], network: vgg::vgg },
+    Architecture {
+        name: "VGG",
+        marks: &["features.0.weight", "classifier.6.weight"],
+        gives: Gives::Logits("classifier.6"),
+        network: vgg::vgg,
+    },
+    Architecture {
+        name: "U-Net",
+        marks: &["inc.double_conv.0.weight", "down1.maxpool_conv.1.double_conv.0.weight", "outc.conv.weight"],
+        gives: Gives::Map("outc.conv"),
+        network: unet::unet,
+    },
+    Architecture {
+        name: "RRDBNet",
+        marks: &["conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"],
+        gives: Gives::Picture,
+        network: rrdb::rrdb,
+    },
+    Architecture {
+        name: "RRDBNet",
+        marks: &["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight", "model.10.weight"],
+        gives: Gives::Picture,
+        network: rrdb::rrdb,
+    },
+    Architecture {
+        name: "TransformerNet",
+        marks: &["conv1.conv2d.weight", "in1.weight", "deconv3.conv2d.weight"],
+        gives: Gives::Picture,
+        network: style::picture,
+    },
 ];
 
 /// The network of this name, or in this file or folder.
@@ -133,9 +187,15 @@ fn open_weights(path: &Path, config: &Config) -> Result<VisionModel> {
         .ok_or_else(|| unknown(path.to_owned(), &weights, config))?;
     let source = Source { weights: &weights, dtype: DType::F32 };
     let labels = labels(config);
-    let classes = classes(architecture, source)?;
+    let classes = match architecture.gives {
+        Gives::Logits(last) | Gives::Map(last) => Some(scores(source, last)?),
+        Gives::Picture | Gives::Embedding => None,
+    };
     for (what, found) in [("labels", labels.len()), ("num_classes", config.num_classes.unwrap_or(0))] {
-        if found != 0 && found != classes {
+        if let Some(classes) = classes
+            && found != 0
+            && found != classes
+        {
             return Err(Error::Invalid {
                 what: format!("{what} of {}", path.display()),
                 expected: format!("{classes}, as the weights have"),
@@ -143,23 +203,38 @@ fn open_weights(path: &Path, config: &Config) -> Result<VisionModel> {
             });
         }
     }
+    let preprocess = preprocess(architecture, &config.pretrained_cfg);
     // Built once at a small size, so that what the file lacks is said when it is opened.
     let network = architecture.network;
     let mut trial = Graph::new();
-    let x = trial.input("x", [1, 64, 64, 3], DType::F32);
+    let [height, width] = preprocess.size.unwrap_or([64, 64]);
+    let x = trial.input("x", [1, height, width, 3], DType::F32);
     network(&mut trial, source, x)?;
 
     let name = config.architecture.clone().unwrap_or_else(|| architecture.name.to_owned());
-    Ok(VisionModel::new(&name, preprocess(&config.pretrained_cfg), labels, move |g, x| {
-        let logits = network(g, Source { weights: &weights, dtype: DType::F32 }, x)?;
-        Ok(vec![("logits".to_owned(), logits)])
+    let output = match architecture.gives {
+        Gives::Logits(_) => "logits",
+        Gives::Map(_) => "map",
+        Gives::Picture => "picture",
+        Gives::Embedding => "embedding",
+    };
+    Ok(VisionModel::new(&name, preprocess, labels, move |g, x| {
+        let y = network(g, Source { weights: &weights, dtype: DType::F32 }, x)?;
+        Ok(vec![(output.to_owned(), y)])
     }))
 }
 
-/// Scores that the network gives: the length of the last bias.
-fn classes(architecture: &Architecture, w: Source) -> Result<usize> {
-    let last = architecture.marks.iter().rev().find(|m| m.ends_with(".weight")).expect("each has one");
-    Ok(w.stored::<2>(last.trim_end_matches(".weight"))?[0])
+/// How many scores the layer gives.
+fn scores(w: Source, layer: &str) -> Result<usize> {
+    let name = format!("{layer}.weight");
+    match w.weights.shape(&name) {
+        Some(shape) => Ok(shape.first().copied().unwrap_or(1)),
+        None => Err(Error::MissingTensor {
+            file: w.weights.file().to_owned(),
+            name,
+            expected: "of 2 or 4 dimensions".to_owned(),
+        }),
+    }
 }
 
 fn unknown(path: PathBuf, weights: &Weights, config: &Config) -> Error {
@@ -189,22 +264,34 @@ fn labels(config: &Config) -> Vec<String> {
     names.iter().map(described).collect()
 }
 
-fn preprocess(p: &Pretrained) -> Preprocess {
-    let [_, height, width] = p.input_size.unwrap_or([3, 224, 224]);
-    Preprocess {
-        size: Some([height, width]),
-        multiple: 1,
-        fit: match p.crop_mode.as_deref() {
-            Some("squash") => Fit::Stretch,
-            Some("border") => Fit::Letterbox { fill: 0.5 },
-            _ => Fit::Crop { portion: p.crop_pct.unwrap_or(0.875) },
-        },
-        filter: match p.interpolation.as_deref() {
-            Some("bicubic") => Filter::Bicubic,
-            _ => Filter::Bilinear,
-        },
-        mean: p.mean.clone().unwrap_or_else(|| vec![0.485, 0.456, 0.406]),
-        std: p.std.clone().unwrap_or_else(|| vec![0.229, 0.224, 0.225]),
-        light_on_dark: false,
-    }
+/// How the architecture's library prepares pictures, unless the file says so itself.
+fn preprocess(architecture: &Architecture, p: &Pretrained) -> Preprocess {
+    let colours = |mean: [f32; 3], std: [f32; 3]| {
+        (p.mean.clone().unwrap_or_else(|| mean.to_vec()), p.std.clone().unwrap_or_else(|| std.to_vec()))
+    };
+    let given = p.input_size.map(|[_, height, width]| [height, width]);
+    let as_they_come = |multiple| (None, multiple, Fit::Stretch, colours([0.0; 3], [1.0; 3]));
+    let (size, multiple, fit, (mean, std)) = match architecture.gives {
+        Gives::Logits(_) => {
+            let fit = match p.crop_mode.as_deref() {
+                Some("squash") => Fit::Stretch,
+                Some("border") => Fit::Letterbox { fill: 0.5 },
+                _ => Fit::Crop { portion: p.crop_pct.unwrap_or(0.875) },
+            };
+            let imagenet = colours([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+            (Some(given.unwrap_or([224, 224])), 1, fit, imagenet)
+        }
+        Gives::Embedding => (Some(given.unwrap_or([112, 112])), 1, Fit::Stretch, colours([0.5; 3], [0.5; 3])),
+        Gives::Map(_) => as_they_come(16),
+        // TransformerNet reads numbers up to 255.
+        Gives::Picture if architecture.name == "TransformerNet" => {
+            (None, 4, Fit::Stretch, colours([0.0; 3], [1.0 / 255.0; 3]))
+        }
+        Gives::Picture => as_they_come(2),
+    };
+    let filter = match p.interpolation.as_deref() {
+        Some("bicubic") => Filter::Bicubic,
+        _ => Filter::Bilinear,
+    };
+    Preprocess { size, multiple, fit, filter, mean, std, light_on_dark: false }
 }

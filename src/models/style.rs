@@ -11,7 +11,6 @@ use crate::ops::pad::PadMode;
 use crate::weights::Weights;
 
 const WEIGHTS: &[u8] = include_bytes!("../../models/style-engraving/model.safetensors");
-const WIDTHS: [usize; 3] = [16, 24, 32];
 
 /// Pictures of any size of at least 16 pixels a side.
 ///
@@ -23,17 +22,22 @@ pub fn style_engraving() -> Result<VisionModel> {
     preprocess.std = vec![1.0 / 255.0; 3];
     Ok(VisionModel::new("style-engraving", preprocess, vec![], move |g, x| {
         let w = Source { weights: &weights, dtype: g.desc(x).dtype };
-        let y = network(g, w, x)?;
-        let picture = g.affine(y, 1.0 / 255.0, 0.0)?;
-        let picture = g.elementwise(Expr::clamp(Expr::input(0), 0.0, 1.0), &[picture])?;
-        Ok(vec![("picture".into(), picture)])
+        Ok(vec![("picture".into(), picture(g, w, x)?)])
     }))
+}
+
+/// What the network makes of `x`, from 0 to 1.
+pub fn picture(g: &mut Graph, w: Source, x: ValueId) -> Result<ValueId> {
+    let y = network(g, w, x)?;
+    let picture = g.affine(y, 1.0 / 255.0, 0.0)?;
+    g.elementwise(Expr::clamp(Expr::input(0), 0.0, 1.0), &[picture])
 }
 
 /// The feed-forward style network (Johnson et al. 2016) with instance norm, names as in PyTorch's
 /// `fast_neural_style` example: `x` `[n, h, w, 3]` from 0 to 255, sides multiples of 4 → the same.
 pub fn network(g: &mut Graph, w: Source, x: ValueId) -> Result<ValueId> {
-    let [a, b, c] = WIDTHS;
+    let width = |name: &str| -> Result<usize> { Ok(w.stored::<4>(&format!("{name}.conv2d"))?[0]) };
+    let [a, b, c] = [width("conv1")?, width("conv2")?, width("conv3")?];
     let h = conv(g, w, "conv1", x, a, 9, 1)?;
     let h = norm(g, w, "in1", h)?;
     let h = g.relu(h)?;

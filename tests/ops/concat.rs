@@ -46,3 +46,14 @@ fn of_indices_and_of_one_tensor_twice() {
         .indices(&x)
         .check(|g, v| g.concat(&[v[0], v[0]], 1), |a| concat(&[a[0].clone(), a[0].clone()], 1));
 }
+
+/// Large enough to be read as texels on software adapters, in two dispatches.
+#[test]
+fn of_many_large_maps() {
+    let mut rng = Rng::new("concat large");
+    let mut case = Case::new("concat of six maps");
+    for channels in [8, 4, 12, 8, 4, 16] {
+        case = case.input(&rng.array(&[1, 64, 48, channels]));
+    }
+    case.check(|g, v| g.concat(v, 3), |a| concat(a, 3));
+}
