@@ -170,6 +170,12 @@ fn what_is_missing_or_unknown_is_said() {
     let error = models::open(&path).unwrap_err().to_string();
     assert!(error.contains("layer3.1.bn2.running_mean"), "{error}");
 
+    // As squeeze and excitation is named in timm's SE-ResNet.
+    let mut variant = cases()["resnet18"].tensors.clone();
+    variant.insert("layer1.0.se.fc1.weight".to_owned(), vec![4, 64, 1, 1]);
+    let error = models::open(&save(folder.path(), &variant)).unwrap_err().to_string();
+    assert!(error.contains("layer1.0.se.fc1.weight"), "{error}");
+
     let few = BTreeMap::from([("a.weight".to_owned(), vec![4, 4])]);
     let error = models::open(&save(folder.path(), &few)).unwrap_err().to_string();
     assert!(error.contains("ResNet") && error.contains("a.weight"), "{error}");

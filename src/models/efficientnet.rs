@@ -10,7 +10,7 @@ use crate::ops::expr::Unary;
 const STRIDES: [usize; 7] = [1, 2, 2, 2, 1, 2, 1];
 
 /// Scores `[n, classes]` for `x` `[n, h, w, 3]`. `eps` of the batch norms is not in the file:
-/// 1e-5 for B0 to B4, 1e-3 for the others.
+/// 1e-5 for B0 to B4, 1e-3 for the others (see [`eps`]).
 pub fn efficientnet(g: &mut Graph, w: Source, x: ValueId, eps: f32) -> Result<ValueId> {
     let silu = Some(Unary::Silu);
     let mut x = w.conv_norm(g, ["features.0.0", "features.0.1"], x, 2, eps, silu)?;
@@ -30,8 +30,10 @@ pub fn efficientnet(g: &mut Graph, w: Source, x: ValueId, eps: f32) -> Result<Va
     w.stored_linear(g, "classifier.1", x)
 }
 
-/// The eps of torchvision's batch norms, by the width of the last stage.
+/// The eps of torchvision's batch norms: by the width of the last stage, and for V2, whose first
+/// stage is of dense convolutions instead of depthwise ones.
 pub fn eps(w: Source) -> f32 {
     let head = w.weights.shape("classifier.1.weight").map_or(0, |s| s.last());
-    if head > 1792 || !w.has("features.7.0.block.0.0.weight") { 1e-3 } else { 1e-5 }
+    let fused = w.weights.shape("features.1.0.block.0.0.weight").is_some_and(|s| s.len() == 4 && s[1] > 1);
+    if head > 1792 || fused { 1e-3 } else { 1e-5 }
 }

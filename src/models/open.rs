@@ -210,6 +210,7 @@ fn open_weights(path: &Path, config: &Config) -> Result<VisionModel> {
     let [height, width] = preprocess.size.unwrap_or([64, 64]);
     let x = trial.input("x", [1, height, width, 3], DType::F32);
     network(&mut trial, source, x)?;
+    all_read(path, architecture.name, &weights, &trial)?;
 
     let name = config.architecture.clone().unwrap_or_else(|| architecture.name.to_owned());
     let output = match architecture.gives {
@@ -235,6 +236,26 @@ fn scores(w: Source, layer: &str) -> Result<usize> {
             expected: "of 2 or 4 dimensions".to_owned(),
         }),
     }
+}
+
+/// Refuses a file with tensors that the network left alone: it is a variant that shares the names
+/// of the architecture and computes something else (squeeze and excitation, response norms …).
+fn all_read(path: &Path, architecture: &str, weights: &Weights, network: &Graph) -> Result<()> {
+    let read: std::collections::HashSet<&str> = network.values().map(|(_, v)| v.name.as_str()).collect();
+    let mut names = weights.names();
+    // How often a batch norm was trained, which nothing computes with.
+    names.retain(|name| !read.contains(name) && !name.ends_with(".num_batches_tracked"));
+    if names.is_empty() {
+        return Ok(());
+    }
+    let some = names[..names.len().min(8)].join(", ");
+    Err(Error::Format {
+        path: path.to_owned(),
+        message: format!(
+            "is a variant of {architecture} that is not known: it also has {} tensors, {some}",
+            names.len()
+        ),
+    })
 }
 
 fn unknown(path: PathBuf, weights: &Weights, config: &Config) -> Error {
