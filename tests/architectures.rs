@@ -114,7 +114,7 @@ fn check(name: &str) {
     let reference = Weights::open(fixture("architectures.safetensors")).unwrap();
     let wanted = |part: &str| {
         let name = format!("{name}.{part}");
-        reference.shape(&name).map(|shape| reference.tensor(&name, &shape.to_vec()).unwrap().to_f32())
+        reference.shape(&name).map(|shape| reference.tensor(&name, shape).unwrap().to_f32())
     };
     let mut checked = 0;
     let output = outputs[0].to_f32();
