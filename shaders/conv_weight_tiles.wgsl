@@ -4,20 +4,20 @@
 // (tile of QUADS quads of output channels, ky, group of TAPS taps side by side, quad
 // of input channels); a row holds [TAPS, 4 input channels, QUADS, 4 output channels].
 // Zero where a channel does not exist.
-// One thread writes one number.
+// One thread writes an output channel of a row, 4 · TAPS numbers: the divisions that
+// find its place take longer than the copy.
 
 alias Elem = f32;
 
 struct Params {
-    count: u32, // numbers in dst
-    row: u32,   // numbers in a row
+    count: u32, // rows · channels
+    channels: u32, // of output, in a tile
     c_out: u32,
     c_in: u32,
     quads_in: u32,
     kernel_y: u32,
     kernel_x: u32,
     taps: u32, // side by side in a row
-    quads: u32, // of output channels in a tile
 }
 
 @group(0) @binding(0) var<storage, read> src: array<Elem>;
@@ -32,22 +32,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (i >= P.count) {
         return;
     }
-    let within = i % P.row;
-    let channel = within % (4u * P.quads);
-    let lane = (within / (4u * P.quads)) % 4u;
-    let tap = within / (16u * P.quads);
-
-    let at = i / P.row;
-    let ci = (at % P.quads_in) * 4u + lane;
+    let row = i / P.channels;
+    let channel = i % P.channels;
     let steps = P.kernel_x / P.taps;
-    let kx = ((at / P.quads_in) % steps) * P.taps + tap;
-    let ky = (at / (P.quads_in * steps)) % P.kernel_y;
-    let tile = at / (P.quads_in * steps * P.kernel_y);
-    let co = tile * P.quads * 4u + channel;
+    let ci = row % P.quads_in * 4u;
+    let kx = row / P.quads_in % steps * P.taps;
+    let ky = row / (P.quads_in * steps) % P.kernel_y;
+    let co = row / (P.quads_in * steps * P.kernel_y) * P.channels + channel;
 
-    var value = Elem(0.0);
-    if (ci < P.c_in && co < P.c_out) {
-        value = src[((co * P.c_in + ci) * P.kernel_y + ky) * P.kernel_x + kx];
+    let area = P.kernel_y * P.kernel_x;
+    let first = (min(co, P.c_out - 1u) * P.c_in + ci) * area + ky * P.kernel_x + kx;
+    var to = row * P.taps * 4u * P.channels + channel;
+    for (var tap = 0u; tap < P.taps; tap++) {
+        for (var k = 0u; k < 4u; k++) {
+            var value = Elem(0.0);
+            if (ci + k < P.c_in && co < P.c_out) {
+                value = src[first + k * area + tap];
+            }
+            dst[to] = value;
+            to += P.channels;
+        }
     }
-    dst[i] = value;
 }

@@ -67,6 +67,8 @@ impl Network {
         for texture in &network.plan.textures {
             network.textures.push(gpu.texture(&texture.label, [texture.width, texture.height])?);
         }
+        let dispatches = network.plan.load.iter().chain(&network.plan.run);
+        gpu.compile_all(dispatches.map(|d| &*d.shader))?;
         network.load()?;
         for id in 0..network.plan.buffers.len() {
             if network.plan.buffers[id].resident() {

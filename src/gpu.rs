@@ -1,12 +1,13 @@
 //! The device: which one, what it can do, and the objects made on it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::parallel;
 use crate::shader::{Access, Kernel, Shader};
 use crate::target::{DeviceClass, Target};
 
@@ -350,6 +351,13 @@ impl Gpu {
     }
 
     /// The compiled form of a kernel; compiled at most once for a device.
+    /// Compiles the pipelines of these shaders that are not there yet, on all cores.
+    pub(crate) fn compile_all<'a>(&self, shaders: impl Iterator<Item = &'a Shader>) -> Result<()> {
+        let mut seen = HashSet::new();
+        let distinct: Vec<&Shader> = shaders.filter(|s| seen.insert(&s.kernel)).collect();
+        parallel::map(&distinct, |shader| self.pipeline(shader).map(|_| ())).into_iter().collect()
+    }
+
     pub(crate) fn pipeline(&self, shader: &Shader) -> Result<Arc<Pipeline>> {
         let cache = || self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(pipeline) = cache().get(&shader.kernel) {

@@ -40,6 +40,7 @@ pub mod lower;
 pub mod models;
 pub mod nn;
 pub mod ops;
+mod parallel;
 pub mod passes;
 mod place;
 pub mod plan;

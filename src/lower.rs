@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::parallel;
 use crate::shader::{Kernel, Param, Shader};
 use crate::target::Target;
 use crate::tensor::{DType, TensorDesc};
@@ -22,6 +23,20 @@ pub enum Grid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub(crate) usize);
 
+/// A launch as its operation records it: the kernel is not made yet, so that all
+/// kernels of a network can be made at once, and everything goes by the names in its WGSL.
+pub(crate) struct Request {
+    label: String,
+    op: &'static str,
+    kernel: Kernel,
+    buffers: Vec<(String, Slot)>,
+    /// Name, what it shows, and how many texels that are.
+    textures: Vec<(&'static str, Slot, u32)>,
+    params: Vec<(&'static str, Param)>,
+    grid: Grid,
+    flops: u64,
+}
+
 /// A kernel launch over slots.
 pub(crate) struct Launch {
     pub(crate) label: String,
@@ -33,6 +48,67 @@ pub(crate) struct Launch {
     pub(crate) params: Vec<u8>,
     pub(crate) groups: [u32; 3],
     pub(crate) flops: u64,
+}
+
+/// Makes the kernels of `requests`, each once and on all cores, and the launches with them.
+pub(crate) fn link(requests: Vec<Request>, target: &Target) -> Result<Vec<Launch>> {
+    let mut place = HashMap::new();
+    for request in &requests {
+        let next = place.len();
+        place.entry(&request.kernel).or_insert(next);
+    }
+    let mut kernels: Vec<(&Kernel, usize)> = place.iter().map(|(&kernel, &i)| (kernel, i)).collect();
+    kernels.sort_by_key(|(_, i)| *i);
+    let made = parallel::map(&kernels, |(kernel, _)| Shader::new(kernel));
+    let shaders = made.into_iter().map(|shader| shader.map(Arc::new)).collect::<Result<Vec<_>>>()?;
+    requests.iter().map(|request| request.launch(&shaders[place[&request.kernel]], target)).collect()
+}
+
+impl Request {
+    /// The names of the request as places in `shader`.
+    fn launch(&self, shader: &Arc<Shader>, target: &Target) -> Result<Launch> {
+        let name = shader.kernel.name;
+        let missing = |what: &str, wanted: &str| crate::Error::Shader {
+            kernel: name.to_owned(),
+            message: format!("{what} {wanted} is not given"),
+        };
+        let mut slots = Vec::with_capacity(shader.bindings.len());
+        for binding in &shader.bindings {
+            let given = self.buffers.iter().find(|(n, _)| *n == binding.name);
+            slots.push(given.ok_or_else(|| missing("buffer", &binding.name))?.1);
+        }
+        let mut textures = Vec::with_capacity(shader.textures.len());
+        for (wanted, _) in &shader.textures {
+            let given = self.textures.iter().rev().find(|(n, ..)| n == wanted);
+            let (_, slot, texels) = given.ok_or_else(|| missing("texture", wanted))?;
+            textures.push((*slot, *texels));
+        }
+        target.check(
+            || format!("storage buffers of kernel {name}"),
+            slots.len() as u64,
+            u64::from(target.max_storage_buffers),
+        )?;
+        let size: u32 = shader.workgroup_size.iter().product();
+        target.check(
+            || format!("workgroup size of kernel {name}"),
+            u64::from(size),
+            u64::from(target.max_invocations),
+        )?;
+        let count = match self.grid {
+            Grid::Threads(threads) => threads.div_ceil(size as usize),
+            Grid::Groups(groups) => groups,
+        };
+        Ok(Launch {
+            label: self.label.clone(),
+            op: self.op,
+            shader: shader.clone(),
+            slots,
+            textures,
+            params: shader.pack_params(&self.params)?,
+            groups: fold(count as u64, u64::from(target.max_workgroups)),
+            flops: self.flops,
+        })
+    }
 }
 
 /// Texels in a line of a texture that shows a tensor, as in `shaders/lib/texels.wgsl`.
@@ -47,10 +123,8 @@ pub struct Lower<'a> {
     pub(crate) output: (&'a TensorDesc, Slot),
     pub(crate) flops: u64,
     pub(crate) slots: &'a mut Vec<SlotInfo>,
-    pub(crate) shaders: &'a mut HashMap<Kernel, Arc<Shader>>,
-    pub(crate) launches: &'a mut Vec<Launch>,
+    pub(crate) requests: &'a mut Vec<Request>,
     pub(crate) textures: Vec<(&'static str, Slot, u32)>,
-    pub(crate) error: Option<crate::Error>,
 }
 
 #[derive(Clone)]
@@ -116,81 +190,17 @@ impl<'a> Lower<'a> {
         params: &[(&'static str, Param)],
         grid: Grid,
     ) {
-        if self.error.is_none()
-            && let Err(error) = self.try_dispatch(kernel, buffers, params, grid)
-        {
-            self.error = Some(error);
-        }
-    }
-
-    fn try_dispatch(
-        &mut self,
-        kernel: Kernel,
-        buffers: &[(&str, Slot)],
-        params: &[(&'static str, Param)],
-        grid: Grid,
-    ) -> Result<()> {
-        let shader = match self.shaders.get(&kernel) {
-            Some(shader) => shader.clone(),
-            None => {
-                let shader = Arc::new(Shader::new(&kernel)?);
-                self.shaders.insert(kernel, shader.clone());
-                shader
-            }
-        };
-        let name = shader.kernel.name;
-        let slots = shader
-            .bindings
-            .iter()
-            .map(|binding| {
-                buffers.iter().find(|(n, _)| *n == binding.name).map(|(_, slot)| *slot).ok_or_else(|| {
-                    crate::Error::Shader {
-                        kernel: name.to_owned(),
-                        message: format!("buffer {} is not given", binding.name),
-                    }
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let textures = shader
-            .textures
-            .iter()
-            .map(|(wanted, _)| {
-                let given = self.textures.iter().rev().find(|(n, ..)| n == wanted);
-                given.map(|&(_, slot, size)| (slot, size)).ok_or_else(|| crate::Error::Shader {
-                    kernel: name.to_owned(),
-                    message: format!("texture {wanted} is not given"),
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        self.target.check(
-            || format!("storage buffers of kernel {name}"),
-            slots.len() as u64,
-            u64::from(self.target.max_storage_buffers),
-        )?;
-        let size: u32 = shader.workgroup_size.iter().product();
-        self.target.check(
-            || format!("workgroup size of kernel {name}"),
-            u64::from(size),
-            u64::from(self.target.max_invocations),
-        )?;
-        let count = match grid {
-            Grid::Threads(threads) => threads.div_ceil(size as usize),
-            Grid::Groups(groups) => groups,
-        };
-        let params = shader.pack_params(params)?;
-        // The first launch of an operation carries its operations count.
-        let flops = std::mem::take(&mut self.flops);
-        self.launches.push(Launch {
+        self.requests.push(Request {
             label: self.label.to_owned(),
             op: self.op,
-            groups: fold(count as u64, u64::from(self.target.max_workgroups)),
-            shader,
-            slots,
-            textures,
-            params,
-            flops,
+            kernel,
+            buffers: buffers.iter().map(|&(name, slot)| (name.to_owned(), slot)).collect(),
+            textures: self.textures.clone(),
+            params: params.to_vec(),
+            grid,
+            // The first launch of an operation carries its operations count.
+            flops: std::mem::take(&mut self.flops),
         });
-        Ok(())
     }
 }
 /// Spreads `count` workgroups over two dimensions when one is not enough.

@@ -1,12 +1,11 @@
 //! Graph → ordered dispatches over planned buffers. Pure data: it can be made,
 //! printed and compared without a GPU.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
-use crate::lower::{Launch, Lower, Slot, SlotInfo};
+use crate::lower::{Launch, Lower, Slot, SlotInfo, link};
 use crate::ops::Operator;
 use crate::place::{Placer, TexturePool};
 use crate::shader::Shader;
@@ -158,7 +157,6 @@ impl Plan {
         let constant = graph.constants();
         let mut slots: Vec<SlotInfo> = Vec::new();
         let mut slot_of: Vec<Slot> = Vec::new();
-        let mut shaders = HashMap::new();
         let (mut load, mut run) = (Vec::new(), Vec::new());
 
         for (id, value) in graph.values() {
@@ -180,17 +178,16 @@ impl Plan {
                     inputs: inputs.iter().map(|&i| (graph.desc(i), slot_of[i.index()])).collect(),
                     output: (&value.desc, slot_of[id.index()]),
                     slots: &mut slots,
-                    shaders: &mut shaders,
-                    launches: if constant[id.index()] { &mut load } else { &mut run },
+                    requests: if constant[id.index()] { &mut load } else { &mut run },
                     textures: Vec::new(),
-                    error: None,
                 };
                 op.lower(&mut lower);
-                if let Some(error) = lower.error {
-                    return Err(error);
-                }
             }
         }
+        let loads = load.len();
+        load.extend(run);
+        let mut load = link(load, target)?;
+        let run = load.split_off(loads);
 
         let mut placer = Placer::new(graph, &constant, &slots, &slot_of, &load, &run);
         let buffer_of = placer.place(graph, &slot_of);

@@ -36,29 +36,27 @@ impl Operator for ConvWeight {
     fn lower(&self, cx: &mut Lower) {
         let (from, to) = (&cx.desc(0).shape, cx.output_desc());
         let buffers = [("src", cx.input(0)), ("dst", cx.output())];
-        let count = to.shape.elements();
         match self {
             ConvWeight::Tiles { taps, quads } => cx.dispatch(
                 Kernel::new("conv_weight_tiles").alias("Elem", elem(to)),
                 &buffers,
                 &[
-                    ("count", count.into()),
-                    ("row", to.shape[1].into()),
+                    ("count", (to.shape[0] * 4 * quads).into()),
+                    ("channels", (4 * quads).into()),
                     ("c_out", from[0].into()),
                     ("c_in", from[1].into()),
                     ("quads_in", from[1].div_ceil(4).into()),
                     ("kernel_y", from[2].into()),
                     ("kernel_x", from[3].into()),
                     ("taps", (*taps).into()),
-                    ("quads", (*quads).into()),
                 ],
-                Grid::Threads(count),
+                Grid::Threads(to.shape[0] * 4 * quads),
             ),
             ConvWeight::Depthwise => cx.dispatch(
                 Kernel::new("conv_weight_depthwise").alias("Elem", elem(to)),
                 &buffers,
                 &[("channels", from[0].into()), ("taps", (from[2] * from[3]).into())],
-                Grid::Threads(count),
+                Grid::Threads(to.shape.elements()),
             ),
         }
     }
