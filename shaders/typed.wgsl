@@ -37,6 +37,18 @@ fn strided(i: u32, input: u32) -> u32 {
 
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 
+// Modules are compiled without checks, and a processor stops at a division that it cannot
+// do: a / 0 is a and the quotient of the smallest integer and -1 wraps to itself.
+fn divisor(a: i32, b: i32) -> i32 {
+    return select(b, 1, b == 0 || (b == -1 && a == -2147483647 - 1));
+}
+
+// With the sign of the divisor.
+fn integer_modulo(a: i32, b: i32) -> i32 {
+    let rest = a % b;
+    return select(rest, rest + b, rest != 0 && (rest < 0) != (b < 0));
+}
+
 // Wraps as integers do; a negative exponent leaves nothing but of 1 and -1.
 fn integer_power(base: i32, exponent: i32) -> i32 {
     if (exponent < 0) {

@@ -75,6 +75,7 @@ impl Function {
         use Function::*;
         let truth = |condition: &str| format!("Out(select(0u, 1u, {condition}))");
         let float = input.is_float();
+        let divisor = if input == DType::U32 { "max(b, 1u)" } else { "divisor(a, b)" };
         match self {
             Cast if output == DType::U32 && input != DType::U32 => {
                 truth(if float { "a != 0.0" } else { "a != 0" })
@@ -95,11 +96,13 @@ impl Function {
             Add => "Out(a + b)".to_owned(),
             Sub => "Out(a - b)".to_owned(),
             Mul => "Out(a * b)".to_owned(),
-            Div => "Out(a / b)".to_owned(),
+            Div if float => "Out(a / b)".to_owned(),
+            Div => format!("Out(a / {divisor})"),
             Min => "Out(min(a, b))".to_owned(),
             Max => "Out(max(a, b))".to_owned(),
-            Modulo => "Out(((a % b) + b) % b)".to_owned(),
-            Remainder => "Out(a % b)".to_owned(),
+            Modulo => format!("integer_modulo(a, {divisor})"),
+            Remainder if float => "Out(a % b)".to_owned(),
+            Remainder => format!("Out(a % {divisor})"),
             Power => "Out(integer_power(a, b))".to_owned(),
             Neg => "Out(-a)".to_owned(),
             Abs => "Out(abs(a))".to_owned(),
