@@ -5,6 +5,7 @@
 // then indices and the parameters blocks, rows and count are in quads.
 // One thread computes one V. The functions are replaced by the operation.
 
+const RANK: u32 = 6u;
 alias V = vec4<f32>;
 alias T0 = vec4<f32>;
 alias T1 = vec4<f32>;
@@ -14,10 +15,9 @@ alias Out = vec4<f32>;
 
 struct Params {
     count: u32,
-    rank: u32,
     blocks: array<vec4<u32>, 1>,  // for each input
     rows: array<vec4<u32>, 1>,    // for each input
-    shape: array<vec4<u32>, 2>,   // of the result
+    shape: array<vec4<u32>, 2>,   // of the result; here and below the last axis first
     strides: array<vec4<u32>, 8>, // two vectors for each input
 }
 
@@ -40,13 +40,17 @@ struct Params {
 fn strided(i: u32, input: u32) -> u32 {
     var rest = i;
     var at = 0u;
-    for (var k = 0u; k < P.rank; k++) {
-        let d = P.rank - 1u - k;
-        let size = P.shape[d / 4u][d % 4u];
-        at += (rest % size) * P.strides[input * 2u + d / 4u][d % 4u];
-        rest /= size;
+    for (var k = 0u; k < RANK; k++) { // #unroll
+        let split = divide(rest, P.shape[k / 4u][k % 4u]);
+        at += split.y * P.strides[input * 2u + k / 4u][k % 4u];
+        rest = split.x;
     }
     return at;
+}
+
+// Index into an input that is a row, of all samples or of each.
+fn row(i: u32, input: u32) -> u32 {
+    return divide(i, P.blocks[0][input]).x * P.rows[0][input] + divide(i, P.rows[0][input]).y;
 }
 
 fn load0(i: u32) -> V { return V(src0[i]); }

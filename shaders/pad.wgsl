@@ -5,14 +5,14 @@
 // One thread computes one Elem.
 
 const MODE: u32 = 0u;
+const RANK: u32 = 6u;
 alias Elem = vec4<f32>;
 alias Number = f32;
 
 struct Params {
     count: u32,
-    rank: u32,
     value: f32,
-    shape: array<vec4<u32>, 2>,  // of dst
+    shape: array<vec4<u32>, 2>,  // of dst; here and below the last axis first
     source: array<vec4<u32>, 2>, // shape of src
     before: array<vec4<u32>, 2>,
 }
@@ -36,21 +36,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var rest = id;
     var at = 0u;
     var stride = 1u;
-    for (var k = 0u; k < P.rank; k++) {
-        let d = P.rank - 1u - k;
-        let size = i32(P.source[d / 4u][d % 4u]);
-        var i = i32(rest % P.shape[d / 4u][d % 4u]) - i32(P.before[d / 4u][d % 4u]);
-        if (MODE == 0u && (i < 0 || i >= size)) {
-            dst[id] = fill();
-            return;
-        }
+    var inside = true;
+    for (var k = 0u; k < RANK; k++) { // #unroll
+        let size = i32(P.source[k / 4u][k % 4u]);
+        let split = divide(rest, P.shape[k / 4u][k % 4u]);
+        var i = i32(split.y) - i32(P.before[k / 4u][k % 4u]);
+        inside = inside && i >= 0 && i < size;
         if (MODE == 1u) {
             i = abs(i);
             i = min(i, 2 * (size - 1) - i);
         }
         at += u32(clamp(i, 0, size - 1)) * stride;
         stride *= u32(size);
-        rest /= P.shape[d / 4u][d % 4u];
+        rest = split.x;
     }
-    dst[id] = src[at];
+    dst[id] = select(fill(), src[at], MODE != 0u || inside);
 }

@@ -4,13 +4,13 @@
 // strides are of src, modulo 2^32 (backward steps wrap), all in units of Elem: quads where the last
 // axis lies side by side in both tensors and every stride allows it. One thread copies one Elem.
 
+const RANK: u32 = 6u;
 alias Elem = vec4<f32>;
 
 struct Params {
     count: u32,
-    rank: u32,
     base: u32,
-    shape: array<vec4<u32>, 2>,
+    shape: array<vec4<u32>, 2>, // of dst; here and below the last axis first
     strides: array<vec4<u32>, 2>,
 }
 
@@ -28,11 +28,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     var rest = id;
     var at = P.base;
-    for (var k = 0u; k < P.rank; k++) {
-        let d = P.rank - 1u - k;
-        let size = P.shape[d / 4u][d % 4u];
-        at += (rest % size) * P.strides[d / 4u][d % 4u];
-        rest /= size;
+    for (var k = 0u; k < RANK; k++) { // #unroll
+        let split = divide(rest, P.shape[k / 4u][k % 4u]);
+        at += split.y * P.strides[k / 4u][k % 4u];
+        rest = split.x;
     }
     dst[id] = src[at];
 }

@@ -3,6 +3,7 @@
 // All tensors row-major; strides are of the inputs along the result's axes, zero where these are
 // broadcast. One thread computes one element. The function is replaced by the operation.
 
+const RANK: u32 = 6u;
 alias A = f32;
 alias B = f32;
 alias C = f32;
@@ -10,8 +11,7 @@ alias Out = f32;
 
 struct Params {
     count: u32,
-    rank: u32,
-    shape: array<vec4<u32>, 2>,   // of the result
+    shape: array<vec4<u32>, 2>,   // of the result; here and below the last axis first
     strides: array<vec4<u32>, 6>, // two vectors for each input
 }
 
@@ -26,11 +26,10 @@ struct Params {
 fn strided(i: u32, input: u32) -> u32 {
     var rest = i;
     var at = 0u;
-    for (var k = 0u; k < P.rank; k++) {
-        let d = P.rank - 1u - k;
-        let size = P.shape[d / 4u][d % 4u];
-        at += (rest % size) * P.strides[input * 2u + d / 4u][d % 4u];
-        rest /= size;
+    for (var k = 0u; k < RANK; k++) { // #unroll
+        let split = divide(rest, P.shape[k / 4u][k % 4u]);
+        at += split.y * P.strides[input * 2u + k / 4u][k % 4u];
+        rest = split.x;
     }
     return at;
 }

@@ -92,10 +92,10 @@ impl Operator for Elementwise {
                 Indexing::Row { block, row } => {
                     blocks[i] = (*block / unit) as u32;
                     rows[i] = (*row / unit) as u32;
-                    format!("V({}[(i / P.blocks[0][{i}]) * P.rows[0][{i}] + i % P.rows[0][{i}]])", SRC[i])
+                    format!("V({}[row(i, {i}u)])", SRC[i])
                 }
                 Indexing::Strided(s) => {
-                    strides[i * 8..i * 8 + s.len()].copy_from_slice(s);
+                    strides.splice(i * 8..i * 8 + s.len(), s.iter().rev().copied());
                     format!("V({}[strided(i, {i}u)])", SRC[i])
                 }
             };
@@ -106,15 +106,14 @@ impl Operator for Elementwise {
         kernel = kernel.function("expression", format!("fn expression(i: u32) -> V {{ return {text}; }}"));
 
         let mut shape = vec![1u32; 8];
-        for (to, from) in shape.iter_mut().zip(output.shape.iter()) {
+        for (to, from) in shape.iter_mut().zip(output.shape.iter().rev()) {
             *to = *from as u32;
         }
         cx.dispatch(
-            kernel,
+            kernel.constant("RANK", format!("{}u", output.shape.len())),
             &buffers,
             &[
                 ("count", count.into()),
-                ("rank", output.shape.len().into()),
                 ("blocks", Param::Array(blocks)),
                 ("rows", Param::Array(rows)),
                 ("shape", Param::Array(shape)),

@@ -24,6 +24,24 @@ pub struct Pad {
     pub mode: PadMode,
 }
 
+/// Axes as their size and padding; one without padding is joined with the axis before it where
+/// that changes nothing: two of them always, any before it if the padding is a constant.
+fn merged(shape: &[usize], padding: &[[usize; 2]], mode: PadMode) -> Vec<(usize, [usize; 2])> {
+    let mut axes: Vec<(usize, [usize; 2])> = Vec::new();
+    for (&n, &padding) in shape.iter().zip(padding) {
+        match axes.last_mut() {
+            Some((size, [before, after]))
+                if padding == [0, 0]
+                    && (matches!(mode, PadMode::Constant(_)) || (*before, *after) == (0, 0)) =>
+            {
+                (*size, *before, *after) = (*size * n, *before * n, *after * n);
+            }
+            _ => axes.push((n, padding)),
+        }
+    }
+    axes
+}
+
 impl Operator for Pad {
     fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
         arity(inputs, 1..=1)?;
@@ -48,12 +66,17 @@ impl Operator for Pad {
 
     fn lower(&self, cx: &mut Lower) {
         let (from, to) = (&cx.desc(0).shape, cx.output_desc());
-        let mut shape: Vec<u32> = to.shape.iter().map(|&n| n as u32).collect();
-        let mut source: Vec<u32> = from.iter().map(|&n| n as u32).collect();
-        let quads = from.last().is_multiple_of(4) && self.padding.last().is_some_and(|p| *p == [0, 0]);
-        if quads && let (Some(a), Some(b)) = (shape.last_mut(), source.last_mut()) {
-            (*a, *b) = (*a / 4, *b / 4);
+        let mut axes = merged(from, &self.padding, self.mode);
+        let constant = matches!(self.mode, PadMode::Constant(_));
+        let quads = axes.last().is_some_and(|&(size, [before, after])| {
+            (constant || before + after == 0) && [size, before, after].iter().all(|n| n % 4 == 0)
+        });
+        if quads && let Some((size, [before, after])) = axes.last_mut() {
+            (*size, *before, *after) = (*size / 4, *before / 4, *after / 4);
         }
+        let of_axes = |f: fn(&(usize, [usize; 2])) -> usize| {
+            Param::Array(axes.iter().rev().map(|a| f(a) as u32).collect())
+        };
         let elem = match (quads, to.dtype) {
             (true, DType::F16) => "vec4<f16>",
             (true, _) => "vec4<f32>",
@@ -66,15 +89,18 @@ impl Operator for Pad {
         };
         let count = to.shape.elements() / if quads { 4 } else { 1 };
         cx.dispatch(
-            Kernel::new("pad").constant("MODE", mode).alias("Elem", elem).alias("Number", to.dtype.wgsl()),
+            Kernel::new("pad")
+                .constant("MODE", mode)
+                .constant("RANK", format!("{}u", axes.len()))
+                .alias("Elem", elem)
+                .alias("Number", to.dtype.wgsl()),
             &[("src", cx.input(0)), ("dst", cx.output())],
             &[
                 ("count", count.into()),
-                ("rank", shape.len().into()),
                 ("value", value.into()),
-                ("shape", Param::Array(shape)),
-                ("source", Param::Array(source)),
-                ("before", Param::Array(self.padding.iter().map(|p| p[0] as u32).collect())),
+                ("shape", of_axes(|a| a.0 + a.1[0] + a.1[1])),
+                ("source", of_axes(|a| a.0)),
+                ("before", of_axes(|a| a.1[0])),
             ],
             Grid::Threads(count),
         );

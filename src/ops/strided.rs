@@ -137,14 +137,13 @@ impl Operator for Strided {
         };
         let count = output.shape.elements() / unit;
         cx.dispatch(
-            Kernel::new("strided").alias("Elem", elem),
+            Kernel::new("strided").constant("RANK", format!("{}u", axes.len())).alias("Elem", elem),
             &[("src", cx.input(0)), ("dst", cx.output())],
             &[
                 ("count", count.into()),
-                ("rank", axes.len().into()),
                 ("base", (base / unit).into()),
-                ("shape", Param::Array(axes.iter().map(|a| a.0 as u32).collect())),
-                ("strides", Param::Array(axes.iter().map(|a| a.1 as u32).collect())),
+                ("shape", Param::Array(axes.iter().rev().map(|a| a.0 as u32).collect())),
+                ("strides", Param::Array(axes.iter().rev().map(|a| a.1 as u32).collect())),
             ],
             Grid::Threads(count),
         );

@@ -187,7 +187,7 @@ impl Operator for Typed {
             let skip = rank - desc.shape.len();
             for (d, &n) in desc.shape.iter().enumerate().filter(|(_, n)| **n != 1) {
                 debug_assert_eq!(n, output.shape[skip + d]);
-                strides[i * 8 + skip + d] = own[d] as u32;
+                strides[i * 8 + rank - 1 - skip - d] = own[d] as u32;
             }
             let element = format!("{}[{at}]", SRC[i]);
             let element = if desc.dtype.is_float() { format!("f32({element})") } else { element };
@@ -197,16 +197,15 @@ impl Operator for Typed {
         kernel =
             kernel.function("element", format!("fn element(i: u32) -> Out {{\n{body}    return {result};\n}}"));
         let mut shape = vec![1u32; 8];
-        for (to, from) in shape.iter_mut().zip(output.shape.iter()) {
+        for (to, from) in shape.iter_mut().zip(output.shape.iter().rev()) {
             *to = *from as u32;
         }
         let count = output.shape.elements();
         cx.dispatch(
-            kernel,
+            kernel.constant("RANK", format!("{rank}u")),
             &buffers,
             &[
                 ("count", count.into()),
-                ("rank", rank.into()),
                 ("shape", Param::Array(shape)),
                 ("strides", Param::Array(strides)),
             ],
