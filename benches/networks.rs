@@ -1,0 +1,131 @@
+//! Whole networks that read pictures: load, time of a run, where it goes, and other engines beside it.
+//!
+//! ```text
+//! cargo bench --bench networks                          ResNet-50, MobileNetV2, EfficientNet-B0 with random weights
+//! cargo bench --bench networks -- FILE…                 ONNX or safetensors files, timm's folders
+//! cargo bench --bench networks -- --peer PROGRAM ARG…   beside a program that answers on its standard output
+//! ```
+//!
+//! One picture of 224×224 (or what the file wants), f32. A run is everything from a picture's
+//! numbers on the device to the scores on the device. The peer is started with the network's name.
+
+mod peer;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use aquatint::models::vision::VisionModel;
+use aquatint::{DType, Gpu, Graph, Network, Result, Tensor, models};
+use peer::{Peer, median, print_kernels};
+use safetensors::tensor::{Dtype, TensorView};
+
+const ROUNDS: usize = 15;
+/// Networks whose tensors' shapes are in `tests/fixtures/architectures.json`.
+const RANDOM: [&str; 3] = ["resnet50", "mobilenet_v2", "efficientnet_b0"];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let files = arguments.iter().take_while(|a| *a != "--peer").count();
+    let (files, peer) = arguments.split_at(files);
+    let gpu = Gpu::headless().unwrap_or_else(|error| panic!("{error}"));
+    println!("device   {} ({})", gpu.info().name, gpu.info().driver_info);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let paths: Vec<(String, String)> = match files {
+        [] => RANDOM.iter().map(|name| (name.to_string(), random(folder.path(), name))).collect(),
+        files => files.iter().map(|file| (file.clone(), file.clone())).collect(),
+    };
+    for (name, path) in paths {
+        measure(&gpu, &name, &path, peer.get(1..).unwrap_or(&[]))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+fn measure(gpu: &Gpu, name: &str, path: &str, peer: &[String]) -> Result<()> {
+    let start = Instant::now();
+    let network = load(gpu, &models::open(path)?)?;
+    let loaded = start.elapsed().as_secs_f64();
+    let flops = network.plan().flops() as f64;
+    println!("\nnetwork  {name}, {:.3} GFLOP, {} parameters", flops * 1e-9, network.plan().parameters);
+    println!("load     {:.2} s, file to first run", loaded);
+
+    let mut peer = match peer {
+        [] => None,
+        command => Peer::start(command, name).or_else(|| {
+            println!("the peer does not run it");
+            None
+        }),
+    };
+    let run = || -> Result<f64> {
+        let start = Instant::now();
+        gpu.wait(network.submit(1)?)?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    run()?;
+    if let Some(peer) = &mut peer {
+        peer.step();
+    }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(run()?);
+        theirs.extend(peer.as_mut().map(Peer::step));
+    }
+    let ours = median(&mut ours);
+    println!("ours     {:.1} ms, {:.1} GFLOP/s", ours * 1e3, flops / ours * 1e-9);
+    if let Some(peer) = &peer {
+        let theirs = median(&mut theirs);
+        println!("{}   {:.1} ms", peer.name, theirs * 1e3);
+        println!("ratio    {:.2} times the peer's speed", theirs / ours);
+    }
+    print_kernels(gpu, &network);
+    Ok(())
+}
+
+/// The network for one picture, with a picture of noise in it.
+fn load(gpu: &Gpu, model: &VisionModel) -> Result<Network> {
+    let [height, width] = model.preprocess.size.unwrap_or([224, 224]);
+    let shape = [1, height, width, 3];
+    let mut graph = Graph::new();
+    let x = graph.input("x", shape, DType::F32);
+    for (name, output) in model.build(&mut graph, x)? {
+        graph.output(&name, output);
+    }
+    let network = Network::new(gpu, &graph)?;
+    network.write("x", &Tensor::from_f32(shape, &noise(7, height * width * 3, 1.0)))?;
+    Ok(network)
+}
+
+/// A file of random weights (He's uniform ones) in the shapes of a network of torchvision's.
+fn random(folder: &std::path::Path, name: &str) -> String {
+    let shapes = include_str!("../tests/fixtures/architectures.json");
+    let cases: serde_json::Value = serde_json::from_str(shapes).expect("JSON");
+    let shapes: BTreeMap<String, Vec<usize>> =
+        serde_json::from_value(cases[name]["tensors"].clone()).expect("names and shapes");
+    let tensors: BTreeMap<&String, (&Vec<usize>, Vec<u8>)> = shapes
+        .iter()
+        .enumerate()
+        .map(|(seed, (name, shape))| {
+            let fan_in: usize = shape.iter().skip(1).product();
+            let mut values = noise(seed as u32, shape.iter().product(), (6.0 / fan_in as f32).sqrt());
+            if name.ends_with("running_var") {
+                values.iter_mut().for_each(|v| *v = v.abs() + 0.5);
+            }
+            (name, (shape, bytemuck::cast_slice(&values).to_vec()))
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, (shape, bytes))| {
+        (name, TensorView::new(Dtype::F32, (*shape).clone(), bytes).expect("sizes agree"))
+    });
+    let path = folder.join(format!("{name}.safetensors"));
+    safetensors::serialize_to_file(views, None, &path).expect("a temporary file");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// Uniform in [-scale, scale).
+fn noise(seed: u32, count: usize, scale: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9) | 1;
+    let next = |_| {
+        state = state.wrapping_mul(0x0019_660D).wrapping_add(0x3C6E_F35F);
+        ((state >> 8) as f32 * 2f32.powi(-23) - 1.0) * scale
+    };
+    (0..count).map(next).collect()
+}
