@@ -1,5 +1,5 @@
-// Greedy non-maximum suppression: the best box, without those of its class that overlap it by more than `overlap`
-// (intersection over union); then the best of the rest, and so on, `keep` times.
+// Greedy non-maximum suppression: the best box, without those of its class (of any, where `across`) that
+// overlap it by more than `overlap` (intersection over union); then the best of the rest, and so on, `keep` times.
 //
 // boxes: [n, count, 4], left, top, right, bottom; best: [n, count], below 0 for no candidate, and written over; kind: [n, count];
 // dst: [n, keep, 6], the four edges moved to the picture and cut at its border, score, class; zeros after the last.
@@ -10,6 +10,7 @@ struct Params {
     count: u32,
     keep: u32,
     overlap: f32,
+    across: u32,
     scale_x: f32, // place in the picture = scale · place of the box + shift
     shift_x: f32,
     scale_y: f32,
@@ -30,16 +31,7 @@ var<workgroup> scores: array<f32, THREADS>;
 var<workgroup> places: array<u32, THREADS>;
 
 // #include lib/index
-
-fn area(b: vec4<f32>) -> f32 {
-    let size = max(b.zw - b.xy, vec2<f32>(0.0));
-    return size.x * size.y;
-}
-
-fn intersection_over_union(a: vec4<f32>, b: vec4<f32>) -> f32 {
-    let shared_area = area(vec4<f32>(max(a.xy, b.xy), min(a.zw, b.zw)));
-    return shared_area / max(area(a) + area(b) - shared_area, 1e-12);
-}
+// #include lib/boxes
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -90,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
         if (score >= 0.0) {
             for (var i = local; i < P.count; i += THREADS) {
-                let same = kind[first + i] == class_chosen;
+                let same = P.across == 1u || kind[first + i] == class_chosen;
                 if (i == place || (same && intersection_over_union(boxes[first + i], chosen) > P.overlap)) {
                     best[first + i] = -1.0;
                 }

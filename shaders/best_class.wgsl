@@ -1,10 +1,11 @@
-// score[i] = max_c src[i, c] where above least, else −1; class[i] = argmax_c src[i, c], the first of equals
+// score[i] = max_c src[i, c] where above least, else −1; class[i] = argmax_c src[i, c], the first of equals; c ≥ first
 //
 // What a detector's candidates are. src: [count, classes]. One thread does one candidate.
 
 struct Params {
     count: u32,
     classes: u32,
+    first: u32, // 1 where class 0 is the background
     least: f32,
 }
 
@@ -21,9 +22,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (i >= P.count) {
         return;
     }
-    var most = src[i * P.classes];
-    var at = 0u;
-    for (var c = 1u; c < P.classes; c++) {
+    var most = src[i * P.classes + P.first];
+    var at = P.first;
+    for (var c = P.first + 1u; c < P.classes; c++) {
         let score = src[i * P.classes + c];
         if (score > most) {
             most = score;

@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use aquatint::models::bundled::bundled;
 use aquatint::models::letters;
-use aquatint::models::vision::{Filter, Fit, Preprocess, VisionModel};
+use aquatint::models::vision::{Candidates, Filter, Fit, Preprocess, VisionModel};
+use aquatint::ops::best_boxes::{Classes, Selection};
 use aquatint::ops::conv2d::Conv2dOptions;
 use aquatint::ops::picture_crops::PictureCrops;
 use aquatint::tasks::{self, Classifier, DetectOptions, Detector, Embedder, Redrawer, Segmenter, cosine};
@@ -177,7 +178,7 @@ fn fixed_detector(size: [usize; 2]) -> VisionModel {
 fn boxes_go_back_through_the_letterbox() {
     let Some(gpu) = gpu() else { return };
     // 128 × 64 (w × h) in 64 × 64: half the size, 16 rows of grey above.
-    let options = DetectOptions { threshold: 0.3, overlap: 0.5, most: 10 };
+    let options = DetectOptions { threshold: 0.3, overlap: 0.5, across_classes: false, most: 10 };
     let mut detector = Detector::new(gpu, fixed_detector([64, 64]), options, 2).unwrap();
     let pictures = [RgbImage::new(128, 64), RgbImage::new(128, 64), RgbImage::new(128, 64)];
     for found in detector.detect(&pictures).unwrap() {
@@ -192,6 +193,45 @@ fn boxes_go_back_through_the_letterbox() {
     assert!(
         Detector::new(gpu, fixed_detector([64, 64]), DetectOptions { threshold: 2.0, ..options }, 1).is_err()
     );
+}
+
+/// For each thing that is found its label and a share of its place.
+fn found(gpu: &Gpu, model: VisionModel, options: DetectOptions) -> Result<Vec<(String, f32)>> {
+    let found = Detector::new(gpu, model, options, 1)?.detect(&[RgbImage::new(64, 64)])?;
+    Ok(found[0].iter().map(|d| (d.label.clone(), d.left)).collect())
+}
+
+#[test]
+fn models_say_what_their_candidates_are() {
+    let Some(gpu) = gpu() else { return };
+    let options = DetectOptions { threshold: 0.15, overlap: 0.5, across_classes: false, most: 10 };
+    let run = |candidates: Candidates, labels: &[&str], options: DetectOptions| {
+        let mut model = fixed_detector([64, 64]);
+        model.candidates = candidates;
+        model.labels = labels.iter().map(|l| (*l).to_owned()).collect();
+        found(gpu, model, options)
+    };
+    let rows = |rows: &[(&str, f32)]| rows.iter().map(|(l, x)| ((*l).to_owned(), *x)).collect::<Vec<_>>();
+
+    let best = Candidates::default();
+    let all = rows(&[("cat", 11.0), ("dog", 10.0), ("dog", 40.0)]);
+    assert_eq!(run(best, &["cat", "dog"], options).unwrap(), all);
+    // A better box of whatever class stands in the way.
+    let across = DetectOptions { across_classes: true, ..options };
+    assert_eq!(run(best, &["cat", "dog"], across).unwrap(), rows(&[("cat", 11.0), ("dog", 40.0)]));
+    // As a dog the second candidate is too much like the third.
+    let each = Candidates { classes: Classes::Each(300), ..best };
+    assert_eq!(run(each, &[], options).unwrap(), rows(&[("0", 11.0), ("1", 10.0), ("1", 40.0)]));
+    assert_eq!(run(each, &[], across).unwrap(), rows(&[("0", 11.0), ("1", 40.0)]));
+    // Class 0 is nothing.
+    for classes in [Classes::Best, Classes::Each(2)] {
+        let background = Candidates { classes, background: true };
+        let dogs = rows(&[("dog", 10.0), ("dog", 40.0)]);
+        assert_eq!(run(background, &["", "dog"], options).unwrap(), dogs);
+        assert_eq!(run(background, &[], options).unwrap()[0].0, "1");
+    }
+    let wrong = run(best, &["cat"], options).unwrap_err().to_string();
+    assert!(wrong.contains("labels") && wrong.contains('2'), "{wrong}");
 }
 
 #[test]
@@ -285,7 +325,15 @@ fn a_chain_stays_on_the_device() {
         let scores = g.weight("scores", Tensor::from_f32([1, 3, 1], &[0.7, 0.9, 0.8]));
         let [rows, columns] = plain(None, Fit::Stretch).axes([g.shape(pictures)[1], g.shape(pictures)[2]])?;
         assert_eq!(n, 1);
-        g.best_boxes(boxes, scores, [&rows, &columns], [0.5, 0.5], 3)
+        let selection = Selection {
+            least: 0.5,
+            overlap: 0.5,
+            across_classes: false,
+            keep: 3,
+            classes: Classes::Best,
+            background: false,
+        };
+        g.best_boxes(boxes, scores, [&rows, &columns], selection)
     })
     .unwrap();
     let network = Network::new(gpu, &graph).unwrap();

@@ -23,6 +23,9 @@ pub struct Detect {
     /// Boxes of a class that overlap a better one by more are dropped: intersection over union, 0 to 1
     #[arg(long, default_value_t = DetectOptions::default().overlap, value_name = "SHARE")]
     overlap: f32,
+    /// Drop a box that overlaps a better one of another class, too: one thing, one box
+    #[arg(long)]
+    nms_across_classes: bool,
     /// Most boxes for a picture
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     most: u16,
@@ -42,7 +45,12 @@ pub fn run(args: &Detect, options: &AdapterOptions, out: &mut dyn Write) -> Resu
     let targets = Targets::new(args.out.as_deref(), &entries, "detected")?;
     let gpu = Gpu::with_options(options)?;
     let batch = args.pictures.batch.into();
-    let wanted = DetectOptions { threshold: args.threshold, overlap: args.overlap, most: args.most.into() };
+    let wanted = DetectOptions {
+        threshold: args.threshold,
+        overlap: args.overlap,
+        across_classes: args.nms_across_classes,
+        most: args.most.into(),
+    };
     let mut detector = Detector::new(&gpu, model, wanted, batch)?;
     let finish = |file, decoded: Decoded, mut results: Vec<Vec<Detection>>| -> Result<Written, Error> {
         let detections = results.swap_remove(0);

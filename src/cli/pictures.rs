@@ -28,6 +28,9 @@ pub struct PictureArgs {
     /// Network: a bundled one's name, an .onnx or .safetensors file, or a folder of timm's
     #[arg(long, value_name = "NAME|PATH")]
     pub model: Option<String>,
+    /// Names of the network's classes, a line each, or a JSON list
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
     /// Most pictures of one size that the GPU takes at a time
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: u16,
@@ -39,9 +42,14 @@ pub struct PictureArgs {
 impl PictureArgs {
     /// The network that is asked for, or the one for the task.
     pub fn open(&self, default: &str) -> Result<VisionModel, Error> {
+        let labels = self.labels.as_deref().map(models::read_labels).transpose()?;
         match self.model.as_deref().unwrap_or(default) {
-            "letters-classifier" => letters::letters_classifier(),
-            name => models::open(name),
+            "letters-classifier" => {
+                let mut model = letters::letters_classifier()?;
+                model.labels = labels.unwrap_or(model.labels);
+                Ok(model)
+            }
+            name => models::open_with(name, labels),
         }
     }
 }

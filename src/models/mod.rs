@@ -21,4 +21,4 @@ pub mod upscale;
 pub mod vgg;
 pub mod vision;
 
-pub use open::open;
+pub use open::{open, open_with, read_labels};

@@ -1,6 +1,7 @@
 //! Opens whatever reads pictures: a bundled network by its name, an ONNX file, a folder of timm's,
 //! or a safetensors file of torchvision's or timm's, whose architecture is told by its tensors' names.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -123,17 +124,29 @@ const ARCHITECTURES: &[Architecture] = &[
 /// that is known, [`Error::Invalid`] for lists of labels of the wrong length, and all of
 /// [`Weights::open`] and of ONNX files.
 pub fn open(path_or_name: &str) -> Result<VisionModel> {
+    open_with(path_or_name, None)
+}
+
+/// The same with these names of its classes, instead of those that the file has.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_with(path_or_name: &str, labels: Option<Vec<String>>) -> Result<VisionModel> {
+    let named = |mut model: VisionModel| {
+        model.labels = labels.clone().unwrap_or(std::mem::take(&mut model.labels));
+        model
+    };
     if let Some(model) = bundled::bundled(path_or_name) {
-        return model;
+        return model.map(named);
     }
     let path = Path::new(path_or_name);
     if path.is_dir() {
-        return open_folder(path);
+        return open_folder(path, labels);
     }
     let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
     match extension.as_deref() {
-        Some("onnx") => crate::formats::onnx::vision_model(path, None),
-        Some("safetensors") => open_weights(path, &Config::default()),
+        Some("onnx") => crate::formats::onnx::vision_model(path, None).map(named),
+        Some("safetensors") => open_weights(path, &Config::default(), labels),
         _ => Err(Error::Unknown {
             what: "model",
             found: path_or_name.to_owned(),
@@ -145,6 +158,20 @@ pub fn open(path_or_name: &str) -> Result<VisionModel> {
     }
 }
 
+/// Names of classes out of a file: a JSON list, or a line each.
+///
+/// # Errors
+/// [`Error::Io`], and [`Error::Format`] for JSON that is no list of names, and for no names at all.
+pub fn read_labels(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let bad = |message: String| Error::Format { path: path.to_owned(), message };
+    let labels = match text.trim_start().starts_with('[') {
+        true => serde_json::from_str(&text).map_err(|e| bad(format!("is no list of names: {e}")))?,
+        false => text.trim_end().lines().map(|line| line.trim().to_owned()).collect::<Vec<String>>(),
+    };
+    if labels.is_empty() { Err(bad("has no names".to_owned())) } else { Ok(labels) }
+}
+
 /// What timm writes beside a model's weights; all of it may be missing.
 #[derive(Default, Deserialize)]
 struct Config {
@@ -153,9 +180,27 @@ struct Config {
     #[serde(default)]
     label_names: Vec<String>,
     #[serde(default)]
-    label_descriptions: std::collections::HashMap<String, String>,
+    label_descriptions: HashMap<String, String>,
+    /// As transformers writes them.
+    #[serde(default)]
+    id2label: HashMap<String, String>,
     #[serde(default)]
     pretrained_cfg: Pretrained,
+}
+
+impl Config {
+    /// The classes' names, timm's or transformers'; none if those of transformers leave gaps.
+    fn labels(&self) -> Vec<String> {
+        let names = [&self.label_names, &self.pretrained_cfg.label_names];
+        let described = |name: &String| self.label_descriptions.get(name).unwrap_or(name).clone();
+        match names.into_iter().find(|names| !names.is_empty()) {
+            Some(names) => names.iter().map(described).collect(),
+            None => {
+                let name = |i: usize| self.id2label.get(&i.to_string()).cloned();
+                (0..self.id2label.len()).map(name).collect::<Option<_>>().unwrap_or_default()
+            }
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -171,22 +216,22 @@ struct Pretrained {
     label_names: Vec<String>,
 }
 
-fn open_folder(folder: &Path) -> Result<VisionModel> {
+fn open_folder(folder: &Path, labels: Option<Vec<String>>) -> Result<VisionModel> {
     let path = folder.join("config.json");
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
     let config: Config = serde_json::from_str(&text)
         .map_err(|e| Error::Format { path, message: format!("is no configuration of timm: {e}") })?;
-    open_weights(&folder.join("model.safetensors"), &config)
+    open_weights(&folder.join("model.safetensors"), &config, labels)
 }
 
-fn open_weights(path: &Path, config: &Config) -> Result<VisionModel> {
+fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Result<VisionModel> {
     let weights = Weights::open(path)?;
     let architecture = ARCHITECTURES
         .iter()
         .find(|a| a.marks.iter().all(|name| weights.contains(name)))
         .ok_or_else(|| unknown(path.to_owned(), &weights, config))?;
     let source = Source { weights: &weights, dtype: DType::F32 };
-    let labels = labels(config);
+    let labels = labels.unwrap_or_else(|| config.labels());
     let classes = match architecture.gives {
         Gives::Logits(last) | Gives::Map(last) => Some(scores(source, last)?),
         Gives::Picture | Gives::Embedding => None,
@@ -274,15 +319,6 @@ fn unknown(path: PathBuf, weights: &Weights, config: &Config) -> Error {
             known.join(", ")
         ),
     }
-}
-
-fn labels(config: &Config) -> Vec<String> {
-    let names = match config.label_names.is_empty() {
-        true => &config.pretrained_cfg.label_names,
-        false => &config.label_names,
-    };
-    let described = |name: &String| config.label_descriptions.get(name).unwrap_or(name).clone();
-    names.iter().map(described).collect()
 }
 
 /// How the architecture's library prepares pictures, unless the file says so itself.

@@ -19,6 +19,7 @@ pub enum Fit {
     Letterbox { fill: f32 },
 }
 
+pub use crate::ops::best_boxes::Classes;
 pub use crate::ops::picture_to_tensor::Filter;
 
 /// From pictures of 8-bit sRGB to the network's input.
@@ -50,6 +51,21 @@ pub struct Preprocess {
 /// | `embedding` | `[n, features]` | |
 pub type Outputs = Vec<(String, ValueId)>;
 
+/// What a detector's scores say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidates {
+    pub classes: Classes,
+    /// Whether class 0 means that there is nothing.
+    pub background: bool,
+}
+
+impl Default for Candidates {
+    /// Each candidate is what it has the highest score for, and there is no class for nothing.
+    fn default() -> Self {
+        Candidates { classes: Classes::Best, background: false }
+    }
+}
+
 type Build = dyn Fn(&mut Graph, ValueId) -> Result<Outputs> + Send + Sync;
 
 /// A network that reads pictures.
@@ -62,6 +78,8 @@ pub struct VisionModel {
     pub labels: Vec<String>,
     /// Pictures at a time, where the file fixes it.
     pub batch: Option<usize>,
+    /// Of detectors.
+    pub candidates: Candidates,
     build: Arc<Build>,
 }
 
@@ -73,7 +91,15 @@ impl VisionModel {
         labels: Vec<String>,
         build: impl Fn(&mut Graph, ValueId) -> Result<Outputs> + Send + Sync + 'static,
     ) -> Self {
-        VisionModel { name: name.to_owned(), preprocess, labels, batch: None, build: Arc::new(build) }
+        let candidates = Candidates::default();
+        VisionModel {
+            name: name.to_owned(),
+            preprocess,
+            labels,
+            batch: None,
+            candidates,
+            build: Arc::new(build),
+        }
     }
 
     /// Adds the network to a graph.

@@ -7,9 +7,9 @@ use crate::formats::draw::{Canvas, text_height, text_width};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, ValueId};
 use crate::models::vision::VisionModel;
-use crate::ops::best_boxes::BOX;
+use crate::ops::best_boxes::{BOX, Classes, Selection};
 use crate::tasks::palette::colour;
-use crate::tasks::sized::{Size, SizedNetworks, invalid, wanted};
+use crate::tasks::sized::{Size, SizedNetworks, class_names, invalid, wanted};
 use crate::tensor::DType;
 
 /// Which of a detector's candidates count.
@@ -19,13 +19,15 @@ pub struct DetectOptions {
     pub threshold: f32,
     /// A box is dropped that overlaps a better one of its class by more: intersection over union, 0 to 1.
     pub overlap: f32,
+    /// Whether better boxes of other classes count as well: one thing, one box.
+    pub across_classes: bool,
     /// Most boxes for a picture.
     pub most: usize,
 }
 
 impl Default for DetectOptions {
     fn default() -> Self {
-        DetectOptions { threshold: 0.4, overlap: 0.5, most: 100 }
+        DetectOptions { threshold: 0.4, overlap: 0.5, across_classes: false, most: 100 }
     }
 }
 
@@ -62,8 +64,17 @@ pub fn detect(
     let boxes = wanted(model, &outputs, "boxes")?;
     let scores = wanted(model, &outputs, "scores")?;
     let [boxes, scores] = [g.cast(boxes, DType::F32)?, g.cast(scores, DType::F32)?];
-    let limits = [options.threshold, options.overlap];
-    g.scoped("boxes", |g| g.best_boxes(boxes, scores, [&rows, &columns], limits, options.most))
+    class_names(model, g.shape(scores).last())?;
+    let selection = Selection {
+        least: options.threshold,
+        overlap: options.overlap,
+        across_classes: options.across_classes,
+        keep: options.most,
+        // Across classes a candidate stands in its own way, but for its best.
+        classes: if options.across_classes { Classes::Best } else { model.candidates.classes },
+        background: model.candidates.background,
+    };
+    g.scoped("boxes", |g| g.best_boxes(boxes, scores, [&rows, &columns], selection))
 }
 
 fn graph(model: &VisionModel, options: &DetectOptions, n: usize, [height, width]: Size) -> Result<Graph> {

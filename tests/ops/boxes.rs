@@ -1,3 +1,4 @@
+use aquatint::ops::best_boxes::{Classes, Selection};
 use aquatint::ops::picture_crops::PictureCrops;
 use aquatint::ops::picture_to_tensor::Axis;
 use aquatint::{DType, Graph, Network, Plan, Target, Tensor};
@@ -10,58 +11,160 @@ fn overlap(a: &[f64], b: &[f64]) -> f64 {
     area(&common) / (area(a) + area(b) - area(&common)).max(1e-12)
 }
 
+/// Boxes of a picture of 64 × 48 (w × h), some of them partly outside.
+fn boxes(rng: &mut Rng, n: usize, candidates: usize) -> Array {
+    let mut boxes = Array::zeros(&[n, candidates, 4]);
+    for b in boxes.data.chunks_exact_mut(4) {
+        let (x, y) = (rng.uniform(-5.0, 60.0), rng.uniform(-5.0, 40.0));
+        b.copy_from_slice(&[x, y, x + rng.uniform(5.0, 30.0), y + rng.uniform(5.0, 30.0)]);
+    }
+    boxes
+}
+
+/// Score, class and edges.
+type Candidate<'a> = (f64, usize, &'a [f64]);
+
+/// The candidates of a picture whose score reaches the threshold, an f32.
+fn candidates<'a>([boxes, scores]: [&'a Array; 2], picture: usize, s: &Selection) -> Vec<Candidate<'a>> {
+    let (count, classes) = (scores.shape[1], scores.shape[2]);
+    let known = usize::from(s.background)..classes;
+    let mut all: Vec<Candidate> = Vec::new();
+    for c in picture * count..(picture + 1) * count {
+        let scores = &scores.data[c * classes..][..classes];
+        let edges = &boxes.data[c * 4..][..4];
+        let best = known.clone().rev().max_by(|&x, &y| scores[x].total_cmp(&scores[y])).unwrap();
+        let counts = |class: &usize| s.classes != Classes::Best || *class == best;
+        all.extend(known.clone().filter(counts).map(|class| (scores[class], class, edges)));
+    }
+    all.retain(|(score, ..)| *score >= f64::from(s.least));
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    if let Classes::Each(most) = s.classes {
+        let mut seen = vec![0; classes];
+        all.retain(|(_, class, _)| {
+            seen[*class] += 1;
+            seen[*class] <= most
+        });
+    }
+    all
+}
+
+fn check_boxes(name: &str, [boxes, scores]: [&Array; 2], selection: Selection) {
+    let rows = Axis { first: -3, out: 48, ..Axis::resized(80, 42) };
+    let columns = Axis::resized(30, 64);
+    Case::new(name).input(boxes).input(scores).f32_only().check(
+        |g, v| g.best_boxes(v[0], v[1], [&rows, &columns], selection),
+        |a| {
+            let (n, keep) = (a[0].shape[0], selection.keep);
+            let mut result = Array::zeros(&[n, keep, 6]);
+            for i in 0..n {
+                let mut rest = candidates([&a[0], &a[1]], i, &selection);
+                for k in 0..keep {
+                    if rest.is_empty() {
+                        break;
+                    }
+                    let (score, class, b) = rest.remove(0);
+                    let apart = |c: usize| c != class && !selection.across_classes;
+                    rest.retain(|(_, c, other)| {
+                        apart(*c) || overlap(other, b) <= f64::from(selection.overlap)
+                    });
+                    let x = |v: f64| (v * 30.0 / 64.0).clamp(0.0, 30.0);
+                    let y = |v: f64| ((v - 3.0) * 80.0 / 42.0).clamp(0.0, 80.0);
+                    let row = [x(b[0]), y(b[1]), x(b[2]), y(b[3]), score, class as f64];
+                    result.data[(i * keep + k) * 6..][..6].copy_from_slice(&row);
+                }
+            }
+            result
+        },
+    );
+}
+
+const SELECTION: Selection = Selection {
+    least: 0.3,
+    overlap: 0.4,
+    across_classes: false,
+    keep: 10,
+    classes: Classes::Best,
+    background: false,
+};
+
 #[test]
 fn the_best_boxes_are_kept() {
     let mut rng = Rng::new("boxes");
     for (n, candidates, classes, keep) in
         [(1, 1, 1, 1), (2, 40, 3, 10), (1, 700, 2, 100), (3, 257, 1, 5), (1, 5, 4, 9)]
     {
-        let mut boxes = Array::zeros(&[n, candidates, 4]);
-        for b in boxes.data.chunks_exact_mut(4) {
-            let (x, y) = (rng.uniform(-5.0, 60.0), rng.uniform(-5.0, 40.0));
-            b.copy_from_slice(&[x, y, x + rng.uniform(5.0, 30.0), y + rng.uniform(5.0, 30.0)]);
+        for across_classes in [false, true] {
+            let boxes = boxes(&mut rng, n, candidates);
+            let scores = rng.array_in(&[n, candidates, classes], 0.0, 1.0);
+            let background = classes > 2;
+            let selection = Selection { keep, across_classes, background, ..SELECTION };
+            let name = format!("boxes of {n}×{candidates}×{classes}, {across_classes}");
+            check_boxes(&name, [&boxes, &scores], selection);
         }
-        let scores = rng.array_in(&[n, candidates, classes], 0.0, 1.0);
-        let rows = Axis { first: -3, out: 48, ..Axis::resized(80, 42) };
-        let columns = Axis::resized(30, 64);
-        Case::new(format!("boxes of {n}×{candidates}×{classes}"))
-            .input(&boxes)
-            .input(&scores)
-            .f32_only()
-            .check(
-                |g, v| g.best_boxes(v[0], v[1], [&rows, &columns], [0.3, 0.4], keep),
-                |a| {
-                    let mut result = Array::zeros(&[n, keep, 6]);
-                    for i in 0..n {
-                        let mut rest: Vec<(f64, usize, &[f64])> = (0..candidates)
-                            .map(|c| {
-                                let scores = &a[1].data[(i * candidates + c) * classes..][..classes];
-                                let class = (0..classes)
-                                    .rev()
-                                    .max_by(|&x, &y| scores[x].total_cmp(&scores[y]))
-                                    .unwrap();
-                                (scores[class], class, &a[0].data[(i * candidates + c) * 4..][..4])
-                            })
-                            // The threshold is an f32.
-                            .filter(|(score, ..)| *score >= f64::from(0.3f32))
-                            .collect();
-                        rest.sort_by(|a, b| b.0.total_cmp(&a.0));
-                        for k in 0..keep {
-                            if rest.is_empty() {
-                                break;
-                            }
-                            let (score, class, b) = rest.remove(0);
-                            rest.retain(|(_, c, other)| *c != class || overlap(other, b) <= 0.4);
-                            let x = |v: f64| (v * 30.0 / 64.0).clamp(0.0, 30.0);
-                            let y = |v: f64| ((v - 3.0) * 80.0 / 42.0).clamp(0.0, 80.0);
-                            let row = [x(b[0]), y(b[1]), x(b[2]), y(b[3]), score, class as f64];
-                            result.data[(i * keep + k) * 6..][..6].copy_from_slice(&row);
-                        }
-                    }
-                    result
-                },
-            );
     }
+}
+
+#[test]
+fn each_class_has_its_own_boxes() {
+    let mut rng = Rng::new("boxes of classes");
+    for (n, candidates, classes, most, keep, background) in [
+        (1, 1, 1, 1, 1, false),
+        // More than 256 classes, and more of a class than count.
+        (1, 20, 300, 7, 40, true),
+        (2, 700, 3, 100, 60, true),
+        (1, 3000, 2, 512, 512, false),
+        (1, 513, 2, 300, 100, true),
+        (2, 40, 4, 300, 200, false),
+    ] {
+        let boxes = boxes(&mut rng, n, candidates);
+        let scores = rng.array_in(&[n, candidates, classes], 0.0, 1.0);
+        let classes_kept = Classes::Each(most);
+        let name = format!("boxes of each of {n}×{candidates}×{classes}");
+        let selection = Selection { keep, classes: classes_kept, background, ..SELECTION };
+        check_boxes(&name, [&boxes, &scores], selection);
+    }
+}
+
+/// Of candidates with one score the first count, whatever the order of threads.
+#[test]
+fn equals_are_taken_in_order() {
+    let Some(gpu) = gpu() else { return };
+    let (count, most) = (1000, 13);
+    let mut edges = Array::from_fn(&[1, count, 4], |i| (3 * i[1] + i[2] / 2) as f64);
+    edges.data.chunks_exact_mut(4).for_each(|b| b[2] += 1.0);
+    // All alike but one in the middle, which is better.
+    let scores = Array::from_fn(&[1, count, 1], |i| if i[1] == 500 { 0.75 } else { 0.5 });
+    let mut g = Graph::new();
+    let [a, b] = [&edges, &scores].map(|t| g.weight("t", crate::harness::tensor(t, DType::F32)));
+    let side = Axis::whole(4000);
+    let selection = Selection { keep: 20, classes: Classes::Each(most), ..SELECTION };
+    let y = g.best_boxes(a, b, [&side, &side], selection).unwrap();
+    g.output("y", y);
+    let found = Network::new(gpu, &g).unwrap().run(&[]).unwrap()[0].to_f32();
+    let left: Vec<f32> = found.chunks_exact(6).map(|b| b[0]).collect();
+    let mut expected: Vec<f32> = [1500.0].into_iter().chain((0..12).map(|i| 3.0 * i as f32)).collect();
+    expected.resize(20, 0.0);
+    assert_eq!(left, expected);
+}
+
+#[test]
+fn selections_that_make_no_sense_are_refused() {
+    let mut g = Graph::new();
+    let boxes = g.input("boxes", [1, 5, 4], DType::F32);
+    let scores = g.input("scores", [1, 5, 1], DType::F32);
+    let side = Axis::whole(10);
+    for selection in [
+        Selection { least: -0.1, ..SELECTION },
+        Selection { overlap: f32::NAN, ..SELECTION },
+        Selection { keep: 0, ..SELECTION },
+        Selection { background: true, ..SELECTION },
+        Selection { classes: Classes::Each(0), ..SELECTION },
+        Selection { classes: Classes::Each(513), ..SELECTION },
+        Selection { classes: Classes::Each(5), across_classes: true, ..SELECTION },
+    ] {
+        assert!(g.best_boxes(boxes, scores, [&side, &side], selection).is_err(), "{selection:?}");
+    }
+    g.best_boxes(boxes, scores, [&side, &side], SELECTION).unwrap();
 }
 
 #[test]
