@@ -26,6 +26,7 @@ pub struct PictureArgs {
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
     /// Network: a bundled one's name, an .onnx or .safetensors file, or a folder of timm's
+    /// [default: the bundled one for this]
     #[arg(long, value_name = "NAME|PATH")]
     pub model: Option<String>,
     /// Names of the network's classes, a line each, or a JSON list
