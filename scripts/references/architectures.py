@@ -234,4 +234,5 @@ def main(folder):
     safetensors.numpy.save_file(arrays, folder / "architectures.safetensors")
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])

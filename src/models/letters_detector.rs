@@ -2,13 +2,13 @@
 
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
+use crate::models::boxes::{cells, numbers};
 use crate::models::vision::{Outputs, VisionModel};
 use crate::models::{bundled, letters};
 use crate::nn::Source;
 use crate::ops::conv2d::Conv2dOptions;
 use crate::ops::expr::{Binary, Expr, Unary};
-use crate::ops::strided::Range;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 use crate::weights::Weights;
 
 const WEIGHTS: &[u8] = include_bytes!("../../models/letters-detector/model.safetensors");
@@ -61,14 +61,10 @@ pub fn network(g: &mut Graph, w: Source, x: ValueId) -> Result<Outputs> {
     let t = g.concat(&levels, 1)?;
     // Places of large pictures have more digits than f16.
     let t = g.cast(t, DType::F32)?;
-    let mut part = |start, stop| {
-        let last = Range { start, stop: Some(stop), step: 1 };
-        g.slice(t, &[Range::all(), Range::all(), last])
-    };
-    let [place, extent] = [part(0, 2)?, part(2, 4)?];
-    let scores = part(4, 4 + classes)?;
+    let [place, extent] = [numbers(g, t, 0, 2)?, numbers(g, t, 2, 4)?];
+    let scores = numbers(g, t, 4, 4 + classes)?;
 
-    let (centres, strides) = cells(height, width);
+    let (centres, strides) = cells(height, width, &STRIDES);
     let [centres, strides] =
         [("cells.centre", centres), ("cells.stride", strides)].map(|(name, t)| g.weight(name, t));
     // centre + t · stride, and half of exp(t) · stride to each side.
@@ -83,21 +79,6 @@ pub fn network(g: &mut Graph, w: Source, x: ValueId) -> Result<Outputs> {
     let boxes = g.concat(&[low, high], 2)?;
     let scores = g.unary(Unary::Sigmoid, scores)?;
     Ok(vec![("boxes".into(), boxes), ("scores".into(), scores)])
-}
-
-/// Centres `[1, candidates, 2]` (x, y) and strides `[1, candidates, 1]`, in pixels.
-fn cells(height: usize, width: usize) -> (Tensor, Tensor) {
-    let (mut centres, mut strides) = (vec![], vec![]);
-    for s in STRIDES {
-        for y in 0..height / s {
-            for x in 0..width / s {
-                centres.extend([x, y].map(|i| (i as f32 + 0.5) * s as f32));
-                strides.push(s as f32);
-            }
-        }
-    }
-    let n = strides.len();
-    (Tensor::from_f32([1, n, 2], &centres), Tensor::from_f32([1, n, 1], &strides))
 }
 
 /// Convolution and ReLU; a batch norm was there while training.

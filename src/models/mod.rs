@@ -1,5 +1,6 @@
 //! Networks, one file each: a plain function from weights to graph.
 
+mod boxes;
 pub mod bundled;
 pub mod convnext;
 pub mod denoise;
@@ -14,6 +15,7 @@ mod open;
 mod prepare;
 pub mod resnet;
 pub mod rrdb;
+pub mod ssdlite;
 pub mod style;
 pub mod unet;
 pub mod unet2d;

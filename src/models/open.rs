@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::vision::{Filter, Fit, Preprocess, VisionModel};
-use super::{bundled, convnext, densenet, efficientnet, iresnet, mobilenet, resnet, rrdb, style, unet, vgg};
+use super::vision::{Candidates, Classes, Filter, Fit, Preprocess, VisionModel};
+use super::{
+    boxes, bundled, convnext, densenet, efficientnet, iresnet, mobilenet, resnet, rrdb, ssdlite, style, unet,
+    vgg,
+};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
@@ -25,7 +28,7 @@ struct Architecture {
 }
 
 /// What a network's output is.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Gives {
     /// Scores, one for each number of this layer's bias.
     Logits(&'static str),
@@ -33,6 +36,11 @@ enum Gives {
     Map(&'static str),
     Picture,
     Embedding,
+    /// Candidates `[n, candidates, 4 + classes]`: left, top, right, bottom in pixels, scores.
+    Boxes {
+        classes: fn(Source) -> Result<usize>,
+        candidates: Candidates,
+    },
 }
 
 const ARCHITECTURES: &[Architecture] = &[
@@ -108,6 +116,15 @@ const ARCHITECTURES: &[Architecture] = &[
         marks: &["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight", "model.10.weight"],
         gives: Gives::Picture,
         network: rrdb::rrdb,
+    },
+    Architecture {
+        name: "SSDLite",
+        marks: &["backbone.features.0.0.0.weight", "head.classification_head.module_list.0.1.weight"],
+        gives: Gives::Boxes {
+            classes: ssdlite::classes,
+            candidates: Candidates { classes: Classes::Each(ssdlite::OF_A_CLASS), background: true },
+        },
+        network: ssdlite::ssdlite,
     },
     Architecture {
         name: "TransformerNet",
@@ -231,11 +248,18 @@ fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Re
         .find(|a| a.marks.iter().all(|name| weights.contains(name)))
         .ok_or_else(|| unknown(path.to_owned(), &weights, config))?;
     let source = Source { weights: &weights, dtype: DType::F32 };
-    let labels = labels.unwrap_or_else(|| config.labels());
+    let mut labels = labels.unwrap_or_else(|| config.labels());
     let classes = match architecture.gives {
         Gives::Logits(last) | Gives::Map(last) => Some(scores(source, last)?),
+        Gives::Boxes { classes, .. } => Some(classes(source)?),
         Gives::Picture | Gives::Embedding => None,
     };
+    if let Gives::Boxes { candidates: Candidates { background: true, .. }, .. } = architecture.gives
+        && Some(labels.len() + 1) == classes
+        && !labels.is_empty()
+    {
+        labels.insert(0, "background".to_owned());
+    }
     for (what, found) in [("labels", labels.len()), ("num_classes", config.num_classes.unwrap_or(0))] {
         if let Some(classes) = classes
             && found != 0
@@ -258,16 +282,22 @@ fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Re
     all_read(path, architecture.name, &weights, &trial)?;
 
     let name = config.architecture.clone().unwrap_or_else(|| architecture.name.to_owned());
-    let output = match architecture.gives {
-        Gives::Logits(_) => "logits",
-        Gives::Map(_) => "map",
-        Gives::Picture => "picture",
-        Gives::Embedding => "embedding",
-    };
-    Ok(VisionModel::new(&name, preprocess, labels, move |g, x| {
+    let gives = architecture.gives;
+    let mut model = VisionModel::new(&name, preprocess, labels, move |g, x| {
         let y = network(g, Source { weights: &weights, dtype: DType::F32 }, x)?;
-        Ok(vec![(output.to_owned(), y)])
-    }))
+        let name = match gives {
+            Gives::Logits(_) => "logits",
+            Gives::Map(_) => "map",
+            Gives::Picture => "picture",
+            Gives::Embedding => "embedding",
+            Gives::Boxes { .. } => return boxes::outputs(g, y),
+        };
+        Ok(vec![(name.to_owned(), y)])
+    });
+    if let Gives::Boxes { candidates, .. } = gives {
+        model.candidates = candidates;
+    }
+    Ok(model)
 }
 
 /// How many scores the layer gives.
@@ -340,6 +370,10 @@ fn preprocess(architecture: &Architecture, p: &Pretrained) -> Preprocess {
         }
         Gives::Embedding => (Some(given.unwrap_or([112, 112])), 1, Fit::Stretch, colours([0.5; 3], [0.5; 3])),
         Gives::Map(_) => as_they_come(16),
+        Gives::Boxes { .. } => {
+            let size = given.unwrap_or([ssdlite::SIDE; 2]);
+            (Some(size), 1, Fit::Stretch, colours([0.5; 3], [0.5; 3]))
+        }
         // TransformerNet reads numbers up to 255.
         Gives::Picture if architecture.name == "TransformerNet" => {
             (None, 4, Fit::Stretch, colours([0.0; 3], [1.0 / 255.0; 3]))
@@ -348,6 +382,8 @@ fn preprocess(architecture: &Architecture, p: &Pretrained) -> Preprocess {
     };
     let filter = match p.interpolation.as_deref() {
         Some("bicubic") => Filter::Bicubic,
+        // As torchvision and OpenCV do.
+        None if matches!(architecture.gives, Gives::Boxes { .. }) => Filter::TwoTaps,
         _ => Filter::Bilinear,
     };
     Preprocess { size, multiple, fit, filter, mean, std, light_on_dark: false }

@@ -7,20 +7,22 @@ use crate::lower::{Grid, Lower, elem};
 use crate::shader::Kernel;
 use crate::tensor::{DType, Tensor, TensorDesc};
 
-/// Filter of a resize; both are widened when they shrink, as Pillow's and PyTorch's with `antialias=True`.
+/// Filter of a resize. But for the last they are widened when they shrink, as Pillow's and PyTorch's with `antialias=True`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// Triangle.
     Bilinear,
     /// Keys' cubic with a = −1/2.
     Bicubic,
+    /// Triangle between the nearest two pixels, whatever lies beside them: PyTorch's `interpolate`, OpenCV's `INTER_LINEAR`.
+    TwoTaps,
 }
 
 impl Filter {
     /// How far it reaches when nothing shrinks.
     fn support(self) -> f64 {
         match self {
-            Filter::Bilinear => 1.0,
+            Filter::Bilinear | Filter::TwoTaps => 1.0,
             Filter::Bicubic => 2.0,
         }
     }
@@ -28,7 +30,7 @@ impl Filter {
     fn at(self, x: f64) -> f64 {
         let x = x.abs();
         match self {
-            Filter::Bilinear => (1.0 - x).max(0.0),
+            Filter::Bilinear | Filter::TwoTaps => (1.0 - x).max(0.0),
             Filter::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
             Filter::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
             Filter::Bicubic => 0.0,
@@ -95,7 +97,7 @@ impl Axis {
         }
         // As in Pillow's `precompute_coeffs`.
         let scale = self.ratio();
-        let stretch = scale.max(1.0);
+        let stretch = if filter == Filter::TwoTaps { 1.0 } else { scale.max(1.0) };
         let support = filter.support() * stretch;
         let mut rows: Vec<(u32, Vec<i32>)> = Vec::with_capacity(self.out);
         for i in 0..self.out {

@@ -108,6 +108,38 @@ fn frames_show_what_the_whole_has() {
     }
 }
 
+/// As PyTorch's `interpolate` without `antialias`, but for the rounding to bytes, once an axis.
+#[test]
+fn two_taps_are_not_widened() {
+    let mut rng = Rng::new("two taps");
+    for (h, w, size) in [(37, 53, [8, 11]), (9, 8, [16, 13]), (5, 300, [5, 3]), (1, 2, [4, 1])] {
+        let words: Vec<u32> = (0..h * w).map(|_| rng.bits() as u32).collect();
+        let axes = [Axis::resized(h, size[0]), Axis::resized(w, size[1])];
+        let Some(found) = resample(&words, [&axes[0], &axes[1]], Filter::TwoTaps, Outside::Edge, &BYTES)
+        else {
+            return;
+        };
+        // The pixels on both sides and the share of the second.
+        let taps = |at: usize, source: usize, out: usize| {
+            let place = ((at as f64 + 0.5) * source as f64 / out as f64 - 0.5).max(0.0);
+            let first = place as usize;
+            (first, (first + 1).min(source - 1), place - first as f64)
+        };
+        for y in 0..size[0] {
+            for x in 0..size[1] {
+                let ((y0, y1, ty), (x0, x1, tx)) = (taps(y, h, size[0]), taps(x, w, size[1]));
+                for c in 0..3 {
+                    let byte = |y: usize, x: usize| f64::from(words[y * w + x].to_le_bytes()[c]);
+                    let row = |y: usize| byte(y, x0) * (1.0 - tx) + byte(y, x1) * tx;
+                    let expected = row(y0) * (1.0 - ty) + row(y1) * ty;
+                    let found = found.at(&[0, y, x, c]);
+                    assert!((found - expected).abs() < 1.01, "{h}×{w}, {y} {x}: {found}, {expected}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn parts_that_are_not_there_are_refused() {
     for part in [[-1.0, 4.0], [2.0, 2.0], [0.0, 9.0], [f64::NAN, 3.0]] {

@@ -1,0 +1,134 @@
+//! Detectors against their references (`scripts/references/detectors.py`): what their heads give, and what is found.
+//! Both sides make the weights from a hash of their names; the fixture has shapes and outputs.
+
+use std::collections::BTreeMap;
+
+mod hashed;
+
+use aquatint::models::vision::VisionModel;
+use aquatint::tasks::{self, DetectOptions};
+use aquatint::{DType, Error, Gpu, Graph, Network, Tensor, Weights, models};
+use hashed::{compare, gpu, numbers, save_quiet};
+use image::RgbImage;
+
+#[derive(serde::Deserialize)]
+struct Case {
+    tensors: BTreeMap<String, Vec<usize>>,
+    /// Tensors that are a quarter of what the hash says.
+    quiet: Vec<String>,
+}
+
+fn fixture(name: &str) -> String {
+    format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn case(name: &str) -> Case {
+    let text = std::fs::read_to_string(fixture("detectors.json")).unwrap();
+    serde_json::from_str::<BTreeMap<String, Case>>(&text).unwrap().remove(name).unwrap()
+}
+
+fn reference(name: &str) -> Vec<f32> {
+    let file = Weights::open(fixture("detectors.safetensors")).unwrap();
+    file.tensor(name, file.shape(name).unwrap()).unwrap().to_f32()
+}
+
+/// Blocks of hashed colours, as `picture` of the script.
+fn picture(height: u32, width: u32) -> RgbImage {
+    let (rows, columns) = (height / 8, width / 8);
+    let blocks = numbers("picture", (rows * columns * 3) as usize);
+    RgbImage::from_fn(width, height, |x, y| {
+        let at = ((y / 8 * columns + x / 8) * 3) as usize;
+        image::Rgb([0, 1, 2].map(|c| ((blocks[at + c] + 1.0) * 127.5).round_ties_even() as u8))
+    })
+}
+
+/// Every seventh number of an output.
+fn thin(values: &[f32]) -> Vec<f32> {
+    values.iter().copied().step_by(7).collect()
+}
+
+fn close(name: &str, found: &[f32], wanted: &str) {
+    let (error, cosine) = compare(&thin(found), &reference(wanted));
+    println!("{name}: {error:.1e} of the range, cosine 1 - {:.1e}", 1.0 - cosine);
+    assert!(error <= 1e-3 && cosine >= 0.99999, "{name}: {error:e}, {cosine}");
+}
+
+/// Holds rows of left, top, right, bottom, score, class to those of a reference. The order of scores that differ by
+/// rounding is left open.
+fn same(found: &[f32], wanted: &[f32]) {
+    let mut rest: Vec<&[f32]> = found.chunks_exact(6).filter(|row| row[4] > 0.0).collect();
+    assert_eq!(rest.len(), wanted.len() / 6);
+    for row in wanted.chunks_exact(6) {
+        let most = [0.05, 0.05, 0.05, 0.05, 1e-4, 0.5];
+        let alike = |found: &&[f32]| (0..6).all(|i| (found[i] - row[i]).abs() < most[i]);
+        let at = rest.iter().position(alike).unwrap_or_else(|| panic!("{row:?} is not found"));
+        assert!(at < 4, "{row:?} comes {at} too late");
+        rest.remove(at);
+    }
+}
+
+/// Runs a detector with the options; what these layers give, and what is found.
+fn run(
+    gpu: &Gpu,
+    model: &VisionModel,
+    options: &DetectOptions,
+    picture: &RgbImage,
+    layers: &[&str],
+) -> (Vec<Vec<f32>>, Vec<f32>) {
+    let [height, width] = [picture.height(), picture.width()].map(|v| v as usize);
+    let mut g = Graph::new();
+    let pictures = g.input("pictures", [1, height, width], DType::U32);
+    let found = tasks::detect(&mut g, model, pictures, options).unwrap();
+    for layer in layers {
+        let value = g.values().filter(|(_, v)| v.name == *layer).map(|(id, _)| id).last();
+        g.output(layer, value.unwrap_or_else(|| panic!("no value is called {layer}")));
+    }
+    g.output("found", found);
+    let words: Vec<u32> =
+        picture.pixels().map(|p| u32::from_le_bytes([p.0[0], p.0[1], p.0[2], 255])).collect();
+    let words = Tensor::from_u32([1, height, width], &words);
+    let outputs = Network::new(gpu, &g).unwrap().run(&[("pictures", &words)]).unwrap();
+    let mut outputs: Vec<Vec<f32>> = outputs.iter().map(Tensor::to_f32).collect();
+    let found = outputs.pop().unwrap();
+    (outputs, found)
+}
+
+#[test]
+fn ssdlite_finds_what_torchvision_finds() {
+    let Some(gpu) = gpu() else { return };
+    let case = case("ssdlite");
+    let folder = tempfile::tempdir().unwrap();
+    let path = save_quiet(folder.path(), &case.tensors, &case.quiet);
+    let model = models::open(&path).unwrap();
+    // All that torchvision's own thresholds let through.
+    let options = DetectOptions { threshold: 0.001, overlap: 0.55, across_classes: false, most: 300 };
+    let layers = ["head.classification_head", "head.regression_head"];
+    let (layers, found) = run(gpu, &model, &options, &picture(320, 320), &layers);
+    close("logits", &layers[0], "ssdlite.logits");
+    close("regression", &layers[1], "ssdlite.regression");
+    same(&found, &reference("ssdlite.found"));
+}
+
+#[test]
+fn names_of_classes_come_with_the_file_or_from_a_list() {
+    let case = case("ssdlite");
+    let folder = tempfile::tempdir().unwrap();
+    let path = save_quiet(folder.path(), &case.tensors, &case.quiet);
+    let names = |text: &str| {
+        let file = folder.path().join("names");
+        std::fs::write(&file, text).unwrap();
+        models::read_labels(&file).and_then(|labels| models::open_with(&path, Some(labels)))
+    };
+    // Class 0 is the background, which the list may leave out.
+    let expected = ["background", "a", "b", "c", "d", "e", "f"];
+    assert_eq!(names("a\nb\r\nc\nd\ne\nf\n").unwrap().labels, expected);
+    assert_eq!(names(r#"["background", "a", "b", "c", "d", "e", "f"]"#).unwrap().labels, expected);
+    assert!(matches!(names("a\nb"), Err(Error::Invalid { .. })));
+    assert!(matches!(names("[1, 2]"), Err(Error::Format { .. })));
+    assert!(matches!(names(""), Err(Error::Format { .. })));
+    // As transformers writes them.
+    let config =
+        r#"{"id2label": {"0": "background", "1": "a", "2": "b", "3": "c", "4": "d", "5": "e", "6": "f"}}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    assert_eq!(models::open(folder.path().to_str().unwrap()).unwrap().labels, expected);
+}
