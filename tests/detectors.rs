@@ -8,14 +8,16 @@ mod hashed;
 use aquatint::models::vision::VisionModel;
 use aquatint::tasks::{self, DetectOptions};
 use aquatint::{DType, Error, Gpu, Graph, Network, Tensor, Weights, models};
-use hashed::{compare, gpu, numbers, save_quiet};
+use hashed::{compare, gpu, numbers, save};
 use image::RgbImage;
 
 #[derive(serde::Deserialize)]
 struct Case {
     tensors: BTreeMap<String, Vec<usize>>,
-    /// Tensors that are a quarter of what the hash says.
-    quiet: Vec<String>,
+    /// Tensors that are so many times what the hash says.
+    gains: BTreeMap<String, f32>,
+    /// Tensors that are 0, 1, 2 ….
+    ramps: Vec<String>,
 }
 
 fn fixture(name: &str) -> String {
@@ -98,7 +100,7 @@ fn ssdlite_finds_what_torchvision_finds() {
     let Some(gpu) = gpu() else { return };
     let case = case("ssdlite");
     let folder = tempfile::tempdir().unwrap();
-    let path = save_quiet(folder.path(), &case.tensors, &case.quiet);
+    let path = save(folder.path(), &case.tensors, &case.gains, &case.ramps);
     let model = models::open(&path).unwrap();
     // All that torchvision's own thresholds let through.
     let options = DetectOptions { threshold: 0.001, overlap: 0.55, across_classes: false, most: 300 };
@@ -109,11 +111,58 @@ fn ssdlite_finds_what_torchvision_finds() {
     same(&found, &reference("ssdlite.found"));
 }
 
+fn yolo(name: &str, prefix: &str, parts: &[&str]) {
+    let Some(gpu) = gpu() else { return };
+    let case = case(name);
+    let folder = tempfile::tempdir().unwrap();
+    let path = save(folder.path(), &case.tensors, &case.gains, &case.ramps);
+    if prefix != "model." {
+        rename(&path, "model.", prefix);
+    }
+    let mut model = models::open(&path).unwrap();
+    assert_eq!((model.preprocess.size, model.preprocess.mean[0]), (Some([640, 640]), 0.0));
+    // Rows of grey above and below.
+    model.preprocess.size = Some([96, 96]);
+    for part in parts {
+        let across_classes = *part == "across";
+        let options = DetectOptions { threshold: 0.25, overlap: 0.6, across_classes, most: 100 };
+        let layers = ["cv2", "cv3"].map(|branch| format!("{prefix}22.{branch}"));
+        let layers = [&layers[0][..], &layers[1]];
+        let (layers, found) = run(gpu, &model, &options, &picture(64, 96), &layers);
+        close("distances", &layers[0], &format!("{name}.distances"));
+        close("logits", &layers[1], &format!("{name}.logits"));
+        same(&found, &reference(&format!("{name}.{part}")));
+    }
+}
+
+/// Gives the tensors of a file another prefix.
+fn rename(path: &str, old: &str, new: &str) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let views: Vec<(String, _)> = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (format!("{new}{}", name.strip_prefix(old).unwrap()), view))
+        .collect();
+    safetensors::serialize_to_file(views, None, std::path::Path::new(path)).unwrap();
+}
+
+#[test]
+fn yolo_finds_what_its_reference_finds() {
+    yolo("yolo", "model.", &["found", "across"]);
+}
+
+/// As exports have it, which also leave off the prefix.
+#[test]
+fn yolo_with_folded_batch_norms() {
+    yolo("yolo_folded", "", &["found"]);
+}
+
 #[test]
 fn names_of_classes_come_with_the_file_or_from_a_list() {
     let case = case("ssdlite");
     let folder = tempfile::tempdir().unwrap();
-    let path = save_quiet(folder.path(), &case.tensors, &case.quiet);
+    let path = save(folder.path(), &case.tensors, &case.gains, &case.ramps);
     let names = |text: &str| {
         let file = folder.path().join("names");
         std::fs::write(&file, text).unwrap();

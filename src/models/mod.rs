@@ -22,5 +22,6 @@ pub mod unet2d;
 pub mod upscale;
 pub mod vgg;
 pub mod vision;
+pub mod yolo;
 
 pub use open::{open, open_with, read_labels};

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::vision::{Candidates, Classes, Filter, Fit, Preprocess, VisionModel};
 use super::{
     boxes, bundled, convnext, densenet, efficientnet, iresnet, mobilenet, resnet, rrdb, ssdlite, style, unet,
-    vgg,
+    vgg, yolo,
 };
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
@@ -37,11 +37,27 @@ enum Gives {
     Picture,
     Embedding,
     /// Candidates `[n, candidates, 4 + classes]`: left, top, right, bottom in pixels, scores.
-    Boxes {
-        classes: fn(Source) -> Result<usize>,
-        candidates: Candidates,
-    },
+    Boxes(DetectorKind),
 }
+
+/// What detectors differ in.
+#[derive(Clone, Copy)]
+struct DetectorKind {
+    classes: fn(Source) -> Result<usize>,
+    candidates: Candidates,
+    /// How pictures are prepared: their side, how they are fitted into it, mean and standard deviation of all colours.
+    side: usize,
+    fit: Fit,
+    colours: [f32; 2],
+}
+
+const YOLO: Gives = Gives::Boxes(DetectorKind {
+    classes: yolo::classes,
+    candidates: Candidates { classes: Classes::Best, background: false },
+    side: yolo::SIDE,
+    fit: Fit::Letterbox { fill: yolo::GREY },
+    colours: [0.0, 1.0],
+});
 
 const ARCHITECTURES: &[Architecture] = &[
     // It has all that a ResNet is known by, and more.
@@ -120,11 +136,32 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "SSDLite",
         marks: &["backbone.features.0.0.0.weight", "head.classification_head.module_list.0.1.weight"],
-        gives: Gives::Boxes {
+        gives: Gives::Boxes(DetectorKind {
             classes: ssdlite::classes,
             candidates: Candidates { classes: Classes::Each(ssdlite::OF_A_CLASS), background: true },
-        },
+            side: ssdlite::SIDE,
+            fit: Fit::Stretch,
+            colours: [0.5, 0.5],
+        }),
         network: ssdlite::ssdlite,
+    },
+    Architecture {
+        name: "YOLOv8",
+        marks: &["model.0.conv.weight", "model.22.cv3.0.0.conv.weight"],
+        gives: YOLO,
+        network: yolo::yolo,
+    },
+    Architecture {
+        name: "YOLOv8",
+        marks: &["0.conv.weight", "22.cv3.0.0.conv.weight"],
+        gives: YOLO,
+        network: yolo::yolo,
+    },
+    Architecture {
+        name: "YOLOv8",
+        marks: &["model.model.0.conv.weight", "model.model.22.cv3.0.0.conv.weight"],
+        gives: YOLO,
+        network: yolo::yolo,
     },
     Architecture {
         name: "TransformerNet",
@@ -251,10 +288,11 @@ fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Re
     let mut labels = labels.unwrap_or_else(|| config.labels());
     let classes = match architecture.gives {
         Gives::Logits(last) | Gives::Map(last) => Some(scores(source, last)?),
-        Gives::Boxes { classes, .. } => Some(classes(source)?),
+        Gives::Boxes(kind) => Some((kind.classes)(source)?),
         Gives::Picture | Gives::Embedding => None,
     };
-    if let Gives::Boxes { candidates: Candidates { background: true, .. }, .. } = architecture.gives
+    if let Gives::Boxes(kind) = architecture.gives
+        && kind.candidates.background
         && Some(labels.len() + 1) == classes
         && !labels.is_empty()
     {
@@ -290,12 +328,12 @@ fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Re
             Gives::Map(_) => "map",
             Gives::Picture => "picture",
             Gives::Embedding => "embedding",
-            Gives::Boxes { .. } => return boxes::outputs(g, y),
+            Gives::Boxes(_) => return boxes::outputs(g, y),
         };
         Ok(vec![(name.to_owned(), y)])
     });
-    if let Gives::Boxes { candidates, .. } = gives {
-        model.candidates = candidates;
+    if let Gives::Boxes(kind) = gives {
+        model.candidates = kind.candidates;
     }
     Ok(model)
 }
@@ -370,9 +408,9 @@ fn preprocess(architecture: &Architecture, p: &Pretrained) -> Preprocess {
         }
         Gives::Embedding => (Some(given.unwrap_or([112, 112])), 1, Fit::Stretch, colours([0.5; 3], [0.5; 3])),
         Gives::Map(_) => as_they_come(16),
-        Gives::Boxes { .. } => {
-            let size = given.unwrap_or([ssdlite::SIDE; 2]);
-            (Some(size), 1, Fit::Stretch, colours([0.5; 3], [0.5; 3]))
+        Gives::Boxes(kind) => {
+            let [mean, std] = kind.colours;
+            (Some(given.unwrap_or([kind.side; 2])), 1, kind.fit, colours([mean; 3], [std; 3]))
         }
         // TransformerNet reads numbers up to 255.
         Gives::Picture if architecture.name == "TransformerNet" => {
@@ -383,7 +421,7 @@ fn preprocess(architecture: &Architecture, p: &Pretrained) -> Preprocess {
     let filter = match p.interpolation.as_deref() {
         Some("bicubic") => Filter::Bicubic,
         // As torchvision and OpenCV do.
-        None if matches!(architecture.gives, Gives::Boxes { .. }) => Filter::TwoTaps,
+        None if matches!(architecture.gives, Gives::Boxes(_)) => Filter::TwoTaps,
         _ => Filter::Bilinear,
     };
     Preprocess { size, multiple, fit, filter, mean, std, light_on_dark: false }

@@ -46,15 +46,20 @@ pub fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
     values.into_iter().map(|v| v * scale + shift).collect()
 }
 
-/// A file of the network's weights, as its library would save it; those of `quiet` are a quarter.
-pub fn save_quiet(
+/// A file of a network's weights, as its library would save it: those of `ramps` 0, 1, 2 …, the others times `gains`.
+pub fn save(
     folder: &std::path::Path,
     tensors: &BTreeMap<String, Vec<usize>>,
-    quiet: &[String],
+    gains: &BTreeMap<String, f32>,
+    ramps: &[String],
 ) -> String {
     let bytes = |name: &String, shape: &[usize]| -> Vec<u8> {
-        let scale = if quiet.contains(name) { 0.25 } else { 1.0 };
-        weight(name, shape).iter().flat_map(|v| (v * scale).to_le_bytes()).collect()
+        let gain = gains.get(name).unwrap_or(&1.0);
+        let values: Vec<f32> = match ramps.contains(name) {
+            true => (0..shape.iter().product()).map(|i: usize| i as f32).collect(),
+            false => weight(name, shape).iter().map(|v| v * gain).collect(),
+        };
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
     };
     let bytes: BTreeMap<&String, Vec<u8>> =
         tensors.iter().map(|(name, shape)| (name, bytes(name, shape))).collect();
