@@ -163,6 +163,20 @@ impl fmt::Debug for Bytes {
     }
 }
 
+impl Bytes {
+    /// A window into these; nothing is copied.
+    fn slice(&self, part: std::ops::Range<usize>) -> Bytes {
+        match self {
+            Bytes::Owned(b) => Bytes::Shared(bytes::Bytes::from_owner(b.clone()).slice(part)),
+            Bytes::Static(b) => Bytes::Static(&b[part]),
+            Bytes::Shared(b) => Bytes::Shared(b.slice(part)),
+            Bytes::Mapped { map, range } => {
+                Bytes::Mapped { map: map.clone(), range: range.start + part.start..range.start + part.end }
+            }
+        }
+    }
+}
+
 impl std::ops::Deref for Bytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
@@ -205,6 +219,17 @@ impl Tensor {
         let desc = TensorDesc::new(shape, dtype);
         assert_eq!(desc.shape.elements(), values.len(), "{desc} given {} values", values.len());
         Tensor { desc, bytes: Bytes::Owned(bytemuck::cast_slice(values).into()) }
+    }
+
+    /// Part of the first axis; nothing is copied.
+    pub(crate) fn rows(&self, rows: std::ops::Range<usize>) -> Tensor {
+        let mut shape = self.desc.shape.to_vec();
+        let row = self.bytes.len() / shape[0];
+        shape[0] = rows.len();
+        Tensor {
+            desc: TensorDesc::new(shape, self.desc.dtype),
+            bytes: self.bytes.slice(rows.start * row..rows.end * row),
+        }
     }
 
     /// The same values rounded to another float type.

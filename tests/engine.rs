@@ -165,6 +165,38 @@ fn devices_that_are_too_small_are_refused_before_anything_is_made() {
     }
 }
 
+/// A weight that is larger than the device binds gives the same results in parts, whichever way it lies in its file.
+#[test]
+fn weights_larger_than_a_binding_are_split() -> Result<()> {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let values = |count: usize| -> Vec<f32> { (0..count).map(|i| (i as f32 * 0.731).sin()).collect() };
+    let mut g = Graph::new();
+    let x = g.input("x", [3, 150], DType::F32);
+    let rows = g.weight("rows", Tensor::from_f32([204, 150], &values(204 * 150)).to_dtype(DType::F16));
+    let rows = g.unpacked(rows, DType::F32)?;
+    let bias = g.weight("bias", Tensor::from_f32([204], &values(204)));
+    let y = g.linear(x, rows, Some(bias))?;
+    let y = g.relu(y)?;
+    let columns = g.weight("columns", Tensor::from_f32([204, 90], &values(204 * 90)));
+    let columns = g.transpose(columns, &[1, 0])?;
+    let y = g.linear(y, columns, None)?;
+    g.output("y", y);
+    let x = Tensor::from_f32([3, 150], &values(450));
+
+    let target = Target { max_binding: 50_000, ..gpu.target().clone() };
+    assert!(g.values().any(|(_, v)| v.desc.bytes() > target.max_binding));
+    let split = Network::from_plan(gpu, Plan::compile(&g, &target)?)?;
+    assert!(split.plan().buffers.iter().all(|b| b.bytes <= target.max_binding));
+    split.poison()?;
+    let found = split.run(&[("x", &x)])?[0].to_f32();
+    let wanted = Network::new(gpu, &g)?.run(&[("x", &x)])?[0].to_f32();
+    let range = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
+    for (found, wanted) in found.iter().zip(&wanted) {
+        assert!((found - wanted).abs() <= 1e-5 * range, "{found} {wanted}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_plan_needs_no_device() {
     for class in [DeviceClass::Discrete, DeviceClass::Integrated, DeviceClass::Cpu] {

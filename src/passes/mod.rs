@@ -15,11 +15,13 @@ mod fuse_functions;
 mod fuse_norm;
 mod fuse_upsample;
 mod prune;
+mod split_weights;
 mod unshuffle_stem;
 
 /// All passes, in order.
 pub fn optimise(graph: &Graph, target: &Target) -> Result<Graph> {
-    let graph = fold_batch_norm::fold_batch_norm(graph)?;
+    let graph = split_weights::split_weights(graph, target)?;
+    let graph = fold_batch_norm::fold_batch_norm(&graph)?;
     let graph = fuse_upsample::fuse_upsample(&graph)?;
     let graph = prune::prune(&fuse_functions::fuse_functions(&graph)?)?;
     let graph = fuse_epilogue::fuse_epilogue(&graph)?;
