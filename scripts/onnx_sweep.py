@@ -19,8 +19,6 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_suite import save
 
 OPSET = 20
-# Those whose weights are too many to draw and run in a test: 244 to 575 MB.
-LARGE = {"light_bvlc_alexnet", "light_vgg19", "light_zfnet512"}
 
 
 def run(model, feeds):
@@ -196,7 +194,7 @@ class Sweep:
         self.keep(path.stem, "network", model, {name: x})
 
 
-def main(folder, large):
+def main(folder):
     folder = pathlib.Path(folder)
     sweep = Sweep(folder)
     for _ in range(60):
@@ -212,11 +210,10 @@ def main(folder, large):
             sweep.norm(op)
     data = pathlib.Path(onnx.backend.test.__file__).parent / "data" / "light"
     for path in sorted(data.glob("*.onnx")):
-        if large or path.stem not in LARGE:
-            sweep.light(path)
+        sweep.light(path)
     (folder / "sweep.json").write_text(json.dumps(sweep.cases))
     print(f"{len(sweep.cases)} cases against ONNX Runtime in {folder}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--large" in sys.argv)
+    main(sys.argv[1])

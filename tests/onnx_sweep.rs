@@ -110,12 +110,12 @@ fn layers_of_random_shapes() {
 }
 
 /// Logits of the architectures in the onnx package, with seeded random weights: cosine ≥ 0.99999, largest error
-/// ≤ 1e-3 of the range. The script leaves out the three largest unless it is told `--large`.
+/// ≤ 1e-3 of the range.
 #[test]
 fn whole_networks_with_random_weights() {
     let Some((cases, gpu)) = cases() else { return };
     let networks: Vec<&Case> = cases.iter().filter(|c| c.kind == "network").collect();
-    assert!(networks.len() >= 6);
+    assert_eq!(networks.len(), 9);
     for case in networks {
         let start = std::time::Instant::now();
         let (found, expected) = run(&gpu, case).unwrap_or_else(|e| panic!("{}: {e}", case.name));
