@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 mod hashed;
 
-use aquatint::models::vision::VisionModel;
+use aquatint::models::vision::{Fit, VisionModel};
 use aquatint::tasks::{self, DetectOptions};
 use aquatint::{DType, Error, Gpu, Graph, Network, Tensor, Weights, models};
 use hashed::{compare, gpu, numbers, save};
@@ -156,6 +156,33 @@ fn yolo_finds_what_its_reference_finds() {
 #[test]
 fn yolo_with_folded_batch_norms() {
     yolo("yolo_folded", "", &["found"]);
+}
+
+/// An export gives middles and extents; that is told by its shape, and its classes' names by its metadata.
+#[test]
+fn an_exported_yolo_is_a_detector() {
+    let Some(gpu) = gpu() else { return };
+    let model = models::open(&fixture("yolo.onnx")).unwrap();
+    assert_eq!(model.labels, ["cat", "shepherd's dog", r"a \ b"]);
+    assert_eq!((model.preprocess.size, model.batch), (Some([64, 96]), Some(1)));
+    assert!(matches!(model.preprocess.fit, Fit::Letterbox { .. }));
+    let options = DetectOptions { threshold: 0.3, overlap: 1.0, across_classes: false, most: 126 };
+    let (_, found) = run(gpu, &model, &options, &picture(64, 96), &[]);
+    // Nothing overlaps by more than all of it: every candidate is there.
+    let mut expected: Vec<f32> = Vec::new();
+    for row in reference("exported.output").chunks_exact(4 + model.labels.len()) {
+        let class = (0..3).max_by(|&a, &b| row[4 + a].total_cmp(&row[4 + b])).unwrap();
+        let edge = |middle: f32, extent: f32, most: f32| (middle + extent / 2.0).clamp(0.0, most);
+        if row[4 + class] >= 0.3 {
+            let [low, high] =
+                [-1.0, 1.0].map(|s| [edge(row[0], s * row[2], 96.0), edge(row[1], s * row[3], 64.0)]);
+            expected.extend([low[0], low[1], high[0], high[1], row[4 + class], class as f32]);
+        }
+    }
+    assert!(expected.len() > 6 * 50);
+    let mut rows: Vec<&[f32]> = expected.chunks_exact(6).collect();
+    rows.sort_by(|a, b| b[4].total_cmp(&a[4]));
+    same(&found, &rows.concat());
 }
 
 #[test]

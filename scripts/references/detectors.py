@@ -1,7 +1,7 @@
 """References for tests/detectors.rs: detectors with weights that both sides
 make from a hash of their names, so that only shapes and outputs are kept.
 
-    python3 -m venv venv && venv/bin/pip install torch torchvision timm safetensors
+    python3 -m venv venv && venv/bin/pip install torch torchvision timm safetensors onnx
     venv/bin/python scripts/references/detectors.py tests/fixtures
 """
 
@@ -106,17 +106,16 @@ class Pyramid(torch.nn.Module):
 class Heads(torch.nn.Module):
     """For each level a branch for the distances to a box's sides, in bins, and one for the classes."""
 
-    BINS = 16
-
-    def __init__(self, widths, classes, folded):
+    def __init__(self, widths, classes, folded, bins):
         super().__init__()
         n = torch.nn
-        inner = [max(16, widths[0] // 4, 4 * self.BINS), max(widths[0], min(classes, 100))]
+        self.bins = bins
+        inner = [max(16, widths[0] // 4, 4 * self.bins), max(widths[0], min(classes, 100))]
         branch = lambda a, b, out: n.Sequential(Conv(a, b, 3, 1, folded), Conv(b, b, 3, 1, folded), n.Conv2d(b, out, 1))
-        self.cv2 = n.ModuleList(branch(a, inner[0], 4 * self.BINS) for a in widths)
+        self.cv2 = n.ModuleList(branch(a, inner[0], 4 * self.bins) for a in widths)
         self.cv3 = n.ModuleList(branch(a, inner[1], classes) for a in widths)
         self.dfl = n.Module()
-        self.dfl.conv = n.Conv2d(self.BINS, 1, 1, bias=False)
+        self.dfl.conv = n.Conv2d(self.bins, 1, 1, bias=False)
 
     def forward(self, maps):
         """Distributions `[n, cells, 4 · bins]`, logits `[n, cells, classes]`."""
@@ -127,7 +126,7 @@ class Heads(torch.nn.Module):
         """Left, top, right, bottom in pixels, `[n, cells, 4]`."""
         cells = [(x + 0.5, y + 0.5, s) for s in (8, 16, 32) for y in range(size[0] // s) for x in range(size[1] // s)]
         x, y, stride = torch.tensor(cells).T
-        shares = distances.unflatten(2, (4, self.BINS)).softmax(3)
+        shares = distances.unflatten(2, (4, self.bins)).softmax(3)
         left, top, right, bottom = (shares @ self.dfl.conv.weight.flatten()).unbind(2)
         return torch.stack([(x - left) * stride, (y - top) * stride, (x + right) * stride, (y + bottom) * stride], 2)
 
@@ -135,7 +134,7 @@ class Heads(torch.nn.Module):
 class Yolo(torch.nn.Module):
     """YOLOv8's layers by their numbers, written from the description of the architecture."""
 
-    def __init__(self, widths, depths, classes, folded):
+    def __init__(self, widths, depths, classes, folded, bins=16):
         super().__init__()
         a, b, c, d, e = widths
         k, l, m, o = depths
@@ -145,7 +144,7 @@ class Yolo(torch.nn.Module):
             0: down(3, a), 1: down(a, b), 2: block(b, b, k, True), 3: down(b, c), 4: block(c, c, l, True),
             5: down(c, d), 6: block(d, d, m, True), 7: down(d, e), 8: block(e, e, o, True), 9: Pyramid(e, e, folded),
             12: block(d + e, d, k), 15: block(c + d, c, k), 16: down(c, c), 18: block(c + d, d, k),
-            19: down(d, d), 21: block(d + e, e, k), 22: Heads([c, d, e], classes, folded),
+            19: down(d, d), 21: block(d + e, e, k), 22: Heads([c, d, e], classes, folded, bins),
         }
         self.model = torch.nn.ModuleDict({str(i): layer for i, layer in layers.items()})
 
@@ -200,6 +199,48 @@ def yolo(folded):
     return made, arrays
 
 
+class Exported(torch.nn.Module):
+    """As exports have it: middles, extents and probabilities of the candidates, `[n, 4 + classes, cells]`."""
+
+    def __init__(self, model, size):
+        super().__init__()
+        self.model = model
+        cells = [(x + 0.5, y + 0.5, s) for s in (8, 16, 32) for y in range(size[0] // s) for x in range(size[1] // s)]
+        cells = torch.tensor(cells).T
+        self.register_buffer("centres", cells[:2])
+        self.register_buffer("strides", cells[2:])
+
+    def forward(self, x):
+        heads = self.model.model["22"]
+        distances, logits = (y.transpose(1, 2) for y in self.model(x))
+        n, _, cells = distances.shape
+        distances = heads.dfl.conv(distances.view(n, 4, heads.bins, cells).transpose(2, 1).softmax(1)).view(n, 4, cells)
+        before, after = distances.chunk(2, 1)
+        low, high = self.centres - before, self.centres + after
+        boxes = torch.cat([(low + high) / 2, high - low], 1) * self.strides
+        return torch.cat([boxes, logits.sigmoid()], 1)
+
+
+def exported(folder):
+    """A tiny one as an ONNX file, with the names of its classes as such files have them."""
+    import onnx
+
+    model = Yolo([8, 8, 8, 8, 8], [1, 1, 1, 1], 3, True, bins=4).eval()
+    gains = {f"model.22.{branch}.{i}.2.weight": 8.0 for branch in ("cv2", "cv3") for i in range(3)}
+    load(model, gains, ["model.22.dfl.conv.weight"])
+    x = torch.from_numpy(picture(64, 96)).permute(2, 0, 1)[None].float() / 255
+    path = str(folder / "yolo.onnx")
+    model = Exported(model, (64, 96)).eval()
+    torch.onnx.export(model, (x,), path, input_names=["images"], output_names=["output0"], opset_version=17, dynamo=False)
+    file = onnx.load(path)
+    onnx.helper.set_model_props(file, {"stride": "32", "names": "{0: 'cat', 1: \"shepherd's dog\", 2: 'a \\\\ b'}"})
+    onnx.save(file, path)
+    with torch.no_grad():
+        output = model(x)
+    print(f"exported: scores {output[0, 4:].min():.3g} to {output[0, 4:].max():.3g}, {pathlib.Path(path).stat().st_size} bytes")
+    return output.transpose(1, 2).numpy().copy()
+
+
 def ssdlite():
     """torchvision's, 7 classes with the background: outputs of the heads and what is found."""
     model = torchvision.models.detection.ssdlite320_mobilenet_v3_large(
@@ -233,6 +274,7 @@ def main(folder):
         shapes[name], made = make()
         arrays.update({f"{name}.{k}": np.ascontiguousarray(v, dtype=np.float32) for k, v in made.items()})
     folder = pathlib.Path(folder)
+    arrays["exported.output"] = exported(folder)
     (folder / "detectors.json").write_text(json.dumps(shapes, separators=(",", ":")) + "\n")
     safetensors.numpy.save_file(arrays, folder / "detectors.safetensors")
 

@@ -1,6 +1,6 @@
 //! Networks, one file each: a plain function from weights to graph.
 
-mod boxes;
+pub(crate) mod boxes;
 pub mod bundled;
 pub mod convnext;
 pub mod denoise;

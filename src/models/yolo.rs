@@ -110,6 +110,11 @@ pub fn classes(w: Source) -> Result<usize> {
     Ok(classes)
 }
 
+/// Cells of a picture of `[height, width]`, each a candidate.
+pub fn candidates([height, width]: [usize; 2]) -> usize {
+    STRIDES.iter().map(|s| (height / s) * (width / s)).sum()
+}
+
 /// Candidates `[n, cells, 4 + classes]` for `x` `[n, h, w, 3]`, sides multiples of 32: left, top, right, bottom in
 /// pixels, and probabilities.
 pub fn yolo(g: &mut Graph, w: Source, x: ValueId) -> Result<ValueId> {

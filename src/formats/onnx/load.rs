@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::host::Host;
+use super::names::names;
 use super::proto;
 use crate::error::{Error, Result};
 use crate::tensor::Bytes;
@@ -23,6 +24,8 @@ pub struct File {
     /// Version of the standard operators.
     pub opset: i64,
     pub weights: HashMap<String, Host>,
+    /// What the classes are called, if the file says so.
+    pub labels: Vec<String>,
 }
 
 /// Opens a model.
@@ -58,7 +61,9 @@ pub fn decode(path: &Path, bytes: bytes::Bytes) -> Result<File> {
             })?;
         weights.insert(tensor.name.clone(), host);
     }
-    Ok(File { path: path.to_owned(), graph: Arc::new(graph), opset, weights })
+    let labels = model.metadata_props.iter().find(|entry| entry.key == "names");
+    let labels = labels.and_then(|entry| names(&entry.value)).unwrap_or_default();
+    Ok(File { path: path.to_owned(), graph: Arc::new(graph), opset, weights, labels })
 }
 
 fn format(path: &Path, message: String) -> Error {

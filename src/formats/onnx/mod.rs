@@ -20,6 +20,7 @@ mod fold;
 mod host;
 mod import;
 mod load;
+mod names;
 mod proto;
 mod rows;
 mod shape;
@@ -34,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, ValueId};
 use crate::models::vision::{Filter, Fit, Outputs, Preprocess, VisionModel};
+use crate::models::{boxes, yolo};
 use import::{Device, Import, Value};
 
 /// A dimension of an input.
@@ -402,7 +404,7 @@ impl Network {
 
 /// An ONNX file as a network that reads pictures; `shape`, in ONNX's order `[n, c, h, w]`, where the file leaves it
 /// open or to say it again. Files do not say how pictures are prepared: with ImageNet's mean and standard deviation for
-/// networks that name classes, as they are for those that give pictures back.
+/// networks that name classes, as they are for those that give pictures back or boxes, in a letterbox for the latter.
 ///
 /// # Errors
 /// As [`OnnxModel::open`], and [`Error::Invalid`] for networks whose one input is not a picture.
@@ -440,23 +442,28 @@ pub fn vision_model(path: impl AsRef<Path>, shape: Option<[usize; 4]>) -> Result
     let mut trial = Graph::new();
     let x = trial.input("x", [batch.unwrap_or(1), h, w, channels], crate::tensor::DType::F32);
     let trial_outputs = vision_outputs(&model, &mut trial, x)?;
-    let pictures = trial_outputs.iter().any(|(name, _)| name == "picture");
+    let gives = |what: &str| trial_outputs.iter().any(|(name, _)| name == what);
+    let (pictures, boxes) = (gives("picture"), gives("boxes"));
     let (mean, std) = match channels {
-        3 if !pictures => (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]),
+        3 if !pictures && !boxes => (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]),
         n => (vec![0.0; n], vec![1.0; n]),
     };
     let preprocess = Preprocess {
-        size,
+        size: if boxes { size.or(Some([yolo::SIDE; 2])) } else { size },
         multiple: 1,
-        fit: if pictures { Fit::Stretch } else { Fit::Crop { portion: 0.875 } },
-        filter: Filter::Bilinear,
+        fit: match (pictures, boxes) {
+            (true, _) => Fit::Stretch,
+            (_, true) => Fit::Letterbox { fill: yolo::GREY },
+            _ => Fit::Crop { portion: 0.875 },
+        },
+        filter: if boxes { Filter::TwoTaps } else { Filter::Bilinear },
         mean,
         std,
         light_on_dark: false,
     };
     let name = path.file_stem().map_or("onnx".to_owned(), |s| s.to_string_lossy().into_owned());
-    let mut vision =
-        VisionModel::new(&name, preprocess, Vec::new(), move |g, x| vision_outputs(&model, g, x));
+    let labels = model.file.labels.clone();
+    let mut vision = VisionModel::new(&name, preprocess, labels, move |g, x| vision_outputs(&model, g, x));
     vision.batch = batch;
     Ok(vision)
 }
@@ -473,6 +480,11 @@ fn vision_outputs(model: &OnnxModel, g: &mut Graph, x: ValueId) -> Result<Output
             *name = "picture".to_owned();
         }
         [_, _, _, _] => *name = "map".to_owned(),
+        // Boxes and scores of as many candidates as YOLO's three levels have.
+        [_, numbers, candidates] if candidates == yolo::candidates([input[1], input[2]]) && numbers > 4 => {
+            let candidates = boxes::from_centres(g, *y)?;
+            return boxes::outputs(g, candidates);
+        }
         _ => {}
     }
     Ok(outputs)

@@ -13,6 +13,8 @@ pub struct Model {
     pub graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSet>,
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<Entry>,
     #[prost(message, repeated, tag = "25")]
     pub functions: Vec<Function>,
 }
