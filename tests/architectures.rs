@@ -7,12 +7,15 @@ mod hashed;
 
 use aquatint::{DType, Error, Graph, Network, Tensor, Weights, models};
 use hashed::{compare, gpu, numbers};
+use serde_json::json;
 
 #[derive(serde::Deserialize)]
 struct Case {
     tensors: BTreeMap<String, Vec<usize>>,
     layer: Option<String>,
     side: usize,
+    /// As `config.json` has it, where the tensors do not say it.
+    architecture: Option<String>,
 }
 
 fn fixture(name: &str) -> String {
@@ -31,7 +34,12 @@ fn check(name: &str) {
     let Some(gpu) = gpu() else { return };
     let case = &cases()[name];
     let folder = tempfile::tempdir().unwrap();
-    let model = models::open(&save(folder.path(), &case.tensors)).unwrap();
+    let path = save(folder.path(), &case.tensors);
+    if let Some(name) = &case.architecture {
+        let config = serde_json::json!({ "architecture": name, "num_classes": 10 });
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    }
+    let model = models::open(&path).unwrap();
 
     let mut g = Graph::new();
     let side = case.side;
@@ -77,7 +85,45 @@ macro_rules! architectures {
 architectures! {
     resnet18 resnet50 resnext50 vgg vgg_bn mobilenet_v2 mobilenet_v3_large mobilenet_v3_small
     efficientnet_b0 densenet121 convnext_tiny timm_convnext_atto timm_resnet26
+    timm_vgg timm_densenet timm_resnet_d timm_seresnext_t timm_resnet_rs timm_senet
+    timm_efficientnet_b0 timm_tf_efficientnet_b0 timm_efficientnet_lite0 timm_tf_efficientnetv2_b0
+    timm_mobilenetv2_050 timm_mobilenetv3_large_100 timm_mobilenetv3_small_100
+    timm_tf_mobilenetv3_small_075 timm_tf_mobilenetv3_small_minimal_100
     unet unet_bilinear iresnet rrdb rrdb_x2
+}
+
+/// Files that share their tensors' names with what is known, and compute something else.
+#[test]
+fn what_tensors_leave_open_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |case: &str, config: serde_json::Value| {
+        save(folder.path(), &cases()[case].tensors);
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        models::open(folder.path().to_str().unwrap()).unwrap_err().to_string()
+    };
+    let error = refused("timm_efficientnet_b0", json!({}));
+    assert!(error.contains("\"architecture\"") && error.contains("efficientnet_b0"), "{error}");
+    let error = refused("timm_efficientnet_b0", json!({ "architecture": "tinynet_a" }));
+    assert!(error.contains("tinynet_a") && error.contains("mobilenetv3_large_100"), "{error}");
+    let error = refused("timm_resnet_d", json!({ "architecture": "resnetblur50d" }));
+    assert!(error.contains("resnetblur50d"), "{error}");
+    let changed =
+        json!({ "architecture": "resnet50d", "model_args": { "act_layer": "silu", "num_classes": 10 } });
+    let error = refused("timm_resnet_d", changed);
+    assert!(error.contains("act_layer") && !error.contains("num_classes"), "{error}");
+    let error = refused("timm_resnet_d", json!({ "architecture": "resnet50d", "global_pool": "max" }));
+    assert!(error.contains("global_pool"), "{error}");
+
+    let mut grey = cases()["timm_efficientnet_b0"].tensors.clone();
+    grey.insert("conv_stem.weight".to_owned(), vec![32, 1, 3, 3]);
+    std::fs::write(
+        folder.path().join("config.json"),
+        json!({ "architecture": "efficientnet_b0" }).to_string(),
+    )
+    .unwrap();
+    save(folder.path(), &grey);
+    let error = models::open(folder.path().to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("conv_stem.weight"), "{error}");
 }
 
 /// Everything is convolution, pool and the last layer: norms, activations and sums are gone.
@@ -109,11 +155,11 @@ fn what_is_missing_or_unknown_is_said() {
     let error = models::open(&path).unwrap_err().to_string();
     assert!(error.contains("layer3.1.bn2.running_mean"), "{error}");
 
-    // As squeeze and excitation is named in timm's SE-ResNet.
+    // As channel attention is named in timm's ECA-ResNet.
     let mut variant = cases()["resnet18"].tensors.clone();
-    variant.insert("layer1.0.se.fc1.weight".to_owned(), vec![4, 64, 1, 1]);
+    variant.insert("layer1.0.se.conv.weight".to_owned(), vec![1, 1, 3]);
     let error = models::open(&save(folder.path(), &variant)).unwrap_err().to_string();
-    assert!(error.contains("layer1.0.se.fc1.weight"), "{error}");
+    assert!(error.contains("layer1.0.se.conv.weight"), "{error}");
 
     let few = BTreeMap::from([("a.weight".to_owned(), vec![4, 4])]);
     let error = models::open(&save(folder.path(), &few)).unwrap_err().to_string();

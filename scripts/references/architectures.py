@@ -5,6 +5,7 @@ sides make from a hash of their names, so that only shapes and outputs are kept.
     venv/bin/python scripts/references/architectures.py tests/fixtures
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -49,6 +50,25 @@ def narrow_vgg(norm):
         torch.nn.Linear(64, 56), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(56, 10),
     )
     return model
+
+
+def timm_vgg():
+    return timm.models.vgg.VGG(cfg=[16, "M", 24, "M", 32, 32, "M"], num_classes=10, mlp_ratio=0.02)
+
+
+def timm_densenet():
+    return timm.models.densenet.DenseNet(growth_rate=8, block_config=(2, 3, 2), num_classes=10)
+
+
+def timm_resnet(stem, **options):
+    """Narrow; what the options do is what tells timm's variants apart."""
+    resnet = timm.models.resnet
+    options["block_args"] = {"attn_layer": options.pop("attention", None)}
+    return resnet.ResNet(resnet.Bottleneck, layers=(1, 2, 1, 1), channels=(16, 24, 32, 40), stem_width=16, stem_type=stem, num_classes=10, **options)
+
+
+def rs_attention():
+    return functools.partial(timm.layers.get_attn("se"), rd_ratio=0.25)
 
 
 class DoubleConv(torch.nn.Module):
@@ -177,6 +197,19 @@ class RRDBNet(torch.nn.Module):
         return self.conv_last(f.leaky_relu(self.conv_hr(x), 0.2))
 
 
+# A layer in the middle of each.
+TIMM_MOBILE = {
+    "efficientnet_b0": "blocks.2.1",
+    "tf_efficientnet_b0": "blocks.2.1",
+    "efficientnet_lite0": "blocks.2.1",
+    "tf_efficientnetv2_b0": "blocks.1.1",
+    "mobilenetv2_050": "blocks.2.1",
+    "mobilenetv3_large_100": "blocks.2.1",
+    "mobilenetv3_small_100": "blocks.2.1",
+    "tf_mobilenetv3_small_075": "blocks.2.1",
+    "tf_mobilenetv3_small_minimal_100": "blocks.2.1",
+}
+
 tv = torchvision.models
 # Name, network, and a layer in the middle. Those after timm's are written out above.
 MODELS = {
@@ -193,6 +226,13 @@ MODELS = {
     "convnext_tiny": (lambda: tv.convnext_tiny(num_classes=10), "features.1.2"),
     "timm_convnext_atto": (lambda: timm.create_model("convnext_atto", num_classes=10), "stages.1.blocks.0"),
     "timm_resnet26": (lambda: timm.create_model("resnet26", num_classes=10), "layer2.0"),
+    "timm_vgg": (timm_vgg, None),
+    "timm_densenet": (timm_densenet, "features.denseblock1.denselayer2"),
+    "timm_resnet_d": (lambda: timm_resnet("deep", avg_down=True), "layer2.0"),
+    "timm_seresnext_t": (lambda: timm_resnet("deep_tiered", avg_down=True, cardinality=8, base_width=16, attention="se"), "layer2.0"),
+    "timm_resnet_rs": (lambda: timm_resnet("deep", avg_down=True, replace_stem_pool=True, attention=rs_attention()), "layer2.0"),
+    "timm_senet": (lambda: timm_resnet("deep", block_reduce_first=2, down_kernel_size=3, attention="se"), "layer2.0"),
+    **{f"timm_{name}": (functools.partial(timm.create_model, name, num_classes=10), layer) for name, layer in TIMM_MOBILE.items()},
     "unet": (lambda: UNet([8, 12, 16, 20, 24], 3, True), None),
     "unet_bilinear": (lambda: UNet([8, 12, 16, 20, 24], 1, False), None),
     "iresnet": (lambda: IResNet([2, 2, 2, 1], [16, 24, 32, 40], 64), "layer2.1"),
@@ -210,7 +250,9 @@ def main(folder):
         for k, shape in made.items():
             state[k] = torch.from_numpy(weight(k, shape))
         model.load_state_dict(state)
-        side = 112 if name == "iresnet" else 32 if name.startswith("rrdb") else 96
+        timms = name.startswith("timm_") and name not in ("timm_convnext_atto", "timm_resnet26")
+        # Odd sides tell where the odd line goes.
+        side = 112 if name == "iresnet" else 32 if name.startswith("rrdb") else 75 if timms else 96
         picture = torch.from_numpy(numbers("picture", 3 * side * side).reshape(1, 3, side, side))
         kept = {}
         if layer:
@@ -220,6 +262,8 @@ def main(folder):
             output = model(picture)
         assert output.std() > 1e-3 and output.isfinite().all(), name
         shapes[name] = {"tensors": {k: list(s) for k, s in made.items()}, "layer": layer, "side": side}
+        if name[5:] in TIMM_MOBILE:
+            shapes[name]["architecture"] = name[5:]
         # Feature maps channels last; of large outputs every seventh number is enough.
         output = output.permute(0, 2, 3, 1) if output.dim() == 4 else output
         thin = 7 if output.numel() > 1000 else 1

@@ -5,7 +5,10 @@ use crate::graph::{Graph, ValueId};
 use crate::nn::{Source, mean_of_pixels};
 use crate::ops::expr::Unary;
 
-const EPS: f32 = 1e-6;
+/// Of the layer norms; the widest, which only timm has, was trained with another.
+fn eps(stem_width: usize) -> f32 {
+    if stem_width == 384 { 1e-5 } else { 1e-6 }
+}
 
 /// Where a library keeps the parts of the network.
 struct Names {
@@ -39,32 +42,33 @@ const TIMM: Names = Names {
 /// Scores `[n, classes]` for `x` `[n, h, w, 3]`.
 pub fn convnext(g: &mut Graph, w: Source, x: ValueId) -> Result<ValueId> {
     let names = if w.has("stem.0.weight") { TIMM } else { TORCHVISION };
-    let [_, _, patch, _] = w.stored(names.stem[0])?;
+    let [width, _, patch, _] = w.stored(names.stem[0])?;
+    let eps = eps(width);
     let x = w.stored_conv_padded(g, names.stem[0], x, patch, [0; 4])?;
-    let mut x = w.layer_norm(g, names.stem[1], x, EPS)?;
+    let mut x = w.layer_norm(g, names.stem[1], x, eps)?;
     for s in 0..4 {
         let [norm, conv] = (names.downsample)(s);
         if s > 0 && w.has(&format!("{conv}.weight")) {
-            x = w.layer_norm(g, &norm, x, EPS)?;
+            x = w.layer_norm(g, &norm, x, eps)?;
             x = w.stored_conv_padded(g, &conv, x, 2, [0; 4])?;
         }
         let stage = (names.stage)(s);
         let mut i = 0;
         while w.has(&format!("{stage}.{i}.{}.weight", names.block[0])) {
-            x = block(g, w, &names, &format!("{stage}.{i}"), x)?;
+            x = block(g, w, &names, &format!("{stage}.{i}"), x, eps)?;
             i += 1;
         }
     }
     let x = g.scoped("avgpool", |g| mean_of_pixels(g, x))?;
-    let x = w.layer_norm(g, names.head[0], x, EPS)?;
+    let x = w.layer_norm(g, names.head[0], x, eps)?;
     w.stored_linear(g, names.head[1], x)
 }
 
 /// `x + scale · linear(gelu(linear(norm(depthwise(x)))))`
-fn block(g: &mut Graph, w: Source, names: &Names, name: &str, x: ValueId) -> Result<ValueId> {
+fn block(g: &mut Graph, w: Source, names: &Names, name: &str, x: ValueId, eps: f32) -> Result<ValueId> {
     let at = |i: usize| format!("{name}.{}", names.block[i]);
     let h = w.stored_conv(g, &at(0), x, 1)?;
-    let h = w.layer_norm(g, &at(1), h, EPS)?;
+    let h = w.layer_norm(g, &at(1), h, eps)?;
     let h = dense(g, w, &at(2), h)?;
     let h = g.scoped(&at(2), |g| g.unary(Unary::Gelu, h))?;
     let h = dense(g, w, &at(3), h)?;

@@ -17,6 +17,7 @@ pub mod resnet;
 pub mod rrdb;
 pub mod ssdlite;
 pub mod style;
+pub mod timm_mobile;
 pub mod unet;
 pub mod unet2d;
 pub mod upscale;

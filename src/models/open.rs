@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::vision::{Candidates, Classes, Filter, Fit, Preprocess, VisionModel};
 use super::{
-    boxes, bundled, convnext, densenet, efficientnet, iresnet, mobilenet, resnet, rrdb, ssdlite, style, unet,
-    vgg, yolo,
+    boxes, bundled, convnext, densenet, efficientnet, iresnet, mobilenet, resnet, rrdb, ssdlite, style,
+    timm_mobile, unet, vgg, yolo,
 };
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
@@ -17,7 +17,14 @@ use crate::nn::Source;
 use crate::tensor::DType;
 use crate::weights::Weights;
 
-type Network = fn(&mut Graph, Source, ValueId) -> Result<ValueId>;
+/// How a file's network is built.
+#[derive(Clone, Copy)]
+enum Network {
+    /// Its tensors say all of it.
+    Plain(fn(&mut Graph, Source, ValueId) -> Result<ValueId>),
+    /// What they leave open, the architecture's name in `config.json` says.
+    TimmMobile,
+}
 
 /// An architecture: what it is called, a tensor or two that no other has, what it gives, and its network.
 struct Architecture {
@@ -65,73 +72,91 @@ const ARCHITECTURES: &[Architecture] = &[
         name: "IResNet",
         marks: &["conv1.weight", "layer1.0.prelu.weight", "features.running_mean", "fc.weight"],
         gives: Gives::Embedding,
-        network: iresnet::iresnet,
+        network: Network::Plain(iresnet::iresnet),
     },
     Architecture {
         name: "ResNet",
         marks: &["conv1.weight", "layer1.0.conv1.weight", "bn1.running_mean", "fc.weight"],
         gives: Gives::Logits("fc"),
-        network: resnet::resnet,
+        network: Network::Plain(resnet::resnet),
+    },
+    Architecture {
+        name: "ResNet",
+        marks: &["conv1.0.weight", "layer1.0.conv1.weight", "bn1.running_mean", "fc.weight"],
+        gives: Gives::Logits("fc"),
+        network: Network::Plain(resnet::resnet),
     },
     Architecture {
         name: "DenseNet",
         marks: &["features.denseblock1.denselayer1.conv1.weight", "classifier.weight"],
         gives: Gives::Logits("classifier"),
-        network: densenet::densenet,
+        network: Network::Plain(densenet::densenet),
     },
     Architecture {
         name: "MobileNetV2",
         marks: &["features.1.conv.0.0.weight", "classifier.1.weight"],
         gives: Gives::Logits("classifier.1"),
-        network: mobilenet::mobilenet_v2,
+        network: Network::Plain(mobilenet::mobilenet_v2),
     },
     Architecture {
         name: "MobileNetV3",
         marks: &["features.1.block.0.0.weight", "classifier.3.weight"],
         gives: Gives::Logits("classifier.3"),
-        network: mobilenet::mobilenet_v3,
+        network: Network::Plain(mobilenet::mobilenet_v3),
     },
     Architecture {
         name: "EfficientNet",
         marks: &["features.1.0.block.0.0.weight", "classifier.1.weight"],
         gives: Gives::Logits("classifier.1"),
-        network: |g, w, x| efficientnet::efficientnet(g, w, x, efficientnet::eps(w)),
+        network: Network::Plain(|g, w, x| efficientnet::efficientnet(g, w, x, efficientnet::eps(w))),
     },
     Architecture {
         name: "ConvNeXt",
         marks: &["features.1.0.block.0.weight", "classifier.2.weight"],
         gives: Gives::Logits("classifier.2"),
-        network: convnext::convnext,
+        network: Network::Plain(convnext::convnext),
     },
     Architecture {
         name: "ConvNeXt",
         marks: &["stages.0.blocks.0.conv_dw.weight", "head.fc.weight"],
         gives: Gives::Logits("head.fc"),
-        network: convnext::convnext,
+        network: Network::Plain(convnext::convnext),
     },
     Architecture {
         name: "VGG",
         marks: &["features.0.weight", "classifier.6.weight"],
         gives: Gives::Logits("classifier.6"),
-        network: vgg::vgg,
+        network: Network::Plain(vgg::vgg),
+    },
+    Architecture {
+        name: "VGG",
+        marks: &["features.0.weight", "pre_logits.fc1.weight", "head.fc.weight"],
+        gives: Gives::Logits("head.fc"),
+        network: Network::Plain(vgg::vgg),
+    },
+    Architecture {
+        name: "timm's EfficientNet or MobileNet",
+        marks: &["conv_stem.weight", "blocks.0.0.bn1.weight", "classifier.weight"],
+        gives: Gives::Logits("classifier"),
+        network: Network::TimmMobile,
     },
     Architecture {
         name: "U-Net",
         marks: &["inc.double_conv.0.weight", "down1.maxpool_conv.1.double_conv.0.weight", "outc.conv.weight"],
         gives: Gives::Map("outc.conv"),
-        network: unet::unet,
+        network: Network::Plain(unet::unet),
     },
     Architecture {
         name: "RRDBNet",
         marks: &["conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"],
         gives: Gives::Picture,
-        network: rrdb::rrdb,
+        network: Network::Plain(rrdb::rrdb),
     },
     Architecture {
         name: "RRDBNet",
         marks: &["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight", "model.10.weight"],
         gives: Gives::Picture,
-        network: rrdb::rrdb,
+        network: Network::Plain(rrdb::rrdb),
     },
     Architecture {
         name: "SSDLite",
@@ -143,32 +168,48 @@ const ARCHITECTURES: &[Architecture] = &[
             fit: Fit::Stretch,
             colours: [0.5, 0.5],
         }),
-        network: ssdlite::ssdlite,
+        network: Network::Plain(ssdlite::ssdlite),
     },
     Architecture {
         name: "YOLOv8",
         marks: &["model.0.conv.weight", "model.22.cv3.0.0.conv.weight"],
         gives: YOLO,
-        network: yolo::yolo,
+        network: Network::Plain(yolo::yolo),
     },
     Architecture {
         name: "YOLOv8",
         marks: &["0.conv.weight", "22.cv3.0.0.conv.weight"],
         gives: YOLO,
-        network: yolo::yolo,
+        network: Network::Plain(yolo::yolo),
     },
     Architecture {
         name: "YOLOv8",
         marks: &["model.model.0.conv.weight", "model.model.22.cv3.0.0.conv.weight"],
         gives: YOLO,
-        network: yolo::yolo,
+        network: Network::Plain(yolo::yolo),
     },
     Architecture {
         name: "TransformerNet",
         marks: &["conv1.conv2d.weight", "in1.weight", "deconv3.conv2d.weight"],
         gives: Gives::Picture,
-        network: style::picture,
+        network: Network::Plain(style::picture),
     },
+];
+
+/// What timm's folders hold.
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+
+/// First convolutions, which read colours.
+const STEMS: [&str; 8] = [
+    "conv1.weight",
+    "conv1.0.weight",
+    "conv_stem.weight",
+    "features.0.0.weight",
+    "features.0.weight",
+    "features.conv0.weight",
+    "stem.0.weight",
+    "inc.double_conv.0.weight",
 ];
 
 /// The network of this name, or in this file or folder.
@@ -200,6 +241,10 @@ pub fn open_with(path_or_name: &str, labels: Option<Vec<String>>) -> Result<Visi
     let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
     match extension.as_deref() {
         Some("onnx") => crate::formats::onnx::vision_model(path, None).map(named),
+        // A folder of timm's, entered.
+        Some("safetensors") if path.ends_with(WEIGHTS) && path.with_file_name(CONFIG).exists() => {
+            open_folder(path.parent().unwrap_or(Path::new("")), labels)
+        }
         Some("safetensors") => open_weights(path, &Config::default(), labels),
         _ => Err(Error::Unknown {
             what: "model",
@@ -240,9 +285,43 @@ struct Config {
     id2label: HashMap<String, String>,
     #[serde(default)]
     pretrained_cfg: Pretrained,
+    /// What was changed when the model was made.
+    #[serde(default)]
+    model_args: HashMap<String, serde_json::Value>,
+    /// How timm sums up the last feature map.
+    global_pool: Option<String>,
 }
 
 impl Config {
+    /// What the file says of a network that computes something else from the same tensors.
+    fn otherwise(&self) -> Option<String> {
+        let called = self.architecture.as_deref().unwrap_or_default();
+        if ["blur", "resnetaa", "resnextaa"].iter().any(|part| called.contains(part)) {
+            return Some(format!(
+                "\"architecture\" is {called}, which smooths where it takes every other pixel"
+            ));
+        }
+        if called.starts_with("test_convnext") {
+            return Some(format!(
+                "\"architecture\" is {called}, whose activations are others than ConvNeXt's"
+            ));
+        }
+        if let Some(pool) = self.global_pool.as_ref().filter(|pool| *pool != "avg") {
+            return Some(format!("\"global_pool\" is {pool}, not avg"));
+        }
+        if let Some([channels, ..]) = self.pretrained_cfg.input_size.filter(|size| size[0] != 3) {
+            return Some(format!("\"input_size\" has {channels} channels, not 3"));
+        }
+        let harmless = |(name, value): &(&String, &serde_json::Value)| match name.as_str() {
+            "num_classes" | "img_size" => true,
+            "in_chans" => **value == 3,
+            "global_pool" => **value == "avg",
+            name => name.starts_with("drop") || name.ends_with("drop_rate"),
+        };
+        let (name, value) = self.model_args.iter().find(|arg| !harmless(arg))?;
+        Some(format!("\"model_args\" has {name} = {value}"))
+    }
+
     /// The classes' names, timm's or transformers'; none if those of transformers leave gaps.
     fn labels(&self) -> Vec<String> {
         let names = [&self.label_names, &self.pretrained_cfg.label_names];
@@ -271,11 +350,11 @@ struct Pretrained {
 }
 
 fn open_folder(folder: &Path, labels: Option<Vec<String>>) -> Result<VisionModel> {
-    let path = folder.join("config.json");
+    let path = folder.join(CONFIG);
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
     let config: Config = serde_json::from_str(&text)
         .map_err(|e| Error::Format { path, message: format!("is no configuration of timm: {e}") })?;
-    open_weights(&folder.join("model.safetensors"), &config, labels)
+    open_weights(&folder.join(WEIGHTS), &config, labels)
 }
 
 fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Result<VisionModel> {
@@ -284,6 +363,20 @@ fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Re
         .iter()
         .find(|a| a.marks.iter().all(|name| weights.contains(name)))
         .ok_or_else(|| unknown(path.to_owned(), &weights, config))?;
+    let refused = |message: String| Error::Format { path: path.to_owned(), message };
+    if let Some(why) = config.otherwise() {
+        return Err(refused(format!(
+            "is a variant of {} that is not known: its {CONFIG}'s {why}",
+            architecture.name
+        )));
+    }
+    let mut stems = STEMS.iter().filter_map(|name| Some((name, weights.shape(name)?)));
+    if let Some((name, shape)) = stems.find(|(_, shape)| shape.len() == 4 && shape[1] != 3) {
+        return Err(refused(format!(
+            "reads pictures of {} channels ({name} is {shape}), not of 3",
+            shape[1]
+        )));
+    }
     let source = Source { weights: &weights, dtype: DType::F32 };
     let mut labels = labels.unwrap_or_else(|| config.labels());
     let classes = match architecture.gives {
@@ -312,7 +405,7 @@ fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Re
     }
     let preprocess = preprocess(architecture, &config.pretrained_cfg);
     // Built once at a small size, so that what the file lacks is said when it is opened.
-    let network = architecture.network;
+    let network = network(architecture.network, config).map_err(refused)?;
     let mut trial = Graph::new();
     let [height, width] = preprocess.size.unwrap_or([64, 64]);
     let x = trial.input("x", [1, height, width, 3], DType::F32);
@@ -336,6 +429,29 @@ fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Re
         model.candidates = kind.candidates;
     }
     Ok(model)
+}
+
+type Build = dyn Fn(&mut Graph, Source, ValueId) -> Result<ValueId> + Send + Sync;
+
+/// The network, or what is missing to tell which it is.
+fn network(network: Network, config: &Config) -> std::result::Result<Box<Build>, String> {
+    match network {
+        Network::Plain(build) => Ok(Box::new(build)),
+        Network::TimmMobile => {
+            let expected = "efficientnet_b0 to b8, efficientnet_lite0 to lite4, efficientnetv2_s and others, \
+                mobilenetv2_100, mobilenetv3_large_100, mobilenetv3_small_100 and other widths, with or without tf_";
+            let Some(called) = &config.architecture else {
+                return Err(format!(
+                    "has timm's names for EfficientNet and MobileNet, which leave open how it pads and what its \
+                     activations are; {CONFIG} beside {WEIGHTS} must have \"architecture\", one of {expected}"
+                ));
+            };
+            let variant = timm_mobile::variant(called).ok_or_else(|| {
+                format!("is of the architecture {called}, which is not known; expected {expected}")
+            })?;
+            Ok(Box::new(move |g, w, x| timm_mobile::timm_mobile(g, w, x, &variant)))
+        }
+    }
 }
 
 /// How many scores the layer gives.

@@ -1,11 +1,21 @@
-//! VGG (Simonyan and Zisserman 2015) in torchvision's naming, with or without batch norm.
+//! VGG (Simonyan and Zisserman 2015) in torchvision's and timm's naming, with or without batch norm.
 
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::nn::Source;
+use crate::nn::{Source, mean_of_pixels};
 use crate::ops::conv2d::Conv2dOptions;
 use crate::ops::expr::Unary;
 use crate::ops::pool::{PoolKind, PoolOptions};
+
+/// Where a library keeps the fully connected layers.
+struct Names {
+    layers: [&'static str; 3],
+    /// Whether the first two are convolutions, of every window of a larger map.
+    windows: bool,
+}
+
+const TORCHVISION: Names = Names { layers: ["classifier.0", "classifier.3", "classifier.6"], windows: false };
+const TIMM: Names = Names { layers: ["pre_logits.fc1", "pre_logits.fc2", "head.fc"], windows: true };
 
 /// Scores `[n, classes]` for `x` `[n, h, w, 3]`.
 pub fn vgg(g: &mut Graph, w: Source, mut x: ValueId) -> Result<ValueId> {
@@ -27,20 +37,38 @@ pub fn vgg(g: &mut Graph, w: Source, mut x: ValueId) -> Result<ValueId> {
             x = g.scoped(&format!("features.{after_relu}"), |g| g.max_pool(x, PoolOptions::square(2)))?;
         }
     }
-    let [n, _, _, c] = g.shape(x)[..] else { unreachable!("pools keep feature maps") };
-    let x = g.scoped("avgpool", |g| g.adaptive_pool(x, [7, 7], PoolKind::Mean { include_pad: false }))?;
-
+    let names = if w.has("pre_logits.fc1.weight") { TIMM } else { TORCHVISION };
+    let [n, height, width, c] = g.shape(x)[..] else { unreachable!("pools keep feature maps") };
+    // timm keeps maps of more than 7×7, and takes the mean of what is read of each window.
+    let size = if names.windows { [height.max(7), width.max(7)] } else { [7, 7] };
+    let x = match size == [height, width] {
+        true => x,
+        false => g.scoped("avgpool", |g| g.adaptive_pool(x, size, PoolKind::Mean { include_pad: false }))?,
+    };
     // The first fully connected layer reads channel by channel: a convolution with one window.
-    let [width, _] = w.stored("classifier.0")?;
-    let weight = w.get(g, "classifier.0.weight", &[width, c * 49])?;
-    let bias = w.get(g, "classifier.0.bias", &[width])?;
-    let h = g.scoped("classifier.0", |g| {
+    let [first, second, last] = names.layers;
+    let name = format!("{first}.weight");
+    let shape = if names.windows { w.stored::<4>(first)?.to_vec() } else { w.stored::<2>(first)?.to_vec() };
+    let width = shape[0];
+    let expected = if names.windows { vec![width, c, 7, 7] } else { vec![width, c * 49] };
+    let weight = w.get(g, &name, &expected)?;
+    let bias = w.get(g, &format!("{first}.bias"), &[width])?;
+    let h = g.scoped(first, |g| {
         let weight = g.reshape(weight, [width, c, 7, 7])?;
         let h = g.conv2d(x, weight, Some(bias), Conv2dOptions::default())?;
-        let h = g.relu(h)?;
-        g.reshape(h, [n, width])
+        g.relu(h)
     })?;
-    let h = w.stored_linear(g, "classifier.3", h)?;
-    let h = g.scoped("classifier.3", |g| g.relu(h))?;
-    w.stored_linear(g, "classifier.6", h)
+    let h = match names.windows {
+        true => {
+            let h = w.stored_conv(g, second, h, 1)?;
+            let h = g.scoped(second, |g| g.relu(h))?;
+            g.scoped("head.global_pool", |g| mean_of_pixels(g, h))?
+        }
+        false => {
+            let h = g.scoped(first, |g| g.reshape(h, [n, width]))?;
+            let h = w.stored_linear(g, second, h)?;
+            g.scoped(second, |g| g.relu(h))?
+        }
+    };
+    w.stored_linear(g, last, h)
 }
