@@ -1,5 +1,6 @@
 //! Networks, one file each: a plain function from weights to graph.
 
+pub mod autoencoder_kl;
 pub(crate) mod boxes;
 pub mod bundled;
 pub mod convnext;
@@ -20,6 +21,7 @@ pub mod style;
 pub mod timm_mobile;
 pub mod unet;
 pub mod unet2d;
+pub mod unet2d_condition;
 pub mod upscale;
 pub mod vgg;
 pub mod vision;

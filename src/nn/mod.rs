@@ -5,12 +5,14 @@ mod resnet;
 mod sampling;
 mod stored;
 mod time;
+mod transformer;
 
 pub use attention::attention_block;
 pub use resnet::{ResnetOptions, resnet_block};
-pub use sampling::{downsample, upsample};
+pub use sampling::{downsample, upsample, upsample_to};
 pub use stored::mean_of_pixels;
 pub use time::time_embedding;
+pub use transformer::{TransformerOptions, spatial_transformer};
 
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -54,6 +56,13 @@ impl Source<'_> {
         let weight = self.get(g, &format!("{name}.weight"), &[out, width])?;
         let bias = self.get(g, &format!("{name}.bias"), &[out])?;
         g.scoped(name, |g| g.linear(x, weight, Some(bias)))
+    }
+
+    /// A fully connected layer with `NAME.weight` alone.
+    pub fn matrix(&self, g: &mut Graph, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
+        let width = g.shape(x).last();
+        let weight = self.get(g, &format!("{name}.weight"), &[out, width])?;
+        g.scoped(name, |g| g.linear(x, weight, None))
     }
 
     /// A group norm with `NAME.weight`, `NAME.bias`.

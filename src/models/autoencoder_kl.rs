@@ -1,0 +1,176 @@
+//! diffusers' `AutoencoderKL`: pictures to the latents of latent diffusion and back (Rombach et al. 2022, arXiv:2112.10752).
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::nn::{self, ResnetOptions, Source};
+use crate::ops::conv2d::Conv2dOptions;
+
+/// `config.json`, with diffusers' defaults. [`AutoencoderKlConfig::from_json`] refuses what this crate cannot run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct AutoencoderKlConfig {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub down_block_types: Vec<String>,
+    pub up_block_types: Vec<String>,
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    pub act_fn: String,
+    pub latent_channels: usize,
+    pub norm_num_groups: usize,
+    /// The diffusion model sees `(latent − shift) · scale`.
+    pub scaling_factor: f32,
+    pub shift_factor: Option<f32>,
+    /// Overflows in f16.
+    pub force_upcast: bool,
+    pub use_quant_conv: bool,
+    pub use_post_quant_conv: bool,
+    pub mid_block_add_attention: bool,
+}
+
+impl Default for AutoencoderKlConfig {
+    fn default() -> Self {
+        AutoencoderKlConfig {
+            in_channels: 3,
+            out_channels: 3,
+            down_block_types: vec!["DownEncoderBlock2D".to_owned()],
+            up_block_types: vec!["UpDecoderBlock2D".to_owned()],
+            block_out_channels: vec![64],
+            layers_per_block: 1,
+            act_fn: "silu".to_owned(),
+            latent_channels: 4,
+            norm_num_groups: 32,
+            scaling_factor: 0.18215,
+            shift_factor: None,
+            force_upcast: true,
+            use_quant_conv: true,
+            use_post_quant_conv: true,
+            mid_block_add_attention: true,
+        }
+    }
+}
+
+fn unsupported(setting: &str, expected: &str, found: impl std::fmt::Display) -> Error {
+    Error::Invalid {
+        what: format!("{setting} of an AutoencoderKL"),
+        expected: expected.to_owned(),
+        found: found.to_string(),
+    }
+}
+
+impl AutoencoderKlConfig {
+    /// Reads and checks the text of a `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let wrong = |e: serde_json::Error| unsupported("configuration", "config.json of diffusers", e);
+        let value: serde_json::Value = serde_json::from_str(text).map_err(wrong)?;
+        if let Some(class) = value["_class_name"].as_str().filter(|c| *c != "AutoencoderKL") {
+            let (found, expected) = (class.to_owned(), "AutoencoderKL".to_owned());
+            return Err(Error::Unknown { what: "model class", found, expected });
+        }
+        let config: AutoencoderKlConfig = serde_json::from_value(value).map_err(wrong)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        if !["silu", "swish"].contains(&self.act_fn.as_str()) {
+            return Err(unsupported("act_fn", "silu", &self.act_fn));
+        }
+        let levels = self.block_out_channels.len();
+        for (setting, kinds, only) in [
+            ("down_block_types", &self.down_block_types, "DownEncoderBlock2D"),
+            ("up_block_types", &self.up_block_types, "UpDecoderBlock2D"),
+        ] {
+            if levels == 0 || kinds.len() != levels || kinds.iter().any(|kind| kind != only) {
+                return Err(unsupported(setting, &format!("{levels} times {only}"), format!("{kinds:?}")));
+            }
+        }
+        let sizes = [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("layers_per_block", self.layers_per_block),
+            ("latent_channels", self.latent_channels),
+            ("norm_num_groups", self.norm_num_groups),
+        ];
+        let channels = self.block_out_channels.iter().map(|&c| ("block_out_channels", c));
+        match sizes.into_iter().chain(channels).find(|(_, size)| !(1..=1 << 16).contains(size)) {
+            Some((setting, size)) => Err(unsupported(setting, "1 to 65536", size)),
+            None => Ok(()),
+        }
+    }
+
+    /// Pixels of a picture along each side of a latent's pixel.
+    pub fn factor(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+
+    fn resnet(&self) -> ResnetOptions {
+        ResnetOptions { groups: self.norm_num_groups, eps: 1e-6 }
+    }
+}
+
+/// Mean and logarithm of the variance of the latents, `[n, h / f, w / f, 2 · latent_channels]`, of pictures
+/// `[n, h, w, in_channels]` from −1 to 1.
+pub fn encode(g: &mut Graph, config: &AutoencoderKlConfig, w: Source, x: ValueId) -> Result<ValueId> {
+    let (channels, options) = (&config.block_out_channels, config.resnet());
+    let last = channels.len() - 1;
+    let mut h = w.conv(g, "encoder.conv_in", x, channels[0], 3, Conv2dOptions::padded(1))?;
+    for (level, &c) in channels.iter().enumerate() {
+        for layer in 0..config.layers_per_block {
+            let name = format!("encoder.down_blocks.{level}.resnets.{layer}");
+            h = nn::resnet_block(g, w, &name, h, None, c, options)?;
+        }
+        if level < last {
+            h = nn::downsample(g, w, &format!("encoder.down_blocks.{level}.downsamplers.0"), h, 0)?;
+        }
+    }
+    let h = middle(g, config, w, "encoder", h)?;
+    let h = w.group_norm(g, "encoder.conv_norm_out", h, options.groups, options.eps)?;
+    let h = g.silu(h)?;
+    let moments = 2 * config.latent_channels;
+    let h = w.conv(g, "encoder.conv_out", h, moments, 3, Conv2dOptions::padded(1))?;
+    match config.use_quant_conv {
+        true => w.conv(g, "quant_conv", h, moments, 1, Conv2dOptions::default()),
+        false => Ok(h),
+    }
+}
+
+/// Pictures `[n, f · h, f · w, out_channels]`, about −1 to 1, of latents `[n, h, w, latent_channels]` as the encoder
+/// gives them (not scaled).
+pub fn decode(g: &mut Graph, config: &AutoencoderKlConfig, w: Source, z: ValueId) -> Result<ValueId> {
+    let (channels, options) = (&config.block_out_channels, config.resnet());
+    let last = channels.len() - 1;
+    let z = match config.use_post_quant_conv {
+        true => w.conv(g, "post_quant_conv", z, config.latent_channels, 1, Conv2dOptions::default())?,
+        false => z,
+    };
+    let h = w.conv(g, "decoder.conv_in", z, channels[last], 3, Conv2dOptions::padded(1))?;
+    let mut h = middle(g, config, w, "decoder", h)?;
+    for block in 0..channels.len() {
+        for layer in 0..=config.layers_per_block {
+            let name = format!("decoder.up_blocks.{block}.resnets.{layer}");
+            h = nn::resnet_block(g, w, &name, h, None, channels[last - block], options)?;
+        }
+        if block < last {
+            h = nn::upsample(g, w, &format!("decoder.up_blocks.{block}.upsamplers.0"), h)?;
+        }
+    }
+    let h = w.group_norm(g, "decoder.conv_norm_out", h, options.groups, options.eps)?;
+    let h = g.silu(h)?;
+    w.conv(g, "decoder.conv_out", h, config.out_channels, 3, Conv2dOptions::padded(1))
+}
+
+fn middle(g: &mut Graph, config: &AutoencoderKlConfig, w: Source, part: &str, x: ValueId) -> Result<ValueId> {
+    let (c, options) = (g.shape(x).last(), config.resnet());
+    let at = |block: &str| format!("{part}.mid_block.{block}");
+    let mut h = nn::resnet_block(g, w, &at("resnets.0"), x, None, c, options)?;
+    if config.mid_block_add_attention {
+        h = nn::attention_block(g, w, &at("attentions.0"), h, c, options)?;
+    }
+    nn::resnet_block(g, w, &at("resnets.1"), h, None, c, options)
+}

@@ -1,0 +1,417 @@
+//! diffusers' `UNet2DConditionModel`: the network of Stable Diffusion (Rombach et al. 2022, arXiv:2112.10752) and
+//! of those that followed it: SDXL (size and crop as conditions), LCM (guidance as one), inpainting, the ×4 upscaler.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::nn::{self, ResnetOptions, Source, TransformerOptions};
+use crate::ops::TimestepEmbedding;
+use crate::ops::conv2d::Conv2dOptions;
+
+/// One value for all levels, or one for each.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Levels<T> {
+    Same(T),
+    Each(Vec<T>),
+}
+
+impl<T: Copy> Levels<T> {
+    fn at(&self, level: usize) -> T {
+        match self {
+            Levels::Same(value) => *value,
+            Levels::Each(values) => values[level],
+        }
+    }
+
+    fn fits(&self, levels: usize) -> bool {
+        match self {
+            Levels::Same(_) => true,
+            Levels::Each(values) => values.len() == levels,
+        }
+    }
+}
+
+/// `config.json`, with diffusers' defaults. [`UNet2dConditionConfig::from_json`] refuses what this crate cannot run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct UNet2dConditionConfig {
+    pub sample_size: Option<super::unet2d::Size>,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub down_block_types: Vec<String>,
+    pub mid_block_type: Option<String>,
+    pub up_block_types: Vec<String>,
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: Levels<usize>,
+    /// The *number* of heads, whatever its name says: published files have it so.
+    pub attention_head_dim: Levels<usize>,
+    pub num_attention_heads: Option<Levels<usize>>,
+    pub cross_attention_dim: usize,
+    pub transformer_layers_per_block: Levels<usize>,
+    pub use_linear_projection: bool,
+    pub only_cross_attention: Levels<bool>,
+    pub norm_num_groups: usize,
+    pub norm_eps: f32,
+    pub act_fn: String,
+    pub flip_sin_to_cos: bool,
+    pub freq_shift: f64,
+    pub downsample_padding: usize,
+    pub mid_block_scale_factor: f64,
+    pub resnet_time_scale_shift: String,
+    pub center_input_sample: bool,
+    pub dual_cross_attention: bool,
+    pub class_embed_type: Option<String>,
+    pub num_class_embeds: Option<usize>,
+    pub addition_embed_type: Option<String>,
+    pub addition_time_embed_dim: Option<usize>,
+    pub projection_class_embeddings_input_dim: Option<usize>,
+    pub time_cond_proj_dim: Option<usize>,
+    pub time_embedding_type: String,
+    pub time_embedding_dim: Option<usize>,
+    pub time_embedding_act_fn: Option<String>,
+    pub timestep_post_act: Option<String>,
+    pub encoder_hid_dim: Option<usize>,
+    pub encoder_hid_dim_type: Option<String>,
+    pub conv_in_kernel: usize,
+    pub conv_out_kernel: usize,
+    pub resnet_out_scale_factor: f64,
+    pub attention_type: String,
+    pub cross_attention_norm: Option<String>,
+    pub reverse_transformer_layers_per_block: Option<Levels<usize>>,
+}
+
+impl Default for UNet2dConditionConfig {
+    fn default() -> Self {
+        let text = str::to_owned;
+        UNet2dConditionConfig {
+            sample_size: None,
+            in_channels: 4,
+            out_channels: 4,
+            down_block_types: [
+                "CrossAttnDownBlock2D",
+                "CrossAttnDownBlock2D",
+                "CrossAttnDownBlock2D",
+                "DownBlock2D",
+            ]
+            .map(text)
+            .to_vec(),
+            mid_block_type: Some(text("UNetMidBlock2DCrossAttn")),
+            up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
+                .map(text)
+                .to_vec(),
+            block_out_channels: vec![320, 640, 1280, 1280],
+            layers_per_block: Levels::Same(2),
+            attention_head_dim: Levels::Same(8),
+            num_attention_heads: None,
+            cross_attention_dim: 1280,
+            transformer_layers_per_block: Levels::Same(1),
+            use_linear_projection: false,
+            only_cross_attention: Levels::Same(false),
+            norm_num_groups: 32,
+            norm_eps: 1e-5,
+            act_fn: text("silu"),
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            downsample_padding: 1,
+            mid_block_scale_factor: 1.0,
+            resnet_time_scale_shift: text("default"),
+            center_input_sample: false,
+            dual_cross_attention: false,
+            class_embed_type: None,
+            num_class_embeds: None,
+            addition_embed_type: None,
+            addition_time_embed_dim: None,
+            projection_class_embeddings_input_dim: None,
+            time_cond_proj_dim: None,
+            time_embedding_type: text("positional"),
+            time_embedding_dim: None,
+            time_embedding_act_fn: None,
+            timestep_post_act: None,
+            encoder_hid_dim: None,
+            encoder_hid_dim_type: None,
+            conv_in_kernel: 3,
+            conv_out_kernel: 3,
+            resnet_out_scale_factor: 1.0,
+            attention_type: text("default"),
+            cross_attention_norm: None,
+            reverse_transformer_layers_per_block: None,
+        }
+    }
+}
+
+fn unsupported(setting: &str, expected: &str, found: impl std::fmt::Display) -> Error {
+    Error::Invalid {
+        what: format!("{setting} of a UNet2DConditionModel"),
+        expected: expected.to_owned(),
+        found: found.to_string(),
+    }
+}
+
+impl UNet2dConditionConfig {
+    /// Reads and checks the text of a `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let wrong = |e: serde_json::Error| unsupported("configuration", "config.json of diffusers", e);
+        let value: serde_json::Value = serde_json::from_str(text).map_err(wrong)?;
+        if let Some(class) = value["_class_name"].as_str().filter(|c| *c != "UNet2DConditionModel") {
+            let (found, expected) = (class.to_owned(), "UNet2DConditionModel".to_owned());
+            return Err(Error::Unknown { what: "model class", found, expected });
+        }
+        let config: UNet2dConditionConfig = serde_json::from_value(value).map_err(wrong)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let one_of = |setting: &str, found: &str, expected: &[&str]| match expected.contains(&found) {
+            true => Ok(()),
+            false => Err(unsupported(setting, &expected.join(" or "), found)),
+        };
+        one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
+        one_of("resnet_time_scale_shift", &self.resnet_time_scale_shift, &["default"])?;
+        one_of("time_embedding_type", &self.time_embedding_type, &["positional"])?;
+        one_of("attention_type", &self.attention_type, &["default"])?;
+        if let Some(mid) = &self.mid_block_type {
+            one_of("mid_block_type", mid, &["UNetMidBlock2DCrossAttn"])?;
+        }
+        if let Some(added) = &self.addition_embed_type {
+            one_of("addition_embed_type", added, &["text_time"])?;
+            let [Some(1..), Some(1..)] =
+                [self.addition_time_embed_dim, self.projection_class_embeddings_input_dim]
+            else {
+                let what = "addition_time_embed_dim and projection_class_embeddings_input_dim";
+                return Err(unsupported(what, "numbers, as addition_embed_type is text_time", "null"));
+            };
+        }
+        for (setting, set) in [
+            ("class_embed_type", &self.class_embed_type),
+            ("time_embedding_act_fn", &self.time_embedding_act_fn),
+            ("timestep_post_act", &self.timestep_post_act),
+            ("encoder_hid_dim_type", &self.encoder_hid_dim_type),
+            ("cross_attention_norm", &self.cross_attention_norm),
+        ] {
+            if let Some(found) = set {
+                return Err(unsupported(setting, "null", found));
+            }
+        }
+        for (setting, is_default) in [
+            ("center_input_sample", !self.center_input_sample),
+            ("dual_cross_attention", !self.dual_cross_attention),
+            ("mid_block_scale_factor", self.mid_block_scale_factor == 1.0),
+            ("resnet_out_scale_factor", self.resnet_out_scale_factor == 1.0),
+            ("encoder_hid_dim", self.encoder_hid_dim.is_none()),
+            ("reverse_transformer_layers_per_block", self.reverse_transformer_layers_per_block.is_none()),
+        ] {
+            if !is_default {
+                return Err(unsupported(setting, "its default", "another value"));
+            }
+        }
+        let levels = self.block_out_channels.len();
+        let each = self.layers_per_block.fits(levels)
+            && self.heads().fits(levels)
+            && self.transformer_layers_per_block.fits(levels)
+            && self.only_cross_attention.fits(levels);
+        if levels == 0
+            || self.down_block_types.len() != levels
+            || self.up_block_types.len() != levels
+            || !each
+        {
+            let what = "lengths of down_block_types, up_block_types and what is given for each level";
+            return Err(unsupported(what, &format!("{levels}, as block_out_channels"), "others"));
+        }
+        for kind in &self.down_block_types {
+            one_of("down_block_types", kind, &["DownBlock2D", "CrossAttnDownBlock2D"])?;
+        }
+        for kind in &self.up_block_types {
+            one_of("up_block_types", kind, &["UpBlock2D", "CrossAttnUpBlock2D"])?;
+        }
+        let mut sizes = vec![
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("norm_num_groups", self.norm_num_groups),
+            ("cross_attention_dim", self.cross_attention_dim),
+            ("conv_in_kernel", self.conv_in_kernel),
+            ("conv_out_kernel", self.conv_out_kernel),
+        ];
+        for level in 0..levels {
+            sizes.push(("block_out_channels", self.block_out_channels[level]));
+            sizes.push(("layers_per_block", self.layers_per_block.at(level)));
+            sizes.push(("attention_head_dim", self.heads().at(level)));
+            sizes.push(("transformer_layers_per_block", self.transformer_layers_per_block.at(level)));
+        }
+        match sizes.into_iter().find(|(_, size)| !(1..=1 << 16).contains(size)) {
+            Some((setting, size)) => Err(unsupported(setting, "1 to 65536", size)),
+            None => Ok(()),
+        }
+    }
+
+    fn heads(&self) -> &Levels<usize> {
+        self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim)
+    }
+
+    fn transformer(&self, level: usize) -> TransformerOptions {
+        TransformerOptions {
+            heads: self.heads().at(level),
+            layers: self.transformer_layers_per_block.at(level),
+            groups: self.norm_num_groups,
+            linear_projection: self.use_linear_projection,
+            only_cross_attention: self.only_cross_attention.at(level),
+        }
+    }
+}
+
+/// What the network is told beside the latent.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions {
+    /// `[n or 1, k]`, f32, the first column.
+    pub timesteps: ValueId,
+    /// `[n, tokens, cross_attention_dim]`.
+    pub text: ValueId,
+    /// SDXL: pooled text `[n, p]`, and sizes and crop `[n, k]`, f32.
+    pub pooled: Option<[ValueId; 2]>,
+    /// LCM: embedded guidance `[n, time_cond_proj_dim]`.
+    pub guidance: Option<ValueId>,
+    /// The ×4 upscaler: noise level of the small picture, `[n]`, u32.
+    pub class: Option<ValueId>,
+}
+
+/// The network: `x` `[n, h, w, in_channels]` of any size; the result is `[n, h, w, out_channels]`.
+///
+/// # Errors
+/// [`Error::Invalid`] for conditions that the configuration has not or lacks, and those of the weights.
+pub fn unet2d_condition(
+    g: &mut Graph,
+    config: &UNet2dConditionConfig,
+    w: Source,
+    x: ValueId,
+    conditions: &Conditions,
+) -> Result<ValueId> {
+    let channels = &config.block_out_channels;
+    let options = ResnetOptions { groups: config.norm_num_groups, eps: config.norm_eps };
+    let last = channels.len() - 1;
+    let time = time(g, config, w, conditions)?;
+    let time = Some(g.scoped("time_embedding", |g| g.silu(time))?);
+    let text = conditions.text;
+
+    let padded = |kernel: usize| Conv2dOptions::padded(kernel / 2);
+    let mut h = w.conv(g, "conv_in", x, channels[0], config.conv_in_kernel, padded(config.conv_in_kernel))?;
+
+    // Down: every result is kept for the way up.
+    let mut skips = vec![h];
+    for (level, kind) in config.down_block_types.iter().enumerate() {
+        for layer in 0..config.layers_per_block.at(level) {
+            let name = |part: &str| format!("down_blocks.{level}.{part}.{layer}");
+            h = nn::resnet_block(g, w, &name("resnets"), h, time, channels[level], options)?;
+            if kind == "CrossAttnDownBlock2D" {
+                h = nn::spatial_transformer(g, w, &name("attentions"), h, text, config.transformer(level))?;
+            }
+            skips.push(h);
+        }
+        if level < last {
+            let name = format!("down_blocks.{level}.downsamplers.0");
+            h = nn::downsample(g, w, &name, h, config.downsample_padding)?;
+            skips.push(h);
+        }
+    }
+
+    if config.mid_block_type.is_some() {
+        h = nn::resnet_block(g, w, "mid_block.resnets.0", h, time, channels[last], options)?;
+        let transformer = TransformerOptions { only_cross_attention: false, ..config.transformer(last) };
+        h = nn::spatial_transformer(g, w, "mid_block.attentions.0", h, text, transformer)?;
+        h = nn::resnet_block(g, w, "mid_block.resnets.1", h, time, channels[last], options)?;
+    }
+
+    // Up: one layer more than down, each beside what was kept.
+    for (block, kind) in config.up_block_types.iter().enumerate() {
+        let level = last - block;
+        for layer in 0..=config.layers_per_block.at(level) {
+            let name = |part: &str| format!("up_blocks.{block}.{part}.{layer}");
+            let skip = skips.pop().expect("up takes as many as down kept");
+            h = g.scoped(&format!("up_blocks.{block}"), |g| g.concat(&[h, skip], 3))?;
+            h = nn::resnet_block(g, w, &name("resnets"), h, time, channels[level], options)?;
+            if kind == "CrossAttnUpBlock2D" {
+                h = nn::spatial_transformer(g, w, &name("attentions"), h, text, config.transformer(level))?;
+            }
+        }
+        if level > 0 {
+            let skip = *skips.last().expect("up takes as many as down kept");
+            let size = [g.shape(skip)[1], g.shape(skip)[2]];
+            h = nn::upsample_to(g, w, &format!("up_blocks.{block}.upsamplers.0"), h, size)?;
+        }
+    }
+
+    let h = w.group_norm(g, "conv_norm_out", h, options.groups, options.eps)?;
+    let h = g.silu(h)?;
+    w.conv(g, "conv_out", h, config.out_channels, config.conv_out_kernel, padded(config.conv_out_kernel))
+}
+
+/// Time and what is added to it, as one vector for all blocks: `[n or 1, width]`.
+fn time(
+    g: &mut Graph,
+    config: &UNet2dConditionConfig,
+    w: Source,
+    conditions: &Conditions,
+) -> Result<ValueId> {
+    let width = config.time_embedding_dim.unwrap_or(4 * config.block_out_channels[0]);
+    let sinusoids = |dim: usize| TimestepEmbedding {
+        dtype: w.dtype,
+        ..TimestepEmbedding::new(dim, config.flip_sin_to_cos, config.freq_shift)
+    };
+    let waves = sinusoids(config.block_out_channels[0]);
+    let mut h = g.scoped("time_embedding", |g| g.timestep_embedding(conditions.timesteps, waves))?;
+    match (config.time_cond_proj_dim, conditions.guidance) {
+        (Some(_), Some(guidance)) => {
+            let more = w.matrix(g, "time_embedding.cond_proj", guidance, g.shape(h).last())?;
+            h = g.add(more, h)?;
+        }
+        (None, None) => {}
+        (dim, _) => {
+            let expected = "embedded guidance where there is one, none where not";
+            return Err(unsupported("time_cond_proj_dim", expected, format!("{dim:?}")));
+        }
+    }
+    let h = w.linear(g, "time_embedding.linear_1", h, width)?;
+    let h = g.silu(h)?;
+    let mut time = w.linear(g, "time_embedding.linear_2", h, width)?;
+
+    match (config.num_class_embeds, conditions.class) {
+        (Some(classes), Some(class)) => {
+            let table = w.get(g, "class_embedding.weight", &[classes, width])?;
+            let class = g.scoped("class_embedding", |g| g.gather(table, class, 0))?;
+            time = g.add(class, time)?;
+        }
+        (None, None) => {}
+        (classes, _) => {
+            let expected = "a class where there are some, none where not";
+            return Err(unsupported("num_class_embeds", expected, format!("{classes:?}")));
+        }
+    }
+    match (&config.addition_embed_type, conditions.pooled) {
+        (Some(_), Some([pooled, sizes])) => {
+            let [n, count] = g.shape(sizes)[..] else {
+                return Err(unsupported("sizes", "of two dimensions", g.shape(sizes)));
+            };
+            let dim = config.addition_time_embed_dim.expect("checked with the configuration");
+            let added = g.scoped("add_embedding", |g| {
+                let rows = g.reshape(sizes, [n * count, 1])?;
+                let waves = g.timestep_embedding(rows, sinusoids(dim))?;
+                let waves = g.reshape(waves, [n, count * dim])?;
+                g.concat(&[pooled, waves], 1)
+            })?;
+            let h = w.linear(g, "add_embedding.linear_1", added, width)?;
+            let h = g.silu(h)?;
+            let added = w.linear(g, "add_embedding.linear_2", h, width)?;
+            time = g.add(added, time)?;
+        }
+        (None, None) => {}
+        (kind, _) => {
+            let expected = "pooled text and sizes where there is one, none where not";
+            return Err(unsupported("addition_embed_type", expected, format!("{kind:?}")));
+        }
+    }
+    Ok(time)
+}
