@@ -40,6 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         return;
     }
     let first = picture * P.count;
+    var kept = 0u;
     for (var k = 0u; k < P.keep; k++) {
         var most = -1.0;
         var at = 0u;
@@ -64,30 +65,34 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
             workgroupBarrier(); // this half is folded
         }
-        let score = scores[0];
+        let score = workgroupUniformLoad(&scores[0]);
+        if (score < 0.0) {
+            break;
+        }
         let place = places[0];
         let chosen = boxes[first + place];
         let class_chosen = kind[first + place];
-        let line = (picture * P.keep + k) * 6u;
         if (local == 0u) {
             let scale = vec4<f32>(P.scale_x, P.scale_y, P.scale_x, P.scale_y);
             let shift = vec4<f32>(P.shift_x, P.shift_y, P.shift_x, P.shift_y);
             let edges = clamp(chosen * scale + shift, vec4<f32>(0.0), vec4<f32>(P.width, P.height, P.width, P.height));
-            let found = score >= 0.0;
+            let line = (picture * P.keep + k) * 6u;
             for (var e = 0u; e < 4u; e++) {
-                dst[line + e] = select(0.0, edges[e], found);
+                dst[line + e] = edges[e];
             }
-            dst[line + 4u] = select(0.0, score, found);
-            dst[line + 5u] = select(0.0, f32(class_chosen), found);
+            dst[line + 4u] = score;
+            dst[line + 5u] = f32(class_chosen);
         }
-        if (score >= 0.0) {
-            for (var i = local; i < P.count; i += THREADS) {
-                let same = P.across == 1u || kind[first + i] == class_chosen;
-                if (i == place || (same && intersection_over_union(boxes[first + i], chosen) > P.overlap)) {
-                    best[first + i] = -1.0;
-                }
+        for (var i = local; i < P.count; i += THREADS) {
+            let same = P.across == 1u || kind[first + i] == class_chosen;
+            if (i == place || (same && intersection_over_union(boxes[first + i], chosen) > P.overlap)) {
+                best[first + i] = -1.0;
             }
         }
+        kept = k + 1u;
         workgroupBarrier(); // everybody has read the best before the next round writes it
+    }
+    for (var i = kept * 6u + local; i < P.keep * 6u; i += THREADS) {
+        dst[picture * P.keep * 6u + i] = 0.0;
     }
 }

@@ -43,6 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var l = local; l < P.lists; l += THREADS) {
         heads[first + l] = 0u;
     }
+    var kept = 0u;
     for (var k = 0u; k < P.keep; k++) {
         var most = -1.0;
         var at = 0u;
@@ -68,9 +69,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
             workgroupBarrier(); // this half is folded
         }
-        let score = scores[0];
+        let score = workgroupUniformLoad(&scores[0]);
+        if (score < 0.0) {
+            break;
+        }
         let list = list_of[0];
-        let found = score >= 0.0;
         // Only the thread that watches the list reads and writes its head.
         if (local == list % THREADS) {
             let head = min(heads[first + list], P.length - 1u);
@@ -80,12 +83,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let edges = clamp(chosen * scale + shift, vec4<f32>(0.0), vec4<f32>(P.width, P.height, P.width, P.height));
             let line = (picture * P.keep + k) * 6u;
             for (var e = 0u; e < 4u; e++) {
-                dst[line + e] = select(0.0, edges[e], found);
+                dst[line + e] = edges[e];
             }
-            dst[line + 4u] = select(0.0, score, found);
-            dst[line + 5u] = select(0.0, f32(P.first + list), found);
+            dst[line + 4u] = score;
+            dst[line + 5u] = f32(P.first + list);
             heads[first + list] = head + 1u;
         }
+        kept = k + 1u;
         workgroupBarrier(); // everybody has read the best before the next round writes it
+    }
+    for (var i = kept * 6u + local; i < P.keep * 6u; i += THREADS) {
+        dst[picture * P.keep * 6u + i] = 0.0;
     }
 }
