@@ -1,5 +1,6 @@
-"""Random convolutions, pools, norms and resizings, and whole networks with random weights, with what ONNX Runtime makes
-of them. The conformance suite hardly tests convolution, and the networks that it brings have one number for all weights.
+"""Random convolutions, pools, norms and resizings, operators with computed indices, and whole networks with random weights,
+with what ONNX Runtime makes of them. The conformance suite hardly tests convolution, einsum or what exporters do with
+indices, and the networks that it brings have one number for all weights.
 
     python onnx_sweep.py FOLDER
 
@@ -161,6 +162,144 @@ class Sweep:
             bias = self.normal(*row) if self.rng.integers(2) else None
             self.node(op, x, [("w", self.normal(*row)), ("b", bias)], eps | {"axis": axis - len(shape)})
 
+    def model(self, kind, nodes, feeds, constants=None):
+        """Nodes of any types, the last of which computes `y`."""
+        port = lambda n, a: helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)  # noqa: E731
+        inputs = [port(n, a) for n, a in feeds.items()]
+        weights = [numpy_helper.from_array(a, n) for n, a in (constants or {}).items()]
+        graph = helper.make_graph(nodes, "sweep", inputs, [onnx.ValueInfoProto(name="y")], weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+        inferred = onnx.shape_inference.infer_shapes(model)
+        graph.output[0].CopyFrom(inferred.graph.output[0])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+        count = sum(c["kind"] == kind for c in self.cases)
+        self.keep(f"{kind.lower()}-{count}", kind, model, feeds)
+
+    def free_or_fixed(self, feeds, maybe):
+        """Inputs and constants: what `maybe` holds is one or the other, as chance has it."""
+        return ({**feeds, **maybe}, {}) if self.rng.integers(2) else (feeds, maybe)
+
+    def shape(self, low=1, high=6, most=4):
+        return [int(n) for n in self.rng.integers(low, high, self.rng.integers(1, most + 1))]
+
+    def einsum(self, equation):
+        sizes = {c: int(self.rng.integers(2, 7)) for c in equation}
+        middle = [int(n) for n in self.rng.integers(2, 4, 2)]
+        dims = lambda part: [n for c in part.replace("...", ".") for n in (middle if c == "." else [sizes[c]])]  # noqa: E731
+        parts = equation.replace(" ", "").split("->")[0].split(",")
+        feeds = {f"x{i}": self.normal(*dims(part)) for i, part in enumerate(parts)}
+        node = helper.make_node("Einsum", list(feeds), ["y"], equation=equation)
+        last = list(feeds)[-1]
+        fixed = {last: feeds.pop(last)} if len(feeds) > 1 else {}
+        self.model("Einsum", [node], *self.free_or_fixed(feeds, fixed))
+
+    def gather_elements(self):
+        shape = self.shape()
+        axis = int(self.rng.integers(len(shape)))
+        wanted = [int(self.rng.integers(1, n + 1)) for n in shape]
+        wanted[axis] = int(self.rng.integers(1, 9))
+        n = shape[axis]
+        indices = {"i": self.rng.integers(-n, n, wanted)}
+        node = helper.make_node("GatherElements", ["x", "i"], ["y"], axis=axis)
+        self.model("GatherElements", [node], *self.free_or_fixed({"x": self.normal(*shape)}, indices))
+
+    def tuples(self, shape, batch, count):
+        depth = int(self.rng.integers(1, len(shape) - batch + 1))
+        parts = [self.rng.integers(-n, n, [*shape[:batch], count]) for n in shape[batch : batch + depth]]
+        return np.stack(parts, -1), depth
+
+    def gather_nd(self):
+        shape = self.shape()
+        batch = int(self.rng.integers(len(shape)))
+        indices, _ = self.tuples(shape, batch, int(self.rng.integers(1, 7)))
+        node = helper.make_node("GatherND", ["x", "i"], ["y"], batch_dims=batch)
+        self.model("GatherND", [node], *self.free_or_fixed({"x": self.normal(*shape)}, {"i": indices}))
+
+    def scatter_elements(self):
+        shape, reduction = self.shape(), self.one(["none", "add", "mul", "min", "max"])
+        axis = int(self.rng.integers(len(shape)))
+        n = shape[axis]
+        given = [int(self.rng.integers(1, m + 1)) for m in shape]
+        # Without a reduction no place may stand twice.
+        indices = np.argsort(self.rng.random([*given[:axis], n, *given[axis + 1 :]]), axis).take(range(given[axis]), axis)
+        if reduction != "none":
+            indices = self.rng.integers(-n, n, given)
+        feeds = {"x": self.normal(*shape), "u": self.normal(*given)}
+        node = helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], axis=axis, reduction=reduction)
+        self.model("ScatterElements", [node], *self.free_or_fixed(feeds, {"i": indices}))
+
+    def scatter_nd(self):
+        shape, reduction = self.shape(2), self.one(["none", "none", "add", "mul", "min", "max"])
+        indices, depth = self.tuples(shape, 0, int(self.rng.integers(1, 9)))
+        if reduction == "none":
+            _, first = np.unique(indices % np.array(shape[:depth]), axis=0, return_index=True)
+            indices = indices[np.sort(first)]
+        feeds = {"x": self.normal(*shape), "u": self.normal(len(indices), *shape[depth:])}
+        node = helper.make_node("ScatterND", ["x", "i", "u"], ["y"], reduction=reduction)
+        self.model("ScatterND", [node], *self.free_or_fixed(feeds, {"i": indices}))
+
+    def top_k(self):
+        shape = self.shape(1, 400 if self.rng.integers(2) else 9, 3)
+        axis = int(self.rng.integers(len(shape)))
+        k = np.array([self.rng.integers(1, shape[axis] + 1)])
+        node = helper.make_node("TopK", ["x", "k"], [self.one(["y", "v"]), "i"], axis=axis, largest=self.one([0, 1]))
+        nodes = [node] if node.output[0] == "y" else [node, helper.make_node("Identity", ["i"], ["y"])]
+        # Several of a kind, so that the order of equals counts.
+        x = np.round(self.normal(*shape), 1)
+        self.model("TopK", nodes, {"x": x}, {"k": k})
+
+    def cumulate(self):
+        shape = self.shape(1, 20, 3)
+        axis = np.array(int(self.rng.integers(-len(shape), len(shape))))
+        x = self.normal(*shape) if self.rng.integers(2) else self.rng.integers(-9, 9, shape)
+        options = {"exclusive": self.one([0, 1]), "reverse": self.one([0, 1])}
+        self.model("CumSum", [helper.make_node("CumSum", ["x", "a"], ["y"], **options)], {"x": x}, {"a": axis})
+
+    def reverse_sequence(self):
+        shape = self.shape(1, 7, 2) + self.shape(2, 7, 2)
+        time, batch = self.one([[0, 1], [1, 0]])
+        lengths = self.rng.integers(1, shape[time] + 1, shape[batch])
+        node = helper.make_node("ReverseSequence", ["x", "n"], ["y"], time_axis=time, batch_axis=batch)
+        self.model("ReverseSequence", [node], *self.free_or_fixed({"x": self.normal(*shape)}, {"n": lengths}))
+
+    def suppress(self):
+        """Suppression as exporters write it, and what they do with its rows."""
+        n, classes, count = self.one([1, 2]), self.one([1, 3]), int(self.rng.integers(2, 120))
+        corner, size = self.rng.random((n, count, 2)), self.rng.random((n, count, 2)) * 0.4
+        centre = self.one([0, 1])
+        boxes = np.concatenate([corner, size] if centre else [corner, corner + size], -1).astype(np.float32)
+        scores = self.rng.random((n, classes, count)).astype(np.float32)
+        constants = {
+            "most": np.array([int(self.rng.integers(1, 30))]),
+            "overlap": np.array([self.one([0.3, 0.5, 0.7])], dtype=np.float32),
+            "least": np.array([self.one([0.0, 0.4, 2.0])], dtype=np.float32),
+            "one": np.array([1]), "two": np.array([2]), "end": np.array([2**62]), "column": np.array(2),
+            "pair": np.array([0, 2]), "flat": np.array([-1]),
+        }  # fmt: skip
+        make = helper.make_node
+        nodes = [make("NonMaxSuppression", ["b", "s", "most", "overlap", "least"], ["rows"], center_point_box=centre)]
+        nodes += self.one([
+            [make("Identity", ["rows"], ["y"])],
+            [make("Gather", ["rows", "pair"], ["at"], axis=1), make("GatherND", ["b", "at"], ["y"])],
+            [
+                make("Slice", ["rows", "two", "end", "one"], ["last"]),
+                make("Reshape", ["last", "flat"], ["at"]),
+                make("Gather", ["b", "at"], ["y"], axis=1),
+            ],
+            [
+                make("Gather", ["rows", "column"], ["at"], axis=1),
+                make("Cast", ["at"], ["number"], to=TensorProto.FLOAT),
+                make("Mul", ["number", "overlap"], ["tenth"]),
+                make("Unsqueeze", ["tenth", "one"], ["column1"]),
+                make("Gather", ["rows", "pair"], ["at2"], axis=1),
+                make("GatherND", ["b", "at2"], ["found"]),
+                make("Concat", ["found", "column1"], ["y"], axis=1),
+            ],
+        ])  # fmt: skip
+        used = {name for node in nodes for name in node.input}
+        constants = {name: a for name, a in constants.items() if name in used}
+        self.model("NonMaxSuppression", nodes, {"b": boxes, "s": scores}, constants)
+
     def light(self, path):
         """A network whose weights, made by ConstantOfShape, are replaced by He-normal ones; its softmax goes."""
         model = onnx.load(path)
@@ -208,6 +347,23 @@ def main(folder):
     for _ in range(10):
         for op in ("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "LRN"):
             sweep.norm(op)
+    # Products, of which one side may be weights, batches, traces, sums, and the letters left to their order.
+    for equation in (
+        "ij,jk->ik", "bij,bjk->bik", "bhqd,bhkd->bhqk", "bqhd,hde->bqe", "bsd,de->bse", "bsd,de", "i,j->ij", "i,i->", "ij->ji",
+        "ij->", "ii->i", "ii", "...ii->...i", "bii,bij->bj", "...ij,...jk->...ik", "...,...->...", "i...->...", "ab,bc,cd->ad",
+        "ab,cd,bd->ca", "abc,abc->b", "nchw,kc->nkhw", "bchw,bkhw->bck", "ba,a", "ijij->ji",
+    ):  # fmt: skip
+        sweep.einsum(equation)
+    for _ in range(16):
+        sweep.gather_elements()
+        sweep.gather_nd()
+        sweep.scatter_elements()
+        sweep.scatter_nd()
+        sweep.top_k()
+        sweep.suppress()
+    for _ in range(8):
+        sweep.cumulate()
+        sweep.reverse_sequence()
     data = pathlib.Path(onnx.backend.test.__file__).parent / "data" / "light"
     for path in sorted(data.glob("*.onnx")):
         sweep.light(path)

@@ -25,3 +25,9 @@ fn divide(i: u32, d: u32) -> vec2<u32> {
     let high = rest >= i32(d);
     return vec2<u32>(vec2<i32>(quotient + i32(high), rest - select(0, i32(d), high)));
 }
+
+// The place of a signed index in an axis of `size`: negative ones count from the end. What lies outside the axis is
+// at least `size`, as numbers below zero are the largest without a sign.
+fn from_end(i: i32, size: u32) -> u32 {
+    return u32(select(i, i + i32(size), i < 0));
+}

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use super::counted::{self, Counted};
 use super::elem::Elem;
 use super::fold::fold;
 use super::host::{Data, Host};
@@ -28,6 +29,8 @@ pub struct Device {
     pub elem: Elem,
     /// In ONNX's order.
     pub shape: Vec<usize>,
+    /// How much of it counts, where that is only known in a run.
+    pub counted: Option<Counted>,
 }
 
 #[derive(Clone, Debug)]
@@ -135,10 +138,19 @@ impl<'a> Import<'a> {
         let name = if proto.name.is_empty() { proto.output.first() } else { Some(&proto.name) };
         let name = name.cloned().unwrap_or_default();
         let node = Node { proto, inputs };
-        let outputs = match fold(&node)? {
+        let counted = counted::results(&node)?;
+        let mut outputs = match fold(&node)? {
             Some(known) => known,
             None => self.scoped(&name, |import| row(import, &node))?,
         };
+        if counted.is_some() {
+            for output in &mut outputs {
+                let Value::Device(device) = output else {
+                    return Err("has no room for its result".to_owned());
+                };
+                device.counted = counted;
+            }
+        }
         if outputs.len() < proto.output.iter().filter(|o| !o.is_empty()).count() {
             return Err(format!("its output {} is not supported", proto.output[outputs.len()]));
         }
@@ -226,7 +238,7 @@ impl<'a> Import<'a> {
             self.weights.insert(place, id);
         }
         let axes = (0..host.shape.len()).collect();
-        Ok(Device { id, axes, elem: host.elem, shape: host.shape.clone() })
+        Ok(Device { id, axes, elem: host.elem, shape: host.shape.clone(), counted: None })
     }
 
     /// A value on the device with its axes in this order.
@@ -275,7 +287,7 @@ impl<'a> Import<'a> {
         for (&axis, &size) in axes.iter().zip(dims.iter()) {
             shape[axis] = size;
         }
-        Value::Device(Device { id, axes, elem, shape })
+        Value::Device(Device { id, axes, elem, shape, counted: None })
     }
 
     /// What the graph computed in ONNX's order.

@@ -15,6 +15,7 @@
 //! `docs/onnx.md`. A model with anything else is refused with all that is not supported, node by
 //! node. Shapes are fixed when the graph is built: dimensions that the file leaves open are given then.
 
+mod counted;
 mod elem;
 mod fold;
 mod host;
@@ -36,6 +37,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, ValueId};
 use crate::models::vision::{Filter, Fit, Outputs, Preprocess, VisionModel};
 use crate::models::{boxes, yolo};
+use crate::tensor::{Bytes, Tensor, TensorDesc};
 use import::{Device, Import, Value};
 
 /// A dimension of an input.
@@ -63,6 +65,32 @@ pub struct Output {
     pub shape: Vec<usize>,
     /// Values that did not depend on any input, nor on weights that the device must read.
     pub constant: Option<Vec<f64>>,
+    /// Where it is only known after a run how long the output is; `shape` is then the most that it may be.
+    pub count: Option<Count>,
+}
+
+/// Of an output whose length is only known after a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The axis that is too long.
+    pub axis: usize,
+    /// The graph's output that has the length, one i32.
+    pub output: String,
+}
+
+impl Count {
+    /// The part of `found` that counts, `count` being what its output of that name holds.
+    pub fn cut(&self, found: &Tensor, count: &Tensor) -> Tensor {
+        let bytes: [u8; 4] = count.bytes[..4].try_into().expect("one i32");
+        let shape = &found.desc.shape;
+        let count = usize::try_from(i32::from_le_bytes(bytes)).unwrap_or(0).min(shape[self.axis]);
+        let row = shape[self.axis + 1..].iter().product::<usize>() * found.desc.dtype.bytes();
+        let lines = found.bytes.chunks_exact((shape[self.axis] * row).max(1));
+        let bytes: Vec<u8> = lines.flat_map(|line| &line[..count * row]).copied().collect();
+        let mut cut = shape.to_vec();
+        cut[self.axis] = count;
+        Tensor { desc: TensorDesc::new(cut, found.desc.dtype), bytes: Bytes::Owned(bytes.into()) }
+    }
 }
 
 /// An ONNX model, read and checked but not yet built.
@@ -205,17 +233,20 @@ impl OnnxModel {
     /// do not fit, [`Error::Format`] for graphs that are not sound.
     pub fn graph(&self, shapes: &[(&str, Vec<usize>)]) -> Result<Graph> {
         let (graph, outputs) = self.graph_and_outputs(shapes)?;
-        match outputs.iter().find(|o| o.constant.is_some()) {
-            Some(o) => Err(Error::Unsupported {
-                path: self.file.path.clone(),
-                nodes: vec![format!("output \"{}\" does not depend on the inputs", o.name)],
-            }),
+        let wrong = outputs.iter().find_map(|o| match (&o.constant, &o.count) {
+            (Some(_), _) => Some(format!("output \"{}\" does not depend on the inputs", o.name)),
+            (_, Some(_)) => Some(format!("the length of output \"{}\" is only known after a run", o.name)),
+            _ => None,
+        });
+        match wrong {
+            Some(message) => Err(Error::Unsupported { path: self.file.path.clone(), nodes: vec![message] }),
             None => Ok(graph),
         }
     }
 
     /// The same, with what is known of each output. Those that depend on no input are not in the
-    /// graph; their values are given here.
+    /// graph; their values are given here. Those whose length is only known after a run have all the room that they may
+    /// need; after the model's outputs the graph has their counts.
     ///
     /// # Errors
     /// As [`OnnxModel::graph`].
@@ -245,9 +276,10 @@ impl OnnxModel {
             }
             let id = import.graph.input(&port.name, shape.clone(), port.elem.dtype());
             let axes = (0..shape.len()).collect();
-            import.set(&port.name, Value::Device(Device { id, axes, elem: port.elem, shape }));
+            import.set(&port.name, Value::Device(Device { id, axes, elem: port.elem, shape, counted: None }));
         }
         self.nodes(&mut import)?;
+        let mut counts = Vec::new();
         let mut outputs = Vec::new();
         for port in &self.file.graph.output {
             let value = self.result(&import, &port.name)?;
@@ -259,8 +291,19 @@ impl OnnxModel {
                     None
                 }
             };
+            let count = match &value {
+                Value::Device(Device { counted: Some(counted), .. }) => {
+                    let output = format!("{}.count", port.name);
+                    counts.push((output.clone(), counted.count));
+                    Some(Count { axis: counted.axis, output })
+                }
+                _ => None,
+            };
             let (elem, shape) = (value.elem(), value.shape().to_vec());
-            outputs.push(Output { name: port.name.clone(), elem, shape, constant });
+            outputs.push(Output { name: port.name.clone(), elem, shape, constant, count });
+        }
+        for (name, count) in counts {
+            graph.output(&name, count);
         }
         Ok((graph, outputs))
     }
@@ -289,6 +332,10 @@ impl OnnxModel {
         let mut outputs = Vec::new();
         for port in &self.file.graph.output {
             let value = self.result(&import, &port.name)?;
+            if matches!(value, Value::Device(Device { counted: Some(_), .. })) {
+                let message = format!("the length of output \"{}\" is only known after a run", port.name);
+                return Err(Error::Unsupported { path: self.file.path.clone(), nodes: vec![message] });
+            }
             let id = match value.rank() {
                 4 => import.channels_last(&value),
                 _ => import.plain(&value),

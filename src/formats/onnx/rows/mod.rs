@@ -2,8 +2,10 @@
 
 mod attention;
 mod control;
+mod einsum;
 mod elementwise;
 mod functions;
+mod indexing;
 mod layers;
 mod movement;
 mod reduce;
@@ -26,8 +28,10 @@ pub fn find(domain: &str, op: &str) -> Result<Row> {
     let tables = [
         attention::ROWS,
         control::ROWS,
+        einsum::ROWS,
         elementwise::ROWS,
         functions::ROWS,
+        indexing::ROWS,
         layers::ROWS,
         movement::ROWS,
         reduce::ROWS,

@@ -57,7 +57,8 @@ pub fn apply(import: &mut Import, function: Function, values: &[&Value], elem: E
     Ok(import.result(y, axes, elem))
 }
 
-fn narrow(elem: Elem) -> Option<(u32, bool)> {
+/// Bits and sign of integers that are narrower than the device's.
+pub fn narrow(elem: Elem) -> Option<(u32, bool)> {
     match elem {
         Elem::I8 => Some((8, true)),
         Elem::U8 => Some((8, false)),
