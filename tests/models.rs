@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use aquatint::diffusion::{Sampler, SigmaSchedule};
+use aquatint::diffusion::{CpuGenerator, Sampler, SigmaSchedule, Table};
 use aquatint::models::letters;
 use aquatint::models::unet2d::{UNet2dConfig, unet2d};
 use aquatint::nn::Source;
@@ -205,15 +205,34 @@ fn a_saved_run_goes_on_to_the_same_bits() {
     }
 }
 
+/// From the same latent two seeds part by their noise alone: the generators' second tensors.
 #[test]
-fn the_noise_of_the_cpu_is_refused_where_more_is_drawn() {
+fn noise_of_the_cpu_is_drawn_in_turn() {
     let Some(gpu) = gpu() else { return };
     let model = DiffusionModel::letters().unwrap();
-    let cpu = |sampler| GenerateOptions { noise: NoiseSource::Cpu, ..options(2, sampler, 1.0) };
-    let mut generator = Generator::new(gpu, &model, 1, &cpu(Sampler::Euler)).unwrap();
-    assert_eq!(generator.start(&["A"], &[1]).unwrap().pictures().unwrap().len(), 1);
-    let error = Generator::new(gpu, &model, 1, &cpu(Sampler::EulerAncestral)).unwrap_err();
-    assert!(error.to_string().contains("euler-a"), "{error}");
+    let options = GenerateOptions { noise: NoiseSource::Cpu, ..options(3, Sampler::EulerAncestral, 1.0) };
+    let mut generator = Generator::new(gpu, &model, 2, &options).unwrap();
+    let latent = CpuGenerator::new(1).normal(32 * 32);
+    let latents = Tensor::from_f32([2, 32, 32, 1], &latent.repeat(2));
+    let seeds = [5, 6];
+    let mut run = generator.start_from(&["A", "A"], &seeds, &latents).unwrap();
+    let sigma = generator_noise(&model, &options);
+    run.step().unwrap();
+    let found = run.latents().unwrap().to_f32();
+    let second = seeds.map(|seed| {
+        let mut generator = CpuGenerator::new(seed);
+        let _ = generator.normal(32 * 32);
+        generator.normal(32 * 32)
+    });
+    let expected: Vec<f32> = second[0].iter().zip(&second[1]).map(|(a, b)| sigma * (a - b)).collect();
+    let found: Vec<f32> = (0..32 * 32).map(|i| found[i] - found[32 * 32 + i]).collect();
+    // The latents have some tens of the noise's size, and are rounded.
+    assert!(distance(&found, &expected) <= 1e-4 * range(&expected), "{:e}", distance(&found, &expected));
+}
+
+/// Scale of the noise of a run's first step.
+fn generator_noise(model: &DiffusionModel, options: &GenerateOptions) -> f32 {
+    Table::new(model.schedule(), options.sampler, options.sigmas, options.steps).unwrap().rows[0].noise as f32
 }
 
 #[test]

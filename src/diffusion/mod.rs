@@ -4,14 +4,18 @@
 //! A sampler is a [`Table`]: one [`Row`] of numbers a model call, which the one
 //! step kernel applies to the latent.
 
+mod form;
+mod levels;
 mod noise;
 mod sampler;
+mod samplers;
 mod schedule;
 mod table;
 
 pub use noise::{CpuGenerator, cuda_normal, philox_block};
 pub use sampler::Sampler;
 pub use schedule::{
-    BetaSchedule, FinalSigma, NoiseSchedule, Prediction, ScheduleConfig, SigmaSchedule, Spacing, Variance,
+    BetaSchedule, FinalSigma, Multistep, NoiseSchedule, Prediction, ScheduleConfig, SigmaSchedule, Spacing,
+    Variance,
 };
 pub use table::{MAX_HISTORY, ROW_FLOATS, Row, Start, Table};

@@ -149,6 +149,13 @@ pub struct ScheduleConfig {
     pub algorithm_type: Option<String>,
     pub solver_order: Option<usize>,
     pub solver_type: Option<String>,
+    pub lower_order_final: Option<bool>,
+    pub euler_at_final: Option<bool>,
+    pub predict_x0: Option<bool>,
+    pub disable_corrector: Option<Vec<usize>>,
+    pub original_inference_steps: Option<usize>,
+    pub timestep_scaling: Option<f64>,
+    pub skip_prk_steps: Option<bool>,
     pub use_karras_sigmas: Option<bool>,
     pub use_exponential_sigmas: Option<bool>,
     pub use_beta_sigmas: Option<bool>,
@@ -240,6 +247,26 @@ pub struct NoiseSchedule {
     pub final_sigma: FinalSigma,
     /// DPM-Solver++ skips timesteps whose log(√ᾱ / √(1 − ᾱ)) is below this.
     pub lambda_min: f64,
+    pub multistep: Multistep,
+    /// UniPC's B(h) is h (`bh1`), not e^h − 1.
+    pub bh1: bool,
+    /// The steps that UniPC does not correct.
+    pub uncorrected: Vec<usize>,
+    /// Timesteps that consistency models (LCM, TCD) were distilled on.
+    pub original_inference_steps: usize,
+    /// Of LCM's boundary conditions.
+    pub timestep_scaling: f64,
+}
+
+/// How multistep solvers are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Multistep {
+    /// DPM-Solver++ of order 2 integrates the slope exactly (`solver_type` `heun`), not by its midpoint.
+    pub heun: bool,
+    /// Short runs end in steps of lower order.
+    pub lower_order_final: bool,
+    /// DPM-Solver++ always ends in a step of first order.
+    pub euler_at_final: bool,
 }
 
 impl NoiseSchedule {
@@ -282,7 +309,10 @@ impl NoiseSchedule {
             steps_offset: config.steps_offset.unwrap_or(0),
             clip_sample: config.clip_sample,
             clip_range,
-            set_alpha_to_one: config.set_alpha_to_one.unwrap_or(true),
+            // PNDMScheduler alone stops short of it by default.
+            set_alpha_to_one: config
+                .set_alpha_to_one
+                .unwrap_or(config.class_name.as_deref() != Some("PNDMScheduler")),
             variance: match config.variance_type.as_deref() {
                 None | Some("fixed_small" | "fixed_small_log") => Variance::Small,
                 Some("fixed_large" | "fixed_large_log") => Variance::Large,
@@ -299,6 +329,15 @@ impl NoiseSchedule {
                 Some(name) => return Err(unknown("final sigma type", name, "zero, sigma_min")),
             },
             lambda_min: config.lambda_min_clipped.unwrap_or(f64::NEG_INFINITY),
+            multistep: Multistep {
+                heun: config.solver_type.as_deref() == Some("heun"),
+                lower_order_final: config.lower_order_final.unwrap_or(true),
+                euler_at_final: config.euler_at_final.unwrap_or(false),
+            },
+            bh1: config.solver_type.as_deref() == Some("bh1"),
+            uncorrected: config.disable_corrector.clone().unwrap_or_default(),
+            original_inference_steps: config.original_inference_steps.unwrap_or(50),
+            timestep_scaling: config.timestep_scaling.unwrap_or(10.0),
         })
     }
 
@@ -342,10 +381,15 @@ impl NoiseSchedule {
     /// As [`timesteps`](Self::timesteps), spread for a solver that takes the end
     /// of the run as one more node (diffusers' `DPMSolverMultistepScheduler`).
     /// With `lambda_min`, trailing ones can be fewer than `steps`.
-    pub(super) fn solver_timesteps(&self, spacing: Spacing, steps: usize) -> Result<Vec<f64>> {
+    pub(super) fn solver_timesteps(
+        &self,
+        spacing: Spacing,
+        steps: usize,
+        lambda_min: f64,
+    ) -> Result<Vec<f64>> {
         let trained = self.num_train_timesteps();
         // log(√ᾱ / √(1 − ᾱ)) is −log sigma.
-        let kept = self.sigmas().iter().filter(|sigma| -sigma.ln() >= self.lambda_min).count();
+        let kept = self.sigmas().iter().filter(|sigma| -sigma.ln() >= lambda_min).count();
         let most = match spacing {
             Spacing::Leading => kept.saturating_sub(1),
             Spacing::Linspace | Spacing::Trailing => kept,
@@ -383,7 +427,7 @@ impl NoiseSchedule {
 
 impl SigmaSchedule {
     /// `steps` noise levels from `highest` to `lowest`; not for [`SigmaSchedule::Model`].
-    pub(super) fn between(self, highest: f64, lowest: f64, steps: usize) -> Vec<f64> {
+    pub(super) fn between(&self, highest: f64, lowest: f64, steps: usize) -> Vec<f64> {
         /// The exponent of Karras et al. 2022, table 1.
         const RHO: f64 = 7.0;
         match self {
@@ -472,11 +516,20 @@ fn betas(config: &ScheduleConfig) -> Result<(BetaSchedule, Vec<f64>)> {
         return Ok((BetaSchedule::Trained, betas.clone()));
     }
     let n = config.num_train_timesteps.unwrap_or(1000);
-    // HeunDiscreteScheduler alone has the defaults of Stable Diffusion.
-    let heun = config.class_name.as_deref() == Some("HeunDiscreteScheduler");
-    let (start, end) = if heun { (0.00085, 0.012) } else { (0.0001, 0.02) };
+    // Some classes have the defaults of Stable Diffusion.
+    let class = config.class_name.as_deref().unwrap_or_default();
+    let consistency = matches!(class, "LCMScheduler" | "TCDScheduler");
+    let latent = matches!(
+        class,
+        "HeunDiscreteScheduler"
+            | "KDPM2DiscreteScheduler"
+            | "KDPM2AncestralDiscreteScheduler"
+            | "DPMSolverSDEScheduler"
+    );
+    let (start, end) = if latent || consistency { (0.00085, 0.012) } else { (0.0001, 0.02) };
     let (start, end) = (config.beta_start.unwrap_or(start), config.beta_end.unwrap_or(end));
-    match config.beta_schedule.as_deref().unwrap_or("linear") {
+    let default = if consistency { "scaled_linear" } else { "linear" };
+    match config.beta_schedule.as_deref().unwrap_or(default) {
         "linear" => Ok((BetaSchedule::Linear, linspace(start, end, n))),
         "scaled_linear" => {
             let roots = linspace(start.sqrt(), end.sqrt(), n);

@@ -94,7 +94,16 @@ pub struct Table {
     pub init_noise_scale: f64,
     /// Steps, of one row or (Heun, but for the last) two.
     pub steps: usize,
-    calls_per_step: usize,
+    origin: Box<Origin>,
+}
+
+/// What a table was made of.
+#[derive(Clone, Debug, PartialEq)]
+struct Origin {
+    schedule: NoiseSchedule,
+    sampler: Sampler,
+    sigmas: SigmaSchedule,
+    steps: usize,
 }
 
 /// How a run from a picture begins.
@@ -123,14 +132,20 @@ impl Table {
         sigmas: SigmaSchedule,
         steps: usize,
     ) -> Result<Self> {
-        let rows = sampler.rows(schedule, sigmas, steps)?;
-        let calls_per_step = sampler.calls_per_step();
+        let schedule = schedule.clone();
+        Self::from(&Box::new(Origin { schedule, sampler, sigmas, steps }), 0)
+    }
+
+    /// The table of the steps from `begin` on.
+    fn from(origin: &Box<Origin>, begin: usize) -> Result<Self> {
+        let Origin { schedule, sampler, sigmas, steps } = &**origin;
+        let rows = sampler.rows(schedule, sigmas, *steps, begin)?;
         Ok(Self {
             history: 0,
             init_noise_scale: sampler.init_noise_scale(schedule, &rows[0]),
             // The last step of Heun has one row only.
-            steps: rows.len().div_ceil(calls_per_step),
-            calls_per_step,
+            steps: rows.len().div_ceil(sampler.calls_per_step()),
+            origin: origin.clone(),
             rows,
         }
         .finished())
@@ -147,25 +162,16 @@ impl Table {
         if !(strength > 0.0 && strength <= 1.0) {
             return Err(invalid("strength", "above 0, up to 1", strength));
         }
-        let steps = (self.steps as f64 * strength) as usize;
-        if steps == 0 {
-            let what = format!("strength in a run of {} steps", self.steps);
-            let least = format!("at least {}", 1.0 / self.steps as f64);
+        let whole = self.origin.steps;
+        let begin = whole - (whole as f64 * strength) as usize;
+        if begin >= self.steps {
+            let what = format!("strength in a run of {whole} steps");
+            let least = format!("at least {}", (whole - self.steps + 1) as f64 / whole as f64);
             return Err(invalid(what, least, strength));
         }
-        let row = (self.steps - steps) * self.calls_per_step;
-        let mut rows = self.rows[row..].to_vec();
-        let first = &mut rows[0];
-        // Only a multistep sampler looks back from the first row of a step, on
-        // earlier x0. With this x0 in their place it takes a first-order step.
-        first.next_x0 += first.next_h.iter().sum::<f64>();
-        first.next_h = [0.0; MAX_HISTORY];
-        Ok(Start {
-            row,
-            clean: first.signal,
-            noise: first.sigma,
-            table: Self { rows, steps, ..*self }.finished(),
-        })
+        let table = Self::from(&self.origin, begin)?;
+        let Row { signal, sigma, .. } = table.rows[0];
+        Ok(Start { row: self.rows.len() - table.rows.len(), clean: signal, noise: sigma, table })
     }
 
     /// Numbers the draws and counts the history.
@@ -209,8 +215,11 @@ mod tests {
     #[test]
     fn every_row_is_finite_and_the_last_lands_on_the_picture() {
         for prediction in [Prediction::Epsilon, Prediction::Sample, Prediction::V] {
-            for sampler in Sampler::ALL {
-                for steps in [1, 2, 3, 20, 100] {
+            for &sampler in Sampler::ALL {
+                if sampler == Sampler::Plms && prediction == Prediction::Sample {
+                    continue; // refused
+                }
+                for steps in [1, 2, 3, 20, 50] {
                     let schedule = schedule(true, prediction);
                     let table = Table::new(&schedule, sampler, SigmaSchedule::Model, steps).unwrap();
                     let floats = table.rows.iter().flat_map(Row::to_f32);
@@ -247,7 +256,7 @@ mod tests {
     fn impossible_runs_are_refused() {
         let schedule = schedule(false, Prediction::Epsilon);
         let new = |sampler, sigmas, steps| Table::new(&schedule, sampler, sigmas, steps);
-        for sampler in Sampler::ALL {
+        for &sampler in Sampler::ALL {
             assert!(new(sampler, SigmaSchedule::Model, 0).is_err(), "{sampler}");
             assert!(new(sampler, SigmaSchedule::Model, 1001).is_err(), "{sampler}");
         }

@@ -2,12 +2,9 @@
 
 use std::path::Path;
 
-use image::RgbImage;
-
+use super::sampling::{Draws, NoiseSource, Sampling, SamplingLoop, Step, padded};
 use super::sampling_state::SamplingState;
-use crate::diffusion::{
-    CpuGenerator, NoiseSchedule, ROW_FLOATS, Row, Sampler, ScheduleConfig, SigmaSchedule, Table,
-};
+use crate::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule, Table};
 use crate::engine::Network;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -78,7 +75,7 @@ impl DiffusionModel {
             unconditional: None,
             guidance: 1.0,
             config,
-            sampler: Sampler::of_config(&schedule).unwrap_or(Sampler::DpmPlusPlus2M),
+            sampler: Sampler::of_config(&schedule)?.unwrap_or(Sampler::DpmPlusPlus2M),
             sigmas: schedule.sigma_schedule()?,
             schedule: NoiseSchedule::new(&schedule)?,
             weights,
@@ -87,6 +84,11 @@ impl DiffusionModel {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the model was trained with.
+    pub fn schedule(&self) -> &NoiseSchedule {
+        &self.schedule
     }
 
     /// What the model can be asked for; none if it takes no labels.
@@ -163,42 +165,25 @@ impl DiffusionModel {
     }
 
     fn build_step(&self, batch: usize, options: &GenerateOptions, table: &Table) -> Result<Graph> {
-        let [h, w, c] = self.shape()?;
-        let copies = self.copies(options)?;
-        let mut g = Graph::new();
-        let rows = g.input("table", [table.rows.len(), ROW_FLOATS], DType::F32);
-        let guidance = g.input("guidance", [1], DType::F32);
-        let seeds = draws(table).then(|| g.input("seeds", [batch, 2], DType::U32));
-        let labels = (!self.labels.is_empty()).then(|| g.input("labels", [copies * batch], DType::U32));
-        let slots = [2 + table.history, batch, h, w, c];
-        let sample = g.state("sample", Tensor::from_f32(slots, &vec![0.0; slots.iter().product()]));
-        let step = g.state("step", Tensor::from_u32([1], &[0]));
+        let step = self.step(batch, options, table)?;
+        let predict = |g: &mut Graph, x, row| {
+            let labels =
+                (!self.labels.is_empty()).then(|| g.input("labels", [step.copies * batch], DType::U32));
+            let source = Source { weights: &self.weights, dtype: options.dtype };
+            unet2d(g, &self.config, source, x, row, labels)
+        };
+        step.graph(predict, |_, next, _| Ok(next))
+    }
 
-        let row = g.scoped("row", |g| g.gather(rows, step, 0))?;
-        let x = g.scoped("input", |g| g.diffusion_input(sample, row, copies))?;
-        let x = g.cast(x, options.dtype)?;
-        let source = Source { weights: &self.weights, dtype: options.dtype };
-        let prediction = unet2d(&mut g, &self.config, source, x, row, labels)?;
-        let next = g.scoped("step", |g| g.diffusion_step(sample, prediction, row, guidance, seeds))?;
-        let count = g.scoped("count", |g| g.affine(step, 1.0, 1.0))?;
-        g.update(sample, next)?;
-        g.update(step, count)?;
-        Ok(g)
+    fn step<'a>(&self, batch: usize, options: &GenerateOptions, table: &'a Table) -> Result<Step<'a>> {
+        let copies = self.copies(options)?;
+        let GenerateOptions { dtype, noise, .. } = *options;
+        Ok(Step { table, batch, shape: self.shape()?, copies, dtype, noise, draws: Draws::default() })
     }
 }
 
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })
-}
-
-/// Whose random numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NoiseSource {
-    /// As `torch.Generator("cuda")`, drawn on the device.
-    #[default]
-    Cuda,
-    /// As `torch.Generator("cpu")`, drawn on the host; for samplers that draw no noise on the way.
-    Cpu,
 }
 
 /// How pictures are made; [`DiffusionModel::options`] gives a model's own.
@@ -219,12 +204,7 @@ pub struct GenerateOptions {
 pub struct Generator {
     model: DiffusionModel,
     options: GenerateOptions,
-    table: Table,
-    batch: usize,
-    /// Noise → the first sample.
-    start: Network,
-    /// A sample → the next.
-    step: Network,
+    around: SamplingLoop,
     /// A sample → pictures of its latent and of its x0.
     show: Network,
 }
@@ -250,31 +230,19 @@ impl Generator {
             });
         }
         let table = model.table(options)?;
-        if options.noise == NoiseSource::Cpu && draws(&table) {
-            return Err(Error::Invalid {
-                what: "sampler with noise of PyTorch's CPU generator".to_owned(),
-                expected: "one that draws no noise on the way (ddim, euler, heun, dpm++2m)".to_owned(),
-                found: options.sampler.to_string(),
-            });
-        }
-        let step = Network::new(gpu, &model.build_step(batch, options, &table)?)?;
-        let rows: Vec<f32> = table.rows.iter().flat_map(Row::to_f32).collect();
-        step.write("table", &Tensor::from_f32([table.rows.len(), ROW_FLOATS], &rows))?;
-        step.write("guidance", &Tensor::from_f32([1], &[options.guidance]))?;
-        let shape = model.shape()?;
+        let step = model.step(batch, options, &table)?;
+        let graph = model.build_step(batch, options, &table)?;
+        let calls = options.sampler.calls_per_step();
         Ok(Generator {
-            start: Network::new(gpu, &start_graph(batch, shape, &table)?)?,
-            show: Network::new(gpu, &show_graph(batch, shape, &table)?)?,
-            step,
-            table,
-            batch,
+            around: SamplingLoop::new(gpu, step, &graph, options.guidance, calls)?,
+            show: Network::new(gpu, &show_graph(batch, step.shape, &table)?)?,
             model: model.clone(),
             options: *options,
         })
     }
 
     pub fn gpu(&self) -> &Gpu {
-        self.step.gpu()
+        self.around.gpu()
     }
 
     pub fn model(&self) -> &DiffusionModel {
@@ -286,17 +254,17 @@ impl Generator {
     }
 
     pub fn batch(&self) -> usize {
-        self.batch
+        self.around.batch
     }
 
     /// What one model call and step do: FLOPs, parameters, memory.
     pub fn plan(&self) -> &Plan {
-        self.step.plan()
+        self.around.plan()
     }
 
     /// Evaluations of the model for a picture.
     pub fn model_calls(&self) -> usize {
-        self.table.rows.len()
+        self.around.table.rows.len()
     }
 
     /// Begins a run of at most `batch` pictures, one for each label and seed. Labels are
@@ -310,16 +278,8 @@ impl Generator {
             false => labels.iter().map(|l| self.model.label(l.as_ref())).collect::<Result<Vec<_>>>()?,
         };
         self.prepare(&labels, seeds)?;
-        match self.options.noise {
-            NoiseSource::Cuda => {
-                self.start.write("seeds", &self.seeds(seeds))?;
-                self.start.submit(1)?;
-                self.step.copy("sample", &self.start, "sample")?;
-            }
-            NoiseSource::Cpu => self.step.write("sample", &self.cpu_noise(seeds)?)?,
-        }
-        self.step.write("step", &Tensor::from_u32([1], &[0]))?;
-        Ok(Sampling { generator: self, labels, seeds: seeds.to_vec(), row: 0 })
+        self.around.begin(seeds)?;
+        Ok(self.sampling(labels, seeds.to_vec(), 0))
     }
 
     /// Begins a run from given latents `[n, h, w, c]` instead of noise: x of the first row, already scaled.
@@ -340,10 +300,8 @@ impl Generator {
                 found: latents.desc.to_string(),
             });
         }
-        let sample = self.sample_of(&latents.to_f32())?;
-        let mut sampling = self.start(labels, seeds)?;
-        sampling.generator.step.write("sample", &sample)?;
-        sampling.row = 0;
+        let sampling = self.start(labels, seeds)?;
+        sampling.around.begin_from(&latents.to_f32())?;
         Ok(sampling)
     }
 
@@ -361,18 +319,29 @@ impl Generator {
             });
         }
         let classes = self.model.labels.len().max(1) as u32;
-        if state.row > self.table.rows.len() || state.labels.iter().any(|&l| l >= classes) {
+        let rows = self.around.table.rows.len();
+        if state.row > rows || state.labels.iter().any(|&l| l >= classes) {
             return Err(Error::Invalid {
                 what: "saved run".to_owned(),
-                expected: format!("at most {} model calls, labels below {classes}", self.table.rows.len()),
+                expected: format!("at most {rows} model calls, labels below {classes}"),
                 found: format!("{}, labels {:?}", state.row, state.labels),
             });
         }
         self.prepare(&state.labels, &state.seeds)?;
-        self.step.write("sample", &state.sample)?;
-        self.step.write("step", &Tensor::from_u32([1], &[state.row as u32]))?;
-        let (labels, seeds, row) = (state.labels.clone(), state.seeds.clone(), state.row);
-        Ok(Sampling { generator: self, labels, seeds, row })
+        self.around.rewind(&state.seeds, state.row)?;
+        self.around.step.write("sample", &state.sample)?;
+        Ok(self.sampling(state.labels.clone(), state.seeds.clone(), state.row))
+    }
+
+    fn sampling(&self, labels: Vec<u32>, seeds: Vec<u64>, row: usize) -> Sampling<'_> {
+        Sampling {
+            around: &self.around,
+            show: &self.show,
+            description: self.description(),
+            labels,
+            seeds,
+            row,
+        }
     }
 
     /// All that a saved run must agree with.
@@ -380,188 +349,39 @@ impl Generator {
         let GenerateOptions { steps, sampler, sigmas, guidance, noise, dtype } = self.options;
         format!(
             "{} with {steps} steps of {sampler}, sigmas {sigmas}, guidance {guidance}, noise {noise:?}, {dtype}, batch {}",
-            self.model.name, self.batch
+            self.model.name, self.around.batch
         )
     }
 
-    /// Uploads labels and seeds; what the batch has too many repeats the last.
+    /// Uploads labels; what the batch has too many repeats the last.
     fn prepare(&self, labels: &[u32], seeds: &[u64]) -> Result<()> {
-        if seeds.is_empty() || seeds.len() > self.batch || labels.len() != seeds.len() {
+        let batch = self.around.batch;
+        if seeds.is_empty() || seeds.len() > batch || labels.len() != seeds.len() {
             return Err(Error::Invalid {
                 what: "labels and seeds of a run".to_owned(),
-                expected: format!("as many of each, 1 to {}", self.batch),
+                expected: format!("as many of each, 1 to {batch}"),
                 found: format!("{} labels, {} seeds", labels.len(), seeds.len()),
             });
         }
-        if draws(&self.table) {
-            self.step.write("seeds", &self.seeds(seeds))?;
-        }
         if !self.model.labels.is_empty() {
             let copies = self.model.copies(&self.options)?;
-            let mut all: Vec<u32> = padded(labels, self.batch);
-            all.resize(copies * self.batch, self.model.unconditional.unwrap_or(0));
-            self.step.write("labels", &Tensor::from_u32([all.len()], &all))?;
+            let mut all: Vec<u32> = padded(labels, batch);
+            all.resize(copies * batch, self.model.unconditional.unwrap_or(0));
+            self.around.step.write("labels", &Tensor::from_u32([all.len()], &all))?;
         }
         Ok(())
     }
-
-    fn seeds(&self, seeds: &[u64]) -> Tensor {
-        let words: Vec<u32> =
-            padded(seeds, self.batch).iter().flat_map(|&s| [s as u32, (s >> 32) as u32]).collect();
-        Tensor::from_u32([self.batch, 2], &words)
-    }
-
-    fn cpu_noise(&self, seeds: &[u64]) -> Result<Tensor> {
-        let [h, w, c] = self.model.shape()?;
-        let mut latents = Vec::with_capacity(seeds.len() * h * w * c);
-        for &seed in seeds {
-            let noise = CpuGenerator::new(seed).normal(h * w * c);
-            for pixel in 0..h * w {
-                let scaled =
-                    |channel: usize| noise[channel * h * w + pixel] * self.table.init_noise_scale as f32;
-                latents.extend((0..c).map(scaled));
-            }
-        }
-        self.sample_of(&latents)
-    }
-
-    /// A first sample of the given latents: an empty history, zeros for what the batch has too many.
-    fn sample_of(&self, latents: &[f32]) -> Result<Tensor> {
-        let [h, w, c] = self.model.shape()?;
-        let shape = [2 + self.table.history, self.batch, h, w, c];
-        let mut values = vec![0.0; shape.iter().product()];
-        values[..latents.len()].copy_from_slice(latents);
-        Ok(Tensor::from_f32(shape, &values))
-    }
 }
 
-/// Whether a sampler draws noise on the way.
-fn draws(table: &Table) -> bool {
-    table.rows.iter().any(|row| row.draw > 0)
-}
-
-fn padded<T: Copy>(values: &[T], n: usize) -> Vec<T> {
-    let mut values = values.to_vec();
-    if let Some(&last) = values.last() {
-        values.resize(n, last);
-    }
-    values
-}
-
-/// Noise of each seed at the first row's level, and an empty history.
-fn start_graph(batch: usize, shape: [usize; 3], table: &Table) -> Result<Graph> {
-    let mut g = Graph::new();
-    let slots = 2 + table.history;
-    let seeds = g.input("seeds", [batch, 2], DType::U32);
-    let noise = g.noise(seeds, shape, 0)?;
-    let mut scales = vec![0.0; slots];
-    scales[0] = table.init_noise_scale as f32;
-    let scales = g.weight("scales", Tensor::from_f32([slots, 1, 1, 1, 1], &scales));
-    let sample = g.mul(noise, scales)?;
-    g.output("sample", sample);
-    Ok(g)
-}
-
-/// −1..1 to bytes: of the latent (`picture`) and of the last x0 (`preview`).
+/// −1..1 to bytes, of all pictures in a slot.
 fn show_graph(batch: usize, [h, w, c]: [usize; 3], table: &Table) -> Result<Graph> {
     let mut g = Graph::new();
-    let sample = g.input("sample", [2 + table.history, batch, h, w, c], DType::F32);
-    let picture = g.picture_from_tensor(sample, 0, 0.5, 0.5)?;
-    let preview = g.picture_from_tensor(sample, 1, 0.5, 0.5)?;
+    let slots = 2 + table.history;
+    let sample = g.input("sample", [slots, batch, h, w, c], DType::F32);
+    let which = g.input("which", [batch], DType::U32);
+    let all = g.reshape(sample, [slots * batch, h, w, c])?;
+    let shown = g.gather(all, which, 0)?;
+    let picture = g.picture_from_tensor(shown, 0, 0.5, 0.5)?;
     g.output("picture", picture);
-    g.output("preview", preview);
     Ok(g)
-}
-
-/// A run under way: pictures between noise and done. Steps are submitted without
-/// waiting for them; what reads pictures or the state waits.
-#[derive(Debug)]
-pub struct Sampling<'a> {
-    generator: &'a mut Generator,
-    labels: Vec<u32>,
-    seeds: Vec<u64>,
-    /// Rows of the table that were submitted.
-    row: usize,
-}
-
-impl Sampling<'_> {
-    /// Steps that the whole run has.
-    pub fn steps(&self) -> usize {
-        self.generator.table.steps
-    }
-
-    /// Steps submitted so far.
-    pub fn steps_done(&self) -> usize {
-        self.row.div_ceil(self.generator.options.sampler.calls_per_step())
-    }
-
-    pub fn is_done(&self) -> bool {
-        self.row == self.generator.table.rows.len()
-    }
-
-    /// Submits the next step, if there is one, and returns what [`Gpu::wait`] can wait for.
-    pub fn step(&mut self) -> Result<Option<wgpu::SubmissionIndex>> {
-        self.submit(self.generator.options.sampler.calls_per_step())
-    }
-
-    /// Submits all that is left.
-    pub fn run(&mut self) -> Result<()> {
-        self.submit(usize::MAX).map(drop)
-    }
-
-    fn submit(&mut self, rows: usize) -> Result<Option<wgpu::SubmissionIndex>> {
-        let rows = rows.min(self.generator.table.rows.len() - self.row);
-        if rows == 0 {
-            return Ok(None);
-        }
-        let submission = self.generator.step.submit(rows)?;
-        self.row += rows;
-        Ok(Some(submission))
-    }
-
-    /// The pictures as they would be if the noise left were none of theirs (the model's x0).
-    pub fn preview(&self) -> Result<Vec<RgbImage>> {
-        // Before the first step there is no x0.
-        self.show(if self.row == 0 { "picture" } else { "preview" })
-    }
-
-    /// Finishes the run and reads the pictures.
-    pub fn pictures(&mut self) -> Result<Vec<RgbImage>> {
-        self.run()?;
-        self.show("picture")
-    }
-
-    fn show(&self, output: &str) -> Result<Vec<RgbImage>> {
-        let show = &self.generator.show;
-        show.copy("sample", &self.generator.step, "sample")?;
-        show.submit(1)?;
-        let words = show.read(output)?;
-        let [_, h, w] = words.desc.shape[..] else { unreachable!("pictures are [n, h, w]") };
-        let pictures = words.bytes.chunks_exact(4 * h * w).take(self.seeds.len()).map(|bytes| {
-            RgbImage::from_fn(w as u32, h as u32, |x, y| {
-                let at = 4 * (y as usize * w + x as usize);
-                image::Rgb([bytes[at], bytes[at + 1], bytes[at + 2]])
-            })
-        });
-        Ok(pictures.collect())
-    }
-
-    /// The latents as they are now, `[n, h, w, c]`, f32.
-    pub fn latents(&self) -> Result<Tensor> {
-        let sample = self.generator.step.read("sample")?;
-        let [_, _, h, w, c] = sample.desc.shape[..] else { unreachable!("samples have five dimensions") };
-        let n = self.seeds.len();
-        Ok(Tensor::from_f32([n, h, w, c], &sample.to_f32()[..n * h * w * c]))
-    }
-
-    /// All that the run needs to go on later, or elsewhere.
-    pub fn state(&self) -> Result<SamplingState> {
-        Ok(SamplingState {
-            description: self.generator.description(),
-            labels: self.labels.clone(),
-            seeds: self.seeds.clone(),
-            row: self.row,
-            sample: self.generator.step.read("sample")?,
-        })
-    }
 }
