@@ -50,6 +50,7 @@ pub mod shader;
 mod target;
 pub mod tasks;
 mod tensor;
+pub mod text;
 mod texture;
 pub mod units;
 mod unroll;

@@ -1,0 +1,229 @@
+//! Prompts to embeddings: tokens in chunks through one encoder or two, weighed as the prompt says.
+
+use super::prompt::{Piece, pieces};
+use super::tokenizer::Tokenizer;
+use crate::engine::Network;
+use crate::error::{Error, Result};
+use crate::formats::diffusers::Folder;
+use crate::gpu::Gpu;
+use crate::models::clip_text::{ClipTextConfig, ClipTextOptions, clip_text_graph};
+use crate::nn::Source;
+use crate::tensor::{DType, Tensor};
+use crate::weights::Weights;
+
+/// What a picture is told by: text as its encoders give it.
+#[derive(Clone, Debug)]
+pub struct TextEmbedding {
+    /// `[tokens, width]`.
+    pub states: Tensor,
+    /// `[width]`, of models that want the text as a whole too (SDXL).
+    pub pooled: Option<Tensor>,
+}
+
+/// An encoder with its tokenizer.
+#[derive(Clone, Debug)]
+pub struct TextEncoder {
+    pub config: ClipTextConfig,
+    pub weights: Weights,
+    pub tokenizer: Tokenizer,
+}
+
+/// The encoders of a model. Stable Diffusion 1 and 2 have one, whose last states go through its last norm; SDXL has
+/// two, side by side, whose last layers are not used, and the second's text as a whole.
+#[derive(Clone, Debug)]
+pub struct TextEncoders {
+    pub encoders: Vec<TextEncoder>,
+    pub xl: bool,
+    /// Layers that are left out at the end beyond those that the model leaves out itself.
+    pub clip_skip: usize,
+    /// An absent negative text is zeros, not the empty text (SDXL's `force_zeros_for_empty_prompt`).
+    pub zeros_for_none: bool,
+}
+
+/// Tokens of a chunk and what each weighs.
+type Chunk = Vec<(u32, f32)>;
+
+impl TextEncoders {
+    /// The encoders in a pipeline's folder.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for encoders of another class, and those of the files.
+    pub fn open(folder: &Folder) -> Result<Self> {
+        let mut encoders = Vec::new();
+        let mut wrong = Vec::new();
+        for (part, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
+            match folder.part(part) {
+                None => {}
+                Some("CLIPTextModel" | "CLIPTextModelWithProjection") => encoders.push(TextEncoder {
+                    config: ClipTextConfig::from_json(&folder.text(part, "config.json")?)?,
+                    weights: folder.weights(part)?,
+                    tokenizer: Tokenizer::open(folder.path().join(tokenizer))?,
+                }),
+                Some(class) => wrong.push(format!("{part} of class {class} (this crate has CLIPTextModel)")),
+            }
+        }
+        if encoders.is_empty() && wrong.is_empty() {
+            wrong.push("a pipeline without a text_encoder".to_owned());
+        }
+        if !wrong.is_empty() {
+            return Err(Error::Unsupported { path: folder.path().to_owned(), nodes: wrong });
+        }
+        Ok(TextEncoders {
+            encoders,
+            xl: folder.class().starts_with("StableDiffusionXL"),
+            clip_skip: 0,
+            zeros_for_none: folder
+                .setting("force_zeros_for_empty_prompt")
+                .and_then(|v| v.as_bool())
+                .unwrap_or(true),
+        })
+    }
+
+    /// Embeddings of prompts and, beside each, of what is not wanted; all of as many tokens. The encoders are on the
+    /// device one after the other and only while this runs.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for text that the tokenizer cannot read, and those of the device.
+    pub fn encode(
+        &self,
+        gpu: &Gpu,
+        prompts: &[(&str, Option<&str>)],
+        dtype: DType,
+    ) -> Result<Vec<[TextEmbedding; 2]>> {
+        let texts: Vec<&str> =
+            prompts.iter().flat_map(|(text, negative)| [text, negative.unwrap_or("")]).collect();
+        let mut chunked = Vec::new();
+        let mut most = 1;
+        for encoder in &self.encoders {
+            let chunks = texts.iter().map(|text| encoder.chunks(text)).collect::<Result<Vec<_>>>()?;
+            most = chunks.iter().map(Vec::len).fold(most, usize::max);
+            chunked.push(chunks);
+        }
+        let mut states: Vec<Vec<Vec<f32>>> = Vec::new();
+        let mut pooled: Vec<Tensor> = Vec::new();
+        let mut width = 0;
+        for (i, (encoder, chunks)) in self.encoders.iter().zip(&mut chunked).enumerate() {
+            chunks.iter_mut().for_each(|chunks| chunks.resize(most, Chunk::new()));
+            let options = ClipTextOptions {
+                skip: self.clip_skip + usize::from(self.xl),
+                normalise: !self.xl,
+                pooled: self.xl && i + 1 == self.encoders.len(),
+            };
+            let (found, whole) = encoder.run(gpu, chunks, options, dtype)?;
+            width += encoder.config.hidden_size;
+            states.push(found);
+            pooled = whole;
+        }
+        let tokens = states[0][0].len() / self.encoders[0].config.hidden_size;
+        // Token by token the encoders' results side by side.
+        let joined = |text: usize| {
+            let mut values = Vec::with_capacity(tokens * width);
+            for token in 0..tokens {
+                for (encoder, found) in self.encoders.iter().zip(&states) {
+                    let c = encoder.config.hidden_size;
+                    values.extend_from_slice(&found[text][token * c..][..c]);
+                }
+            }
+            let embedding = TextEmbedding {
+                states: Tensor::from_f32([tokens, width], &values),
+                pooled: pooled.get(text).cloned(),
+            };
+            let absent = text % 2 == 1 && prompts[text / 2].1.is_none();
+            if absent && self.xl && self.zeros_for_none { zeros(&embedding) } else { embedding }
+        };
+        Ok((0..prompts.len()).map(|i| [joined(2 * i), joined(2 * i + 1)]).collect())
+    }
+}
+
+fn zeros(like: &TextEmbedding) -> TextEmbedding {
+    let zero = |t: &Tensor| Tensor::from_f32(t.desc.shape.clone(), &vec![0.0; t.desc.shape.elements()]);
+    TextEmbedding { states: zero(&like.states), pooled: like.pooled.as_ref().map(zero) }
+}
+
+impl TextEncoder {
+    /// A prompt's tokens in chunks that the encoder takes, with their weights; at least one chunk.
+    fn chunks(&self, prompt: &str) -> Result<Vec<Chunk>> {
+        let room = self.tokenizer.room();
+        let mut chunks = vec![Chunk::new()];
+        for piece in pieces(prompt) {
+            match piece {
+                Piece::Break => chunks.push(Chunk::new()),
+                Piece::Text { text, weight } => {
+                    for token in self.tokenizer.tokens(&text)? {
+                        if chunks.last().is_none_or(|chunk| chunk.len() == room) {
+                            chunks.push(Chunk::new());
+                        }
+                        chunks.last_mut().expect("just pushed").push((token, weight));
+                    }
+                }
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// States of each text, its chunks one after the other, and the texts as a whole (of their first chunks).
+    fn run(
+        &self,
+        gpu: &Gpu,
+        texts: &[Vec<Chunk>],
+        options: ClipTextOptions,
+        dtype: DType,
+    ) -> Result<(Vec<Vec<f32>>, Vec<Tensor>)> {
+        let (config, length) = (&self.config, self.tokenizer.length.min(self.config.max_position_embeddings));
+        let all: Vec<&Chunk> = texts.iter().flatten().collect();
+        let mut rows = Vec::with_capacity(all.len() * length * config.hidden_size);
+        let mut ends = Vec::new();
+        for (i, chunk) in all.iter().enumerate() {
+            let tokens: Vec<u32> = chunk.iter().map(|(token, _)| *token).collect();
+            let tokens = self.tokenizer.chunk(&tokens);
+            rows.extend(config.embed(&self.weights, &tokens[..length])?.to_f32());
+            ends.push((i * length + config.end(&tokens)) as u32);
+        }
+        let shape = [all.len(), length];
+        let graph = clip_text_graph(config, Source { weights: &self.weights, dtype }, shape, options)?;
+        let network = Network::new(gpu, &graph)?;
+        network.write("embeddings", &Tensor::from_f32([all.len(), length, config.hidden_size], &rows))?;
+        if options.pooled {
+            network.write("ends", &Tensor::from_u32([all.len()], &ends))?;
+        }
+        network.submit(1)?;
+        let mut states = network.read("states")?.to_f32();
+        if let Some(wrong) = states.iter().find(|v| !v.is_finite()) {
+            return Err(Error::Invalid {
+                what: format!("result of the encoder of text in {}", self.weights.file()),
+                expected: "numbers".to_owned(),
+                found: format!("{wrong}{}", if dtype == DType::F16 { "; it may need f32" } else { "" }),
+            });
+        }
+        let size = length * config.hidden_size;
+        for (states, chunk) in states.chunks_exact_mut(size).zip(&all) {
+            weigh(states, chunk, config.hidden_size);
+        }
+        let per_text = texts[0].len();
+        let mut pooled = Vec::new();
+        if options.pooled {
+            let whole = network.read("pooled")?;
+            let width = whole.desc.shape.last();
+            let first = |row: &[f32]| Tensor::from_f32([width], row);
+            pooled = whole.to_f32().chunks_exact(width).step_by(per_text).map(first).collect();
+        }
+        Ok((states.chunks_exact(size * per_text).map(<[f32]>::to_vec).collect(), pooled))
+    }
+}
+
+/// Multiplies the states of a chunk's tokens by their weights and keeps the mean of all.
+fn weigh(states: &mut [f32], chunk: &Chunk, width: usize) {
+    if chunk.iter().all(|(_, weight)| *weight == 1.0) {
+        return;
+    }
+    let mean = |states: &[f32]| states.iter().map(|v| f64::from(*v)).sum::<f64>() / states.len() as f64;
+    let before = mean(states);
+    // The first row is the token that begins the text.
+    for (row, (_, weight)) in states.chunks_exact_mut(width).skip(1).zip(chunk) {
+        row.iter_mut().for_each(|v| *v *= weight);
+    }
+    let scale = (before / mean(states)) as f32;
+    if scale.is_finite() {
+        states.iter_mut().for_each(|v| *v *= scale);
+    }
+}

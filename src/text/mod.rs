@@ -1,0 +1,9 @@
+//! Text for networks: from what somebody writes to what a diffusion model is told.
+
+mod encoder;
+mod prompt;
+mod tokenizer;
+
+pub use encoder::{TextEmbedding, TextEncoder, TextEncoders};
+pub use prompt::{Piece, pieces};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,136 @@
+//! Text to the numbers that an encoder of text knows: byte-pair encoding as CLIP has it, from the files beside the model.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+
+/// A tokenizer with the tokens that stand around a text.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// Before a text, after it, and in the room that is left.
+    pub begin: u32,
+    pub end: u32,
+    pub pad: u32,
+    /// Tokens that the encoder takes at a time, with those at both ends.
+    pub length: usize,
+}
+
+impl Tokenizer {
+    /// Reads a folder of transformers': `vocab.json` and `merges.txt`, or `tokenizer.json`; which tokens are special
+    /// from `special_tokens_map.json` and `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Format`] for files that are not those of a CLIP tokenizer.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let whole = folder.join("tokenizer.json");
+        let vocabulary = folder.join("vocab.json");
+        let (path, bytes) = match vocabulary.is_file() {
+            true => (vocabulary.clone(), clip(&vocabulary, &folder.join("merges.txt"))?),
+            false => (whole.clone(), read(&whole)?.into_bytes()),
+        };
+        let fail = |message: String| Error::Format { path: path.clone(), message };
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| fail(e.to_string()))?;
+        // How much is taken and what stands around it is decided for each chunk of a text.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
+
+        let settings: Vec<Value> = ["special_tokens_map.json", "tokenizer_config.json"]
+            .into_iter()
+            .filter_map(|file| serde_json::from_str(&read(&folder.join(file)).ok()?).ok())
+            .collect();
+        let special = |setting: &str, default: &str| {
+            let named = settings.iter().find_map(|s| match &s[setting] {
+                Value::String(token) => Some(token.clone()),
+                other => other["content"].as_str().map(str::to_owned),
+            });
+            let token = named.unwrap_or_else(|| default.to_owned());
+            inner.token_to_id(&token).ok_or_else(|| fail(format!("has no token \"{token}\", its {setting}")))
+        };
+        let length = settings.iter().find_map(|s| s["model_max_length"].as_u64()).unwrap_or(77);
+        Ok(Tokenizer {
+            begin: special("bos_token", "<|startoftext|>")?,
+            end: special("eos_token", "<|endoftext|>")?,
+            pad: special("pad_token", "<|endoftext|>")?,
+            length: usize::try_from(length).ok().filter(|l| (3..=4096).contains(l)).unwrap_or(77),
+            inner,
+        })
+    }
+
+    /// The tokens of a text, without those around it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what the tokenizer cannot read.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode(text, false).map_err(|e| Error::Invalid {
+            what: "text".to_owned(),
+            expected: "one that the tokenizer reads".to_owned(),
+            found: e.to_string(),
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Tokens that a text may have at a time.
+    pub fn room(&self) -> usize {
+        self.length - 2
+    }
+
+    /// One chunk of a text as the encoder takes it: begin, at most [`Tokenizer::room`] tokens, end, padding.
+    pub fn chunk(&self, tokens: &[u32]) -> Vec<u32> {
+        let tokens = &tokens[..tokens.len().min(self.room())];
+        let mut chunk = Vec::with_capacity(self.length);
+        chunk.push(self.begin);
+        chunk.extend(tokens);
+        chunk.push(self.end);
+        chunk.resize(self.length, self.pad);
+        chunk
+    }
+}
+
+/// CLIP's tokenizer of its two files, as transformers' `CLIPTokenizer` makes it, in the form of a `tokenizer.json`.
+fn clip(vocabulary: &Path, merges: &Path) -> Result<Vec<u8>> {
+    let vocab: serde_json::Map<String, Value> = serde_json::from_str(&read(vocabulary)?)
+        .map_err(|e| Error::Format { path: vocabulary.to_owned(), message: e.to_string() })?;
+    let text = read(merges)?;
+    let pairs: Vec<&str> =
+        text.lines().filter(|line| !line.is_empty() && !line.starts_with("#version")).collect();
+    let special = |token: &str| {
+        vocab.get(token).map(|id| {
+            json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": true })
+        })
+    };
+    let added: Vec<Value> = ["<|startoftext|>", "<|endoftext|>"].into_iter().filter_map(special).collect();
+    let words =
+        r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    let tokenizer = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": { "type": "Sequence", "normalizers": [
+            { "type": "NFC" },
+            { "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " },
+            { "type": "Lowercase" },
+        ] },
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
+            { "type": "Split", "pattern": { "Regex": words }, "behavior": "Removed", "invert": true },
+            { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+        ] },
+        "post_processor": null,
+        "decoder": null,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": "<|endoftext|>", "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocab, "merges": pairs,
+        },
+    });
+    Ok(tokenizer.to_string().into_bytes())
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })
+}
