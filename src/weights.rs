@@ -1,6 +1,6 @@
 //! The weights of a network by name, from a file or from the program itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -27,6 +27,44 @@ impl Weights {
     /// A safetensors file embedded in the program; `name` stands in messages.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
         Ok(Weights { file: name.to_owned(), entries: safetensors::from_static(name, bytes)? })
+    }
+
+    /// Tensors of several files: `files` says for each in which of `shards` it is; `name` stands in messages.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] for one that is not where it should be.
+    pub fn gathered(
+        name: &str,
+        files: &BTreeMap<String, String>,
+        shards: &BTreeMap<String, Weights>,
+    ) -> Result<Self> {
+        let find = |(tensor, shard): (&String, &String)| {
+            let entry = shards.get(shard).and_then(|weights| weights.entries.get(tensor));
+            let missing = || Error::MissingTensor {
+                file: shard.clone(),
+                name: tensor.clone(),
+                expected: "that the index does not give".to_owned(),
+            };
+            Ok((tensor.clone(), entry.ok_or_else(missing)?.clone()))
+        };
+        Ok(Weights { file: name.to_owned(), entries: files.iter().map(find).collect::<Result<_>>()? })
+    }
+
+    /// Tensors under other names: what `rename` gives for each, none if it is dropped.
+    pub fn renamed(&self, rename: impl Fn(&str, Tensor) -> Vec<(String, Tensor)>) -> Self {
+        let mut entries = HashMap::new();
+        for (name, entry) in &self.entries {
+            match entry {
+                Entry::Tensor(tensor) => {
+                    let new = rename(name, tensor.clone());
+                    entries.extend(new.into_iter().map(|(name, tensor)| (name, Entry::Tensor(tensor))));
+                }
+                Entry::Unsupported { .. } => {
+                    entries.insert(name.clone(), entry.clone());
+                }
+            }
+        }
+        Weights { file: self.file.clone(), entries }
     }
 
     /// Where the weights come from.

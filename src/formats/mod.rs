@@ -1,6 +1,8 @@
 //! Files: weights in, pictures in and out.
 
+pub mod diffusers;
 pub mod draw;
+pub mod ldm;
 pub mod npy;
 pub mod onnx;
 pub mod picture;

@@ -2,10 +2,13 @@
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use super::config::Class;
+use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::nn::{self, ResnetOptions, Source};
 use crate::ops::conv2d::Conv2dOptions;
+use crate::ops::expr::{Binary, Expr, Unary};
+use crate::ops::strided::Range;
 
 /// `config.json`, with diffusers' defaults. [`AutoencoderKlConfig::from_json`] refuses what this crate cannot run.
 #[derive(Clone, Debug, Deserialize)]
@@ -52,13 +55,7 @@ impl Default for AutoencoderKlConfig {
     }
 }
 
-fn unsupported(setting: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-    Error::Invalid {
-        what: format!("{setting} of an AutoencoderKL"),
-        expected: expected.to_owned(),
-        found: found.to_string(),
-    }
-}
+const CLASS: Class = Class("AutoencoderKL");
 
 impl AutoencoderKlConfig {
     /// Reads and checks the text of a `config.json`.
@@ -66,42 +63,34 @@ impl AutoencoderKlConfig {
     /// # Errors
     /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
     pub fn from_json(text: &str) -> Result<Self> {
-        let wrong = |e: serde_json::Error| unsupported("configuration", "config.json of diffusers", e);
-        let value: serde_json::Value = serde_json::from_str(text).map_err(wrong)?;
-        if let Some(class) = value["_class_name"].as_str().filter(|c| *c != "AutoencoderKL") {
-            let (found, expected) = (class.to_owned(), "AutoencoderKL".to_owned());
-            return Err(Error::Unknown { what: "model class", found, expected });
-        }
-        let config: AutoencoderKlConfig = serde_json::from_value(value).map_err(wrong)?;
+        let config: AutoencoderKlConfig = CLASS.parse(text)?;
         config.check()?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<()> {
-        if !["silu", "swish"].contains(&self.act_fn.as_str()) {
-            return Err(unsupported("act_fn", "silu", &self.act_fn));
-        }
+    pub(super) fn check(&self) -> Result<()> {
+        CLASS.one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
         let levels = self.block_out_channels.len();
         for (setting, kinds, only) in [
             ("down_block_types", &self.down_block_types, "DownEncoderBlock2D"),
             ("up_block_types", &self.up_block_types, "UpDecoderBlock2D"),
         ] {
             if levels == 0 || kinds.len() != levels || kinds.iter().any(|kind| kind != only) {
-                return Err(unsupported(setting, &format!("{levels} times {only}"), format!("{kinds:?}")));
+                return Err(CLASS.unsupported(
+                    setting,
+                    &format!("{levels} times {only}"),
+                    format!("{kinds:?}"),
+                ));
             }
         }
-        let sizes = [
+        let channels = self.block_out_channels.iter().map(|&c| ("block_out_channels", c));
+        CLASS.sizes(channels.chain([
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
             ("layers_per_block", self.layers_per_block),
             ("latent_channels", self.latent_channels),
             ("norm_num_groups", self.norm_num_groups),
-        ];
-        let channels = self.block_out_channels.iter().map(|&c| ("block_out_channels", c));
-        match sizes.into_iter().chain(channels).find(|(_, size)| !(1..=1 << 16).contains(size)) {
-            Some((setting, size)) => Err(unsupported(setting, "1 to 65536", size)),
-            None => Ok(()),
-        }
+        ]))
     }
 
     /// Pixels of a picture along each side of a latent's pixel.
@@ -138,6 +127,28 @@ pub fn encode(g: &mut Graph, config: &AutoencoderKlConfig, w: Source, x: ValueId
         true => w.conv(g, "quant_conv", h, moments, 1, Conv2dOptions::default()),
         false => Ok(h),
     }
+}
+
+/// Latents as the diffusion model sees them, drawn from what [`encode`] says of pictures:
+/// `(mean + deviation · noise − shift) · scale`, `[n, h, w, latent_channels]`.
+pub fn sampled(
+    g: &mut Graph,
+    config: &AutoencoderKlConfig,
+    moments: ValueId,
+    noise: ValueId,
+) -> Result<ValueId> {
+    let c = config.latent_channels;
+    let part = |start: usize| Range { start, stop: Some(start + c), step: 1 };
+    let all = Range::all();
+    let mean = g.slice(moments, &[all, all, all, part(0)])?;
+    let spread = g.slice(moments, &[all, all, all, part(c)])?;
+    // As the reference: what is beyond this is no variance of use, and overflows.
+    let log_variance = Expr::clamp(Expr::input(0), -30.0, 20.0);
+    let deviation = Expr::unary(Unary::Exp, Expr::binary(Binary::Mul, Expr::Const(0.5), log_variance));
+    let drawn = Expr::binary(Binary::Mul, deviation, Expr::input(1));
+    let z = g.elementwise(Expr::binary(Binary::Add, drawn, Expr::input(2)), &[spread, noise, mean])?;
+    let scale = config.scaling_factor;
+    g.affine(z, scale, -config.shift_factor.unwrap_or(0.0) * scale)
 }
 
 /// Pictures `[n, f · h, f · w, out_channels]`, about −1 to 1, of latents `[n, h, w, latent_channels]` as the encoder

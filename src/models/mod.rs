@@ -3,11 +3,15 @@
 pub mod autoencoder_kl;
 pub(crate) mod boxes;
 pub mod bundled;
+pub mod clip_text;
+mod config;
 pub mod convnext;
 pub mod denoise;
 pub mod densenet;
 pub mod efficientnet;
 pub mod iresnet;
+pub mod latent_checkpoint;
+pub mod latent_diffusion;
 pub mod letters;
 pub mod letters_detector;
 pub mod letters_segmenter;

@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use super::config::Class;
+use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::nn::{self, ResnetOptions, Source};
 use crate::ops::TimestepEmbedding;
@@ -87,13 +88,7 @@ impl Default for UNet2dConfig {
     }
 }
 
-fn unsupported(setting: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-    Error::Invalid {
-        what: format!("{setting} of a UNet2DModel"),
-        expected: expected.to_owned(),
-        found: found.to_string(),
-    }
-}
+const CLASS: Class = Class("UNet2DModel");
 
 impl UNet2dConfig {
     /// Reads and checks the text of a `config.json`.
@@ -101,75 +96,44 @@ impl UNet2dConfig {
     /// # Errors
     /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
     pub fn from_json(text: &str) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Class {
-            #[serde(rename = "_class_name")]
-            class: Option<String>,
-        }
-        let wrong = |e: serde_json::Error| unsupported("configuration", "config.json of diffusers", e);
-        let Class { class } = serde_json::from_str(text).map_err(wrong)?;
-        if let Some(class) = class.filter(|c| c != "UNet2DModel") {
-            return Err(Error::Unknown {
-                what: "model class",
-                found: class,
-                expected: "UNet2DModel".to_owned(),
-            });
-        }
-        let config: UNet2dConfig = serde_json::from_str(text).map_err(wrong)?;
+        let config: UNet2dConfig = CLASS.parse(text)?;
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> Result<()> {
-        let one_of = |setting: &str, found: &str, expected: &[&str]| match expected.contains(&found) {
-            true => Ok(()),
-            false => Err(unsupported(setting, &expected.join(" or "), found)),
-        };
-        one_of("time_embedding_type", &self.time_embedding_type, &["positional"])?;
-        one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
-        one_of("resnet_time_scale_shift", &self.resnet_time_scale_shift, &["default"])?;
-        one_of("downsample_type", &self.downsample_type, &["conv"])?;
-        one_of("upsample_type", &self.upsample_type, &["conv"])?;
+        CLASS.one_of("time_embedding_type", &self.time_embedding_type, &["positional"])?;
+        CLASS.one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
+        CLASS.one_of("resnet_time_scale_shift", &self.resnet_time_scale_shift, &["default"])?;
+        CLASS.one_of("downsample_type", &self.downsample_type, &["conv"])?;
+        CLASS.one_of("upsample_type", &self.upsample_type, &["conv"])?;
         if let Some(mid) = &self.mid_block_type {
-            one_of("mid_block_type", mid, &["UNetMidBlock2D"])?;
+            CLASS.one_of("mid_block_type", mid, &["UNetMidBlock2D"])?;
         }
-        if let Some(class) = &self.class_embed_type {
-            return Err(unsupported("class_embed_type", "null", class));
-        }
+        CLASS.null(&[("class_embed_type", &self.class_embed_type)])?;
         if self.mid_block_scale_factor != 1.0 {
-            return Err(unsupported("mid_block_scale_factor", "1", self.mid_block_scale_factor));
+            return Err(CLASS.unsupported("mid_block_scale_factor", "1", self.mid_block_scale_factor));
         }
         let levels = self.block_out_channels.len();
         if levels == 0 || self.down_block_types.len() != levels || self.up_block_types.len() != levels {
             let found =
                 format!("{}, {levels} and {}", self.down_block_types.len(), self.up_block_types.len());
             let what = "lengths of down_block_types, block_out_channels and up_block_types";
-            return Err(unsupported(what, "as many of each", found));
+            return Err(CLASS.unsupported(what, "as many of each", found));
         }
         for kind in &self.down_block_types {
-            one_of("down_block_types", kind, &["DownBlock2D", "AttnDownBlock2D"])?;
+            CLASS.one_of("down_block_types", kind, &["DownBlock2D", "AttnDownBlock2D"])?;
         }
         for kind in &self.up_block_types {
-            one_of("up_block_types", kind, &["UpBlock2D", "AttnUpBlock2D"])?;
+            CLASS.one_of("up_block_types", kind, &["UpBlock2D", "AttnUpBlock2D"])?;
         }
-        for (setting, value) in [
+        let channels = self.block_out_channels.iter().map(|&c| ("block_out_channels", c));
+        CLASS.sizes(channels.chain([
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
             ("layers_per_block", self.layers_per_block),
             ("norm_num_groups", self.norm_num_groups),
-        ] {
-            if !(1..=1 << 16).contains(&value) {
-                return Err(unsupported(setting, "1 to 65536", value));
-            }
-        }
-        if self.block_out_channels.iter().any(|c| !(1..=1 << 16).contains(c)) {
-            return Err(unsupported(
-                "block_out_channels",
-                "1 to 65536",
-                format!("{:?}", self.block_out_channels),
-            ));
-        }
-        Ok(())
+        ]))
     }
 
     /// Height and width of the pictures.
@@ -177,14 +141,16 @@ impl UNet2dConfig {
         let size = match self.sample_size {
             Some(Size::Square(size)) => [size; 2],
             Some(Size::HeightWidth(size)) => size,
-            None => return Err(unsupported("sample_size", "a number of pixels", "null")),
+            None => return Err(CLASS.unsupported("sample_size", "a number of pixels", "null")),
         };
         let multiple = 1 << (self.block_out_channels.len() - 1);
         match size.iter().all(|s| (1..=1 << 14).contains(s) && s.is_multiple_of(multiple)) {
             true => Ok(size),
-            false => {
-                Err(unsupported("sample_size", &format!("multiples of {multiple}"), format!("{size:?}")))
-            }
+            false => Err(CLASS.unsupported(
+                "sample_size",
+                &format!("multiples of {multiple}"),
+                format!("{size:?}"),
+            )),
         }
     }
 
@@ -224,7 +190,7 @@ pub fn unet2d(
         }
         (None, None) => {}
         (classes, _) => {
-            return Err(unsupported(
+            return Err(CLASS.unsupported(
                 "num_class_embeds",
                 "labels with classes, none without",
                 format!("{classes:?}"),

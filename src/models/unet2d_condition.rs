@@ -3,7 +3,8 @@
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use super::config::Class;
+use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::nn::{self, ResnetOptions, Source, TransformerOptions};
 use crate::ops::TimestepEmbedding;
@@ -141,13 +142,7 @@ impl Default for UNet2dConditionConfig {
     }
 }
 
-fn unsupported(setting: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-    Error::Invalid {
-        what: format!("{setting} of a UNet2DConditionModel"),
-        expected: expected.to_owned(),
-        found: found.to_string(),
-    }
-}
+const CLASS: Class = Class("UNet2DConditionModel");
 
 impl UNet2dConditionConfig {
     /// Reads and checks the text of a `config.json`.
@@ -155,49 +150,35 @@ impl UNet2dConditionConfig {
     /// # Errors
     /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
     pub fn from_json(text: &str) -> Result<Self> {
-        let wrong = |e: serde_json::Error| unsupported("configuration", "config.json of diffusers", e);
-        let value: serde_json::Value = serde_json::from_str(text).map_err(wrong)?;
-        if let Some(class) = value["_class_name"].as_str().filter(|c| *c != "UNet2DConditionModel") {
-            let (found, expected) = (class.to_owned(), "UNet2DConditionModel".to_owned());
-            return Err(Error::Unknown { what: "model class", found, expected });
-        }
-        let config: UNet2dConditionConfig = serde_json::from_value(value).map_err(wrong)?;
+        let config: UNet2dConditionConfig = CLASS.parse(text)?;
         config.check()?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<()> {
-        let one_of = |setting: &str, found: &str, expected: &[&str]| match expected.contains(&found) {
-            true => Ok(()),
-            false => Err(unsupported(setting, &expected.join(" or "), found)),
-        };
-        one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
-        one_of("resnet_time_scale_shift", &self.resnet_time_scale_shift, &["default"])?;
-        one_of("time_embedding_type", &self.time_embedding_type, &["positional"])?;
-        one_of("attention_type", &self.attention_type, &["default"])?;
+    pub(super) fn check(&self) -> Result<()> {
+        CLASS.one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
+        CLASS.one_of("resnet_time_scale_shift", &self.resnet_time_scale_shift, &["default"])?;
+        CLASS.one_of("time_embedding_type", &self.time_embedding_type, &["positional"])?;
+        CLASS.one_of("attention_type", &self.attention_type, &["default"])?;
         if let Some(mid) = &self.mid_block_type {
-            one_of("mid_block_type", mid, &["UNetMidBlock2DCrossAttn"])?;
+            CLASS.one_of("mid_block_type", mid, &["UNetMidBlock2DCrossAttn"])?;
         }
         if let Some(added) = &self.addition_embed_type {
-            one_of("addition_embed_type", added, &["text_time"])?;
+            CLASS.one_of("addition_embed_type", added, &["text_time"])?;
             let [Some(1..), Some(1..)] =
                 [self.addition_time_embed_dim, self.projection_class_embeddings_input_dim]
             else {
                 let what = "addition_time_embed_dim and projection_class_embeddings_input_dim";
-                return Err(unsupported(what, "numbers, as addition_embed_type is text_time", "null"));
+                return Err(CLASS.unsupported(what, "numbers, as addition_embed_type is text_time", "null"));
             };
         }
-        for (setting, set) in [
+        CLASS.null(&[
             ("class_embed_type", &self.class_embed_type),
             ("time_embedding_act_fn", &self.time_embedding_act_fn),
             ("timestep_post_act", &self.timestep_post_act),
             ("encoder_hid_dim_type", &self.encoder_hid_dim_type),
             ("cross_attention_norm", &self.cross_attention_norm),
-        ] {
-            if let Some(found) = set {
-                return Err(unsupported(setting, "null", found));
-            }
-        }
+        ])?;
         for (setting, is_default) in [
             ("center_input_sample", !self.center_input_sample),
             ("dual_cross_attention", !self.dual_cross_attention),
@@ -207,7 +188,7 @@ impl UNet2dConditionConfig {
             ("reverse_transformer_layers_per_block", self.reverse_transformer_layers_per_block.is_none()),
         ] {
             if !is_default {
-                return Err(unsupported(setting, "its default", "another value"));
+                return Err(CLASS.unsupported(setting, "its default", "another value"));
             }
         }
         let levels = self.block_out_channels.len();
@@ -221,13 +202,13 @@ impl UNet2dConditionConfig {
             || !each
         {
             let what = "lengths of down_block_types, up_block_types and what is given for each level";
-            return Err(unsupported(what, &format!("{levels}, as block_out_channels"), "others"));
+            return Err(CLASS.unsupported(what, &format!("{levels}, as block_out_channels"), "others"));
         }
         for kind in &self.down_block_types {
-            one_of("down_block_types", kind, &["DownBlock2D", "CrossAttnDownBlock2D"])?;
+            CLASS.one_of("down_block_types", kind, &["DownBlock2D", "CrossAttnDownBlock2D"])?;
         }
         for kind in &self.up_block_types {
-            one_of("up_block_types", kind, &["UpBlock2D", "CrossAttnUpBlock2D"])?;
+            CLASS.one_of("up_block_types", kind, &["UpBlock2D", "CrossAttnUpBlock2D"])?;
         }
         let mut sizes = vec![
             ("in_channels", self.in_channels),
@@ -243,10 +224,7 @@ impl UNet2dConditionConfig {
             sizes.push(("attention_head_dim", self.heads().at(level)));
             sizes.push(("transformer_layers_per_block", self.transformer_layers_per_block.at(level)));
         }
-        match sizes.into_iter().find(|(_, size)| !(1..=1 << 16).contains(size)) {
-            Some((setting, size)) => Err(unsupported(setting, "1 to 65536", size)),
-            None => Ok(()),
-        }
+        CLASS.sizes(sizes)
     }
 
     fn heads(&self) -> &Levels<usize> {
@@ -371,7 +349,7 @@ fn time(
         (None, None) => {}
         (dim, _) => {
             let expected = "embedded guidance where there is one, none where not";
-            return Err(unsupported("time_cond_proj_dim", expected, format!("{dim:?}")));
+            return Err(CLASS.unsupported("time_cond_proj_dim", expected, format!("{dim:?}")));
         }
     }
     let h = w.linear(g, "time_embedding.linear_1", h, width)?;
@@ -387,13 +365,13 @@ fn time(
         (None, None) => {}
         (classes, _) => {
             let expected = "a class where there are some, none where not";
-            return Err(unsupported("num_class_embeds", expected, format!("{classes:?}")));
+            return Err(CLASS.unsupported("num_class_embeds", expected, format!("{classes:?}")));
         }
     }
     match (&config.addition_embed_type, conditions.pooled) {
         (Some(_), Some([pooled, sizes])) => {
             let [n, count] = g.shape(sizes)[..] else {
-                return Err(unsupported("sizes", "of two dimensions", g.shape(sizes)));
+                return Err(CLASS.unsupported("sizes", "of two dimensions", g.shape(sizes)));
             };
             let dim = config.addition_time_embed_dim.expect("checked with the configuration");
             let added = g.scoped("add_embedding", |g| {
@@ -410,7 +388,7 @@ fn time(
         (None, None) => {}
         (kind, _) => {
             let expected = "pooled text and sizes where there is one, none where not";
-            return Err(unsupported("addition_embed_type", expected, format!("{kind:?}")));
+            return Err(CLASS.unsupported("addition_embed_type", expected, format!("{kind:?}")));
         }
     }
     Ok(time)

@@ -1,4 +1,5 @@
 //! Weights out of their names, as `scripts/references/architectures.py` makes them, and how results are compared.
+#![allow(dead_code, reason = "each test needs a part of it")]
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

@@ -1,0 +1,143 @@
+//! Folders as diffusers' `save_pretrained` writes them: `model_index.json`, which says what the pipeline is made of,
+//! and a folder for each of its parts with a configuration and weights.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::weights::Weights;
+
+/// A pipeline's folder.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+    class: String,
+    entries: serde_json::Map<String, Value>,
+}
+
+impl Folder {
+    /// Whether there is a pipeline in a folder.
+    pub fn is_at(path: &Path) -> bool {
+        path.join("model_index.json").is_file()
+    }
+
+    /// Reads `model_index.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Format`] for what is not such a file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
+        let path = path.as_ref().to_owned();
+        let index = path.join("model_index.json");
+        let format = |message: String| Error::Format { path: index.clone(), message };
+        let mut entries: serde_json::Map<String, Value> =
+            serde_json::from_str(&read(&index)?).map_err(|e| format(e.to_string()))?;
+        match entries.remove("_class_name") {
+            Some(Value::String(class)) => Ok(Folder { path, class, entries }),
+            _ => Err(format("has no _class_name: not the index of a pipeline of diffusers".to_owned())),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The pipeline's class, as `StableDiffusionPipeline`.
+    pub fn class(&self) -> &str {
+        &self.class
+    }
+
+    /// The class of a part, `None` if the pipeline has it not.
+    pub fn part(&self, name: &str) -> Option<&str> {
+        match self.entries.get(name)?.as_array()?.as_slice() {
+            [Value::String(_), Value::String(class)] => Some(class),
+            _ => None,
+        }
+    }
+
+    /// A setting of the pipeline itself.
+    pub fn setting(&self, name: &str) -> Option<&Value> {
+        self.entries.get(name)
+    }
+
+    /// The text of a part's file, as `config.json` or `scheduler_config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn text(&self, part: &str, file: &str) -> Result<String> {
+        read(&self.path.join(part).join(file))
+    }
+
+    /// The weights of a part.
+    ///
+    /// # Errors
+    /// As [`weights`].
+    pub fn weights(&self, part: &str) -> Result<Weights> {
+        weights(&self.path.join(part))
+    }
+}
+
+/// The weights in a part's folder: one file or several, in f32 if there are both kinds.
+///
+/// # Errors
+/// [`Error::Format`] for a folder without safetensors and for an index that is not sound, [`Error::Io`], and those of
+/// [`Weights::open`].
+pub fn weights(folder: &Path) -> Result<Weights> {
+    const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+    for variant in ["", ".fp16"] {
+        for stem in STEMS {
+            let whole = folder.join(format!("{stem}{variant}.safetensors"));
+            if whole.is_file() {
+                return Weights::open(whole);
+            }
+            let index = folder.join(format!("{stem}.safetensors.index{variant}.json"));
+            if index.is_file() {
+                return sharded(folder, &index);
+            }
+        }
+    }
+    let pickle = STEMS.map(|stem| folder.join(format!("{stem}.bin"))).into_iter().find(|p| p.is_file());
+    let pickle = pickle.or_else(|| Some(folder.join("pytorch_model.bin")).filter(|p| p.is_file()));
+    Err(match pickle {
+        Some(path) => Error::Format {
+            path,
+            message:
+                "holds pickled weights, which can run programs when they are read; save the pipeline with \
+                      diffusers and safe_serialization=True"
+                    .to_owned(),
+        },
+        None => Error::Format {
+            path: folder.to_owned(),
+            message: "holds no weights: expected diffusion_pytorch_model.safetensors or model.safetensors"
+                .to_owned(),
+        },
+    })
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The weights of several files, each tensor from the file that the index names.
+fn sharded(folder: &Path, path: &Path) -> Result<Weights> {
+    let format = |message: String| Error::Format { path: path.to_owned(), message };
+    let index: Index = serde_json::from_str(&read(path)?).map_err(|e| format(e.to_string()))?;
+    let mut shards = BTreeMap::new();
+    for file in index.weight_map.values() {
+        let mut parts = Path::new(file).components();
+        let (Some(Component::Normal(_)), None) = (parts.next(), parts.next()) else {
+            return Err(format(format!("names \"{file}\", expected a file in the same folder")));
+        };
+        if !shards.contains_key(file) {
+            shards.insert(file.clone(), Weights::open(folder.join(file))?);
+        }
+    }
+    Weights::gathered(&path.display().to_string(), &index.weight_map, &shards)
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })
+}

@@ -1,0 +1,165 @@
+//! Single-file checkpoints against the same weights in diffusers' folders (`scripts/references/ldm.py`, which has the
+//! names read by diffusers' own loader).
+
+mod hashed;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use aquatint::formats::ldm::{Checkpoint, TextEncoderNames};
+use aquatint::models::autoencoder_kl::AutoencoderKlConfig;
+use aquatint::models::latent_diffusion::{LatentDiffusion, Part};
+use aquatint::models::unet2d_condition::UNet2dConditionConfig;
+use aquatint::tasks::{NoiseSource, PaintOptions, Painter, StartFrom, Wish};
+use aquatint::text::TextEmbedding;
+use aquatint::{Error, Tensor, Weights};
+use hashed::{gpu, numbers, save, weight};
+use safetensors::tensor::{Dtype, TensorView};
+
+#[derive(serde::Deserialize)]
+struct Model {
+    config: serde_json::Value,
+    tensors: BTreeMap<String, Vec<usize>>,
+    /// The file's name of a tensor, and those that it holds, one after the other.
+    names: BTreeMap<String, Vec<String>>,
+}
+
+fn models() -> BTreeMap<String, Model> {
+    let path = format!("{}/tests/fixtures/checkpoints.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The hashed weights of models under the names of a checkpoint: what the shapes of the file must be, too.
+fn checkpoint(path: &Path, parts: &[(&str, &Model)]) {
+    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    for (prefix, model) in parts {
+        for (old, new) in &model.names {
+            let mut shape = model.tensors[&new[0]].clone();
+            shape[0] *= new.len();
+            let mut values: Vec<f32> =
+                new.iter().flat_map(|name| weight(name, &model.tensors[name])).collect();
+            if old == "text_projection" {
+                let (rows, columns) = (shape[0], shape[1]);
+                values = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect();
+                shape.swap(0, 1);
+            }
+            if old.contains(".mid.attn_1.") && shape.len() == 2 || old.starts_with("mid.attn") {
+                shape.extend([1, 1]);
+            }
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            tensors.insert(format!("{prefix}{old}"), (shape, bytes));
+        }
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, (shape, bytes))| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// Weights of a model as its library saves them.
+fn saved(folder: &Path, model: &Model) -> Weights {
+    Weights::open(save(folder, &model.tensors, &BTreeMap::new(), &[])).unwrap()
+}
+
+fn same(found: &Weights, wanted: &Weights, tensors: &BTreeMap<String, Vec<usize>>) {
+    assert_eq!(found.names(), wanted.names());
+    for (name, shape) in tensors {
+        let [found, wanted] = [found, wanted].map(|w| w.tensor(name, shape).unwrap());
+        assert!(*found.bytes == *wanted.bytes, "{name}");
+    }
+}
+
+/// The same tensors, configurations that build the same network, and the same latents to the last bit.
+fn check(family: &str) {
+    let Some(gpu) = gpu() else { return };
+    let models = models();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut parts = vec![("model.diffusion_model.", &models[family]), ("first_stage_model.", &models["vae"])];
+    if family == "xl" {
+        parts.push(("conditioner.embedders.1.model.", &models["text"]));
+    }
+    checkpoint(&path, &parts);
+    let file = Checkpoint::open(&path).unwrap();
+    let [unet, vae] = [family, "vae"].map(|name| saved(folder.path(), &models[name]));
+    same(&file.unet(), &unet, &models[family].tensors);
+    same(&file.vae(), &vae, &models["vae"].tensors);
+    for (names, text) in file.text_encoders() {
+        assert_eq!(names, TextEncoderNames::OpenClip);
+        same(&text, &saved(folder.path(), &models["text"]), &models["text"].tensors);
+    }
+
+    let single = LatentDiffusion::from_checkpoint("single", &file, Some("epsilon")).unwrap();
+    let schedule = aquatint::diffusion::ScheduleConfig {
+        class_name: Some("EulerDiscreteScheduler".to_owned()),
+        timestep_spacing: Some("leading".to_owned()),
+        ..aquatint::diffusion::ScheduleConfig::stable_diffusion()
+    };
+    let scaling = if family == "xl" { 0.13025 } else { 0.18215 };
+    let vae_config = AutoencoderKlConfig {
+        scaling_factor: scaling,
+        ..AutoencoderKlConfig::from_json(&models["vae"].config.to_string()).unwrap()
+    };
+    let unet_config = UNet2dConditionConfig::from_json(&models[family].config.to_string()).unwrap();
+    let whole = LatentDiffusion::new(
+        "folder",
+        Part { config: unet_config, weights: unet },
+        Part { config: vae_config, weights: vae },
+        &schedule,
+    )
+    .unwrap();
+    let draw = |model: &LatentDiffusion| {
+        let options = PaintOptions {
+            height: 64,
+            width: 48,
+            steps: 3,
+            guidance: 1.0,
+            noise: NoiseSource::Cpu,
+            ..PaintOptions::of(model)
+        };
+        let mut painter = Painter::new(gpu, model, 1, 4, StartFrom::Noise, &options).unwrap();
+        let text = TextEmbedding {
+            states: Tensor::from_f32([4, 12], &numbers("text", 48)),
+            pooled: (family == "xl").then(|| Tensor::from_f32([32], &numbers("pooled", 32))),
+        };
+        let mut run = painter.start(&[Wish { text, negative: None }], &[3], None).unwrap();
+        let pictures = run.pictures().unwrap();
+        (run.latents().unwrap().to_f32(), pictures)
+    };
+    let (one, other) = (draw(&single), draw(&whole));
+    assert!(one.0.iter().all(|v| v.is_finite()));
+    assert_eq!(one, other);
+}
+
+#[test]
+fn stable_diffusion_1() {
+    check("one");
+}
+
+#[test]
+fn stable_diffusion_2() {
+    check("two");
+}
+
+#[test]
+fn stable_diffusion_xl() {
+    check("xl");
+}
+
+#[test]
+fn what_is_cut_is_said() {
+    let models = models();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    checkpoint(&path, &[("first_stage_model.", &models["vae"])]);
+    let error = Checkpoint::open(&path).unwrap_err().to_string();
+    assert!(error.contains("input_blocks.0.0.weight"), "{error}");
+
+    // A distilled UNet: nothing in the middle.
+    let mut model: Model = models.into_iter().find(|(name, _)| name == "one").unwrap().1;
+    model.names.retain(|old, _| !old.starts_with("middle_block.1."));
+    checkpoint(&path, &[("model.diffusion_model.", &model)]);
+    let file = Checkpoint::open(&path).unwrap();
+    let error = LatentDiffusion::from_checkpoint("cut", &file, None).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. } | Error::MissingTensor { .. }), "{error}");
+}
