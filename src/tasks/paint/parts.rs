@@ -1,0 +1,127 @@
+//! What a painter's networks are made of, and whether it fits together.
+
+use super::{PaintOptions, StartFrom};
+use crate::diffusion::{Start, Table};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::models::latent_diffusion::{Given, LatentDiffusion};
+use crate::tasks::sampling::{Draws, Step};
+use crate::tensor::DType;
+
+/// All that the graphs are made of.
+pub(super) struct Parts<'a> {
+    pub model: &'a LatentDiffusion,
+    pub batch: usize,
+    pub tokens: usize,
+    pub canvas: StartFrom,
+    pub options: &'a PaintOptions,
+}
+
+impl Parts<'_> {
+    pub(super) fn check(&self, gpu: &Gpu) -> Result<()> {
+        let PaintOptions { height, width, guidance, rescale, dtype, .. } = *self.options;
+        let invalid = |what: &str, expected: String, found: String| {
+            Err(Error::Invalid { what: format!("{what} of {}", self.model.name), expected, found })
+        };
+        let factor = self.model.vae.config.factor();
+        let fits = |side: usize| side > 0 && side.is_multiple_of(factor);
+        if !fits(height) || !fits(width) {
+            return invalid("size", format!("multiples of {factor}"), format!("{width}×{height}"));
+        }
+        if self.batch == 0 || self.tokens == 0 {
+            return invalid("batch and tokens", "at least 1".to_owned(), "0".to_owned());
+        }
+        if !guidance.is_finite() || !(0.0..=1.0).contains(&rescale) {
+            let expected = "a number, and 0 to 1".to_owned();
+            return invalid("guidance and its rescale", expected, format!("{guidance}, {rescale}"));
+        }
+        match (self.given(), self.canvas) {
+            (Given::Masked, StartFrom::Noise | StartFrom::Picture) => {
+                return invalid("picture", "one with a mask".to_owned(), "none".to_owned());
+            }
+            (Given::Small, _) => {
+                return invalid(
+                    "task",
+                    "text to picture, picture to picture, inpainting".to_owned(),
+                    "upscaling".to_owned(),
+                );
+            }
+            _ => {}
+        }
+        if dtype == DType::F16 && !gpu.target().f16 {
+            let device = gpu.target().name.clone();
+            return Err(Error::Feature { device, feature: "16-bit floats", advice: "use f32" });
+        }
+        Ok(())
+    }
+
+    pub(super) fn given(&self) -> Given {
+        self.model.given().unwrap_or(Given::Text)
+    }
+
+    /// Twice for guidance, but for models that have it as an input.
+    pub(super) fn copies(&self) -> usize {
+        if self.options.guidance == 1.0 || self.model.embeds_guidance() { 1 } else { 2 }
+    }
+
+    /// Height, width and channels of the latents.
+    pub(super) fn latent(&self) -> [usize; 3] {
+        let factor = self.model.vae.config.factor();
+        [self.options.height / factor, self.options.width / factor, self.model.vae.config.latent_channels]
+    }
+
+    /// Sizes and crop that the UNet is told (SDXL): original, crop, wanted.
+    pub(super) fn ids(&self) -> Option<[usize; 6]> {
+        self.model.unet.config.addition_embed_type.as_ref()?;
+        let PaintOptions { height, width, original, .. } = *self.options;
+        let [h, w, top, left] = original.unwrap_or([height, width, 0, 0]);
+        Some([h, w, top, left, height, width])
+    }
+
+    /// Width of the pooled text.
+    pub(super) fn pooled(&self) -> Option<usize> {
+        let unet = &self.model.unet.config;
+        let ids = 6 * unet.addition_time_embed_dim.unwrap_or(0);
+        self.ids()?;
+        unet.projection_class_embeddings_input_dim?.checked_sub(ids)
+    }
+
+    /// The table and where in it the run begins.
+    pub(super) fn start(&self) -> Result<Start> {
+        let o = self.options;
+        let table = Table::new(&self.model.schedule, o.sampler, o.sigmas, o.steps)?;
+        match self.canvas {
+            StartFrom::Noise => Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table }),
+            _ if o.strength == 1.0 && self.canvas == StartFrom::Masked => {
+                Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table })
+            }
+            _ => table.start(o.strength),
+        }
+    }
+
+    /// Whether the picture itself is encoded, and not only what lies outside of a mask.
+    pub(super) fn encodes(&self) -> bool {
+        self.canvas == StartFrom::Picture
+            || self.canvas == StartFrom::Masked
+                && (self.given() == Given::Text || self.options.strength < 1.0)
+    }
+
+    /// Which tensors of noise the parts take, in the order of diffusers' pipelines: the encoded picture's,
+    /// the first sample's, the masked picture's, then those on the way.
+    pub(super) fn draws(&self) -> Draws {
+        let start = usize::from(self.encodes());
+        Draws { start, rows: start + 1 + usize::from(self.canvas == StartFrom::Masked) }
+    }
+
+    pub(super) fn step<'t>(&self, table: &'t Table) -> Result<Step<'t>> {
+        Ok(Step {
+            table,
+            batch: self.batch,
+            shape: self.latent(),
+            copies: self.copies(),
+            dtype: self.options.dtype,
+            noise: self.options.noise,
+            draws: self.draws(),
+        })
+    }
+}

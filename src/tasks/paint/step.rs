@@ -1,0 +1,120 @@
+//! One step as a graph: the UNet with all that it is told, guidance, and what stays as it was.
+
+use super::StartFrom;
+use super::parts::Parts;
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::models::latent_diffusion::Given;
+use crate::models::unet2d_condition::{Conditions, unet2d_condition};
+use crate::nn::Source;
+use crate::ops::expr::Binary;
+use crate::ops::reduce::Reduction;
+use crate::ops::strided::Range;
+use crate::tasks::sampling::Step;
+use crate::tensor::{DType, Tensor};
+
+impl Parts<'_> {
+    pub(super) fn step_graph(&self, step: Step) -> Result<Graph> {
+        let unet = &self.model.unet;
+        let n = self.copies() * self.batch;
+        let [h, w, c] = self.latent();
+        let predict = |g: &mut Graph, mut x: ValueId, row: ValueId| {
+            let dtype = self.options.dtype;
+            let input = |g: &mut Graph, name: &str, shape: &[usize]| {
+                let id = g.input(name, shape, DType::F32);
+                g.cast(id, dtype)
+            };
+            let text = input(g, "text", &[n, self.tokens, unet.config.cross_attention_dim])?;
+            let pooled = match (self.pooled(), self.ids()) {
+                (Some(width), Some(ids)) => {
+                    let pooled = input(g, "pooled", &[n, width])?;
+                    Some([pooled, g.input("sizes", [n, ids.len()], DType::F32)])
+                }
+                _ => None,
+            };
+            let guidance = match unet.config.time_cond_proj_dim {
+                Some(dim) => Some(input(g, "embedded_guidance", &[n, dim])?),
+                None => None,
+            };
+            if self.given() == Given::Masked {
+                let extra = input(g, "extra", &[self.batch, h, w, 1 + c])?;
+                let extra = if self.copies() == 2 { g.concat(&[extra, extra], 0)? } else { extra };
+                x = g.concat(&[x, extra], 3)?;
+            }
+            let conditions = Conditions { timesteps: row, text, pooled, guidance, class: None };
+            let source = Source { weights: &unet.weights, dtype };
+            let y = unet2d_condition(g, &unet.config, source, x, &conditions)?;
+            match self.options.rescale > 0.0 && self.copies() == 2 {
+                true => g.scoped("rescale", |g| self.guided(g, y)),
+                false => Ok(y),
+            }
+        };
+        let keep = |g: &mut Graph, next: ValueId, step: ValueId| match (self.canvas, self.given()) {
+            (StartFrom::Masked, Given::Text) => self.blend(g, next, step),
+            _ => Ok(next),
+        };
+        step.graph(predict, keep)
+    }
+
+    /// Guidance whose result has as much contrast as the prediction with the text, in part.
+    fn guided(&self, g: &mut Graph, y: ValueId) -> Result<ValueId> {
+        let n = self.batch;
+        let half = |start: usize| Range { start, stop: Some(start + n), step: 1 };
+        let y = g.cast(y, DType::F32)?;
+        let rest = [Range::all(); 3];
+        let with = g.slice(y, &[&[half(0)], &rest[..]].concat())?;
+        let without = g.slice(y, &[&[half(n)], &rest[..]].concat())?;
+        let scale = self.options.guidance;
+        let (a, b) = (g.affine(with, scale, 0.0)?, g.affine(without, 1.0 - scale, 0.0)?);
+        let guided = g.add(a, b)?;
+        let spread = |g: &mut Graph, x: ValueId| {
+            let mean = g.reduce(x, Reduction::Mean, &[1, 2, 3], true)?;
+            let x = g.binary(Binary::Sub, x, mean)?;
+            g.reduce(x, Reduction::L2, &[1, 2, 3], true)
+        };
+        let [wanted, found] = [spread(g, with)?, spread(g, guided)?];
+        let part = self.options.rescale;
+        let factor = g.binary(Binary::Div, wanted, found)?;
+        let factor = g.affine(factor, part, 1.0 - part)?;
+        g.mul(guided, factor)
+    }
+
+    /// The next sample where the mask is white, the given picture at the same level of noise elsewhere.
+    fn blend(&self, g: &mut Graph, next: ValueId, step: ValueId) -> Result<ValueId> {
+        let [h, w, c] = self.latent();
+        let [slots, rows] = [g.shape(next)[0], self.start()?.table.rows.len()];
+        let known = g.input("known", [self.batch, h, w, c], DType::F32);
+        let noise = g.input("noise", [self.batch, h, w, c], DType::F32);
+        let mask = g.input("mask", [1, h, w, 1], DType::F32);
+        let levels = g.input("levels", [rows, 2], DType::F32);
+        let level = g.gather(levels, step, 0)?;
+        let at = |i: usize| [Range::all(), Range { start: i, stop: Some(i + 1), step: 1 }];
+        let signal = g.slice(level, &at(0))?;
+        let sigma = g.slice(level, &at(1))?;
+        let [signal, sigma] = [g.reshape(signal, [1, 1, 1, 1])?, g.reshape(sigma, [1, 1, 1, 1])?];
+        let (known, noise) = (g.mul(known, signal)?, g.mul(noise, sigma)?);
+        let known = g.add(known, noise)?;
+        let mut first = vec![0.0; slots];
+        first[0] = 1.0;
+        let first = g.weight("first", Tensor::from_f32([slots, 1, 1, 1, 1], &first));
+        // Where the latent itself, not its history, is outside of the mask.
+        let outside = g.affine(mask, -1.0, 1.0)?;
+        let outside = g.mul(first, outside)?;
+        let change = g.binary(Binary::Sub, known, next)?;
+        let change = g.mul(outside, change)?;
+        g.add(next, change)
+    }
+}
+
+/// Sinusoids of `guidance − 1`, as consistency models are told it (Luo et al. 2023, arXiv:2310.04378).
+pub(super) fn embedded_guidance(guidance: f32, dim: usize) -> Vec<f32> {
+    let half = dim / 2;
+    let angle = |i: usize| {
+        let frequency = (-(10000f64.ln()) * i as f64 / (half - 1).max(1) as f64).exp();
+        1000.0 * (f64::from(guidance) - 1.0) * frequency
+    };
+    let mut waves: Vec<f32> = (0..half).map(|i| angle(i).sin() as f32).collect();
+    waves.extend((0..half).map(|i| angle(i).cos() as f32));
+    waves.resize(dim, 0.0);
+    waves
+}
