@@ -260,7 +260,7 @@ fn what_cannot_be_drawn_is_said_with_what_can() {
     for (args, wanted) in [
         (&["HÉ"][..], "X Y Z 0 1"),
         (&["A", ""], "X Y Z 0 1"),
-        (&["A", "--sampler", "plms"], "dpm++2m"),
+        (&["A", "--sampler", "leapfrog"], "dpm++2m"),
         (&["A", "--sigmas", "steep"], "karras"),
         (&["A", "--count", "0"], "1 to"),
         (&["A", "--out", "a.jpg"], ".png"),

@@ -30,26 +30,34 @@ fn fixture() -> Fixture {
     serde_json::from_str(&std::fs::read_to_string(path("text.json")).unwrap()).unwrap()
 }
 
-#[test]
-fn tokens_are_those_of_transformers() {
-    let tokenizer = Tokenizer::open(path("tokenizer")).unwrap();
-    let fixture = fixture();
-    assert!(fixture.tokens.len() > 1000);
-    let wrong: Vec<_> = fixture
-        .tokens
+fn same_tokens(tokenizer: &Tokenizer, texts: &[(String, Vec<u32>)]) {
+    assert!(texts.len() > 1000);
+    let wrong: Vec<_> = texts
         .iter()
         .filter_map(|(text, wanted)| {
             let found = tokenizer.tokens(text).unwrap();
             (found != *wanted).then_some((text, found, wanted))
         })
         .collect();
-    assert!(
-        wrong.is_empty(),
-        "{} of {}: {:?}",
-        wrong.len(),
-        fixture.tokens.len(),
-        &wrong[..wrong.len().min(5)]
-    );
+    assert!(wrong.is_empty(), "{} of {}: {:?}", wrong.len(), texts.len(), &wrong[..wrong.len().min(5)]);
+}
+
+#[test]
+fn tokens_are_those_of_transformers() {
+    same_tokens(&Tokenizer::open(path("tokenizer")).unwrap(), &fixture().tokens);
+}
+
+/// The bundled vocabulary, whose numbers of "a photo of a cat" stand in CLIP's own documentation.
+#[test]
+fn tokens_of_clip_are_those_of_transformers() {
+    let tokenizer = Tokenizer::clip(None).unwrap();
+    let texts = std::fs::read_to_string(path("clip_tokens.json")).unwrap();
+    let texts: Vec<(String, Vec<u32>)> = serde_json::from_str(&texts).unwrap();
+    assert_eq!(texts[0], ("a photo of a cat".to_owned(), vec![320, 1125, 539, 320, 2368]));
+    same_tokens(&tokenizer, &texts);
+    assert_eq!((tokenizer.begin, tokenizer.end, tokenizer.pad), (49406, 49407, 49407));
+    assert_eq!(Tokenizer::clip(Some("!")).unwrap().pad, 0);
+    assert!(matches!(Tokenizer::clip(Some("<no>")), Err(Error::Unknown { .. })));
 }
 
 /// The same tokens from the one file that newer libraries write.

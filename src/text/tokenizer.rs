@@ -29,14 +29,11 @@ impl Tokenizer {
         let whole = folder.join("tokenizer.json");
         let vocabulary = folder.join("vocab.json");
         let (path, bytes) = match vocabulary.is_file() {
-            true => (vocabulary.clone(), clip(&vocabulary, &folder.join("merges.txt"))?),
+            true => (vocabulary.clone(), of_files(&vocabulary, &folder.join("merges.txt"))?),
             false => (whole.clone(), read(&whole)?.into_bytes()),
         };
         let fail = |message: String| Error::Format { path: path.clone(), message };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| fail(e.to_string()))?;
-        // How much is taken and what stands around it is decided for each chunk of a text.
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
+        let inner = plain(&bytes).map_err(fail)?;
 
         let settings: Vec<Value> = ["special_tokens_map.json", "tokenizer_config.json"]
             .into_iter()
@@ -58,6 +55,25 @@ impl Tokenizer {
             length: usize::try_from(length).ok().filter(|l| (3..=4096).contains(l)).unwrap_or(77),
             inner,
         })
+    }
+
+    /// CLIP's own tokenizer, for models whose files have none; the room that is left is filled with `pad`, or with the
+    /// token that ends a text.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a `pad` that is no token.
+    pub fn clip(pad: Option<&str>) -> Result<Self> {
+        let merges = include_str!("../../models/clip-tokenizer/merges.txt");
+        let inner = plain(&clip(vocabulary(merges), merges)).expect("what is bundled is sound");
+        let id = |token: &str| inner.token_to_id(token).expect("CLIP has both");
+        let [begin, end] = ["<|startoftext|>", "<|endoftext|>"].map(id);
+        let unknown = |pad: &str| Error::Unknown {
+            what: "token",
+            found: pad.to_owned(),
+            expected: "one of CLIP's vocabulary".to_owned(),
+        };
+        let pad = pad.map_or(Ok(end), |pad| inner.token_to_id(pad).ok_or_else(|| unknown(pad)))?;
+        Ok(Tokenizer { inner, begin, end, pad, length: 77 })
     }
 
     /// The tokens of a text, without those around it.
@@ -90,13 +106,44 @@ impl Tokenizer {
     }
 }
 
-/// CLIP's tokenizer of its two files, as transformers' `CLIPTokenizer` makes it, in the form of a `tokenizer.json`.
-fn clip(vocabulary: &Path, merges: &Path) -> Result<Vec<u8>> {
-    let vocab: serde_json::Map<String, Value> = serde_json::from_str(&read(vocabulary)?)
+/// A tokenizer that neither cuts nor fills: how much is taken and what stands around it is decided for each chunk of a text.
+fn plain(json: &[u8]) -> std::result::Result<tokenizers::Tokenizer, String> {
+    let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| e.to_string())?;
+    inner.with_padding(None);
+    inner.with_truncation(None).map_err(|e| e.to_string())?;
+    Ok(inner)
+}
+
+type Vocabulary = serde_json::Map<String, Value>;
+
+/// The vocabulary that merges imply (Radford et al. 2021): a character for each byte, each at the end of a word too, then what the
+/// merges make, in their order.
+fn vocabulary(merges: &str) -> Vocabulary {
+    let printable = (33..=126).chain(161..=172).chain(174..=255u32);
+    // The other bytes have characters from 256 on.
+    let others = 256..256 + 68;
+    let bytes: Vec<String> = printable.chain(others).filter_map(char::from_u32).map(String::from).collect();
+    let ends = bytes.iter().map(|byte| format!("{byte}</w>"));
+    let merged = pairs(merges).map(|pair| pair.replacen(' ', "", 1));
+    let special = ["<|startoftext|>", "<|endoftext|>"].map(str::to_owned);
+    let all = bytes.iter().cloned().chain(ends).chain(merged).chain(special);
+    all.enumerate().map(|(id, token)| (token, Value::from(id))).collect()
+}
+
+fn pairs(merges: &str) -> impl Iterator<Item = &str> {
+    merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"))
+}
+
+/// CLIP's tokenizer of its two files, in the form of a `tokenizer.json`.
+fn of_files(vocabulary: &Path, merges: &Path) -> Result<Vec<u8>> {
+    let vocab = serde_json::from_str(&read(vocabulary)?)
         .map_err(|e| Error::Format { path: vocabulary.to_owned(), message: e.to_string() })?;
-    let text = read(merges)?;
-    let pairs: Vec<&str> =
-        text.lines().filter(|line| !line.is_empty() && !line.starts_with("#version")).collect();
+    Ok(clip(vocab, &read(merges)?))
+}
+
+/// CLIP's tokenizer, as transformers' `CLIPTokenizer` makes it, in the form of a `tokenizer.json`.
+fn clip(vocab: Vocabulary, merges: &str) -> Vec<u8> {
+    let pairs: Vec<&str> = pairs(merges).collect();
     let special = |token: &str| {
         vocab.get(token).map(|id| {
             json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
@@ -128,7 +175,7 @@ fn clip(vocabulary: &Path, merges: &Path) -> Result<Vec<u8>> {
             "vocab": vocab, "merges": pairs,
         },
     });
-    Ok(tokenizer.to_string().into_bytes())
+    tokenizer.to_string().into_bytes()
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -57,7 +57,7 @@ fn transfer(schedule: &NoiseSchedule, between: [f64; 2], latent: Form, slope: Fo
     keep * latent + gain * slope
 }
 
-/// From a timestep to another: `keep` · latent + `gain` · the model's answer (Liu et al. 2022, eq. 11).
+/// From a timestep to another: `keep` · latent + `gain` · the model's answer (Liu et al. 2022, eq. 11, which is a step of DDIM).
 struct Transfer {
     keep: f64,
     gain: f64,
@@ -66,13 +66,16 @@ struct Transfer {
 impl Transfer {
     fn new(schedule: &NoiseSchedule, [from, to]: [f64; 2]) -> Self {
         let (alpha, next) = (alpha_at(schedule, from), alpha_before(schedule, to));
-        let keep = (next / alpha).sqrt();
-        let divisor = alpha * (1.0 - next).sqrt() + (alpha * (1.0 - alpha) * next).sqrt();
-        let gain = -(next - alpha) / divisor;
+        let [signal, sigma] = [alpha.sqrt(), (1.0 - alpha).sqrt()];
+        let [next_signal, next_sigma] = [next.sqrt(), (1.0 - next).sqrt()];
         match schedule.prediction {
-            // The noise is √ᾱ · v + √(1 − ᾱ) · latent.
-            Prediction::V => Self { keep: keep + gain * (1.0 - alpha).sqrt(), gain: gain * alpha.sqrt() },
-            _ => Self { keep, gain },
+            // x0 = signal · latent − sigma · v, noise = sigma · latent + signal · v: without a division, as no
+            // signal may be left where the run begins.
+            Prediction::V => Self {
+                keep: next_signal * signal + next_sigma * sigma,
+                gain: next_sigma * signal - next_signal * sigma,
+            },
+            _ => Self { keep: next_signal / signal, gain: next_sigma - next_signal * sigma / signal },
         }
     }
 }
