@@ -2,12 +2,14 @@
 
 mod canvas;
 mod parts;
+mod pipeline;
 mod show;
 mod step;
 
 use image::{GrayImage, RgbImage};
 
 use self::parts::Parts;
+pub use self::pipeline::Pipeline;
 use self::step::embedded_guidance;
 use super::sampling::{NoiseSource, Sampling, SamplingLoop, padded};
 use super::sampling_state::SamplingState;

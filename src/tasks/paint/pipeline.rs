@@ -1,0 +1,68 @@
+//! A model with the encoders of the text that tells it what to paint, wherever it comes from.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::formats::diffusers::Folder;
+use crate::formats::ldm::Checkpoint;
+use crate::models::latent_diffusion::LatentDiffusion;
+use crate::text::TextEncoders;
+use crate::weights::Weights;
+
+/// What a folder or a checkpoint holds, on the host; weights are mapped, not read.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    pub model: LatentDiffusion,
+    pub text: TextEncoders,
+}
+
+impl Pipeline {
+    /// Whether there is a pipeline of latent diffusion at a path: a folder of diffusers with a UNet that reads text, or a file
+    /// with the names of a checkpoint.
+    pub fn is_at(path: &Path) -> bool {
+        match path.is_dir() {
+            // A folder of diffusers with a `UNet2DModel` has no autoencoder.
+            true => Folder::open(path).is_ok_and(|folder| folder.part("vae").is_some()),
+            false => path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")),
+        }
+    }
+
+    /// Opens a folder of diffusers or a `.safetensors` checkpoint. `prediction` says what Stable Diffusion 2 predicts, in
+    /// diffusers' words, as its checkpoints do not.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for other models, and those of the files.
+    pub fn open(path: impl AsRef<Path>, prediction: Option<&str>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            let folder = Folder::open(path)?;
+            return Ok(Pipeline {
+                model: LatentDiffusion::open(&folder)?,
+                text: TextEncoders::open(&folder)?,
+            });
+        }
+        if path.extension().is_some_and(|e| e == "ckpt" || e == "pt" || e == "pth" || e == "bin") {
+            return Err(Error::Format {
+                path: path.to_owned(),
+                message: "holds pickled weights, which can run programs when they are read; convert it to .safetensors"
+                    .to_owned(),
+            });
+        }
+        let weights = Weights::open(path)?;
+        if !Checkpoint::is_one(&weights) {
+            return Err(Error::Unsupported {
+                path: path.to_owned(),
+                nodes: vec![format!(
+                    "a file without the UNet of a latent-diffusion checkpoint (model.diffusion_model.…); its first tensors are {}",
+                    weights.names().into_iter().take(3).collect::<Vec<_>>().join(", ")
+                )],
+            });
+        }
+        let checkpoint = Checkpoint::new(weights)?;
+        let name = path.file_stem().map_or_else(|| path.display().to_string(), |n| n.display().to_string());
+        Ok(Pipeline {
+            model: LatentDiffusion::from_checkpoint(&name, &checkpoint, prediction)?,
+            text: TextEncoders::from_checkpoint(&checkpoint)?,
+        })
+    }
+}
