@@ -7,17 +7,18 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use aquatint::formats::sheet::{self, Cell};
-use aquatint::tasks::{DiffusionModel, GenerateOptions, Generator};
+use aquatint::tasks::{DiffusionModel, GenerateOptions, Generator, Pipeline};
 use aquatint::{AdapterOptions, Error, Gpu, units};
 use image::{DynamicImage, RgbImage};
 use indicatif::ProgressBar;
 
+use super::painting::{Painting, Settings, TextSettings};
 use super::preview::{Preview, When};
 use super::recipe::Recipe;
-use super::{interrupt, make_folder_of, progress};
+use super::{interrupt, make_folder_of, paint, progress};
 
 /// Most pictures of one call.
-const MAX_PICTURES: usize = 10_000;
+pub const MAX_PICTURES: usize = 10_000;
 
 /// Most pictures that are drawn together.
 const MAX_BATCH: usize = 36;
@@ -26,40 +27,57 @@ const MAX_BATCH: usize = 36;
 pub struct Generate {
     /// Labels, or words to be drawn letter by letter [default: every label]
     #[arg(value_name = "LABEL|WORD")]
-    labels: Vec<String>,
-    /// Steps from noise to picture [default: 20]
-    #[arg(long)]
-    steps: Option<usize>,
-    /// Way from noise to picture: ddpm, ddim, ddim:ETA, euler, euler-a, heun or dpm++2m [default: the model's, here dpm++2m]
-    #[arg(long)]
-    sampler: Option<String>,
-    /// Noise levels of the steps: model, karras or exponential [default: model]
-    #[arg(long)]
-    sigmas: Option<String>,
-    /// Seed of the first picture, one more for each that follows [default: random]
-    #[arg(long)]
-    seed: Option<u64>,
-    /// How strictly the label is followed; 1 for no guidance, at half the work [default: 2]
-    #[arg(long)]
-    guidance: Option<f32>,
+    pub labels: Vec<String>,
     /// How many of each [default: 1]
     #[arg(long)]
-    count: Option<usize>,
+    pub count: Option<usize>,
     /// PNG to write, or a folder (ending in `/`) for a PNG of each picture [default: aquatint-SEED.png]
     #[arg(long, short, value_name = "FILE|FOLDER/")]
-    out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Make the pictures of an earlier PNG again; other options change what they name
     #[arg(long, value_name = "PICTURE")]
-    from: Option<PathBuf>,
-    /// Draw with a model of one's own: a folder of diffusers with a UNet2DModel, its labels numbers
-    #[arg(long, value_name = "FOLDER")]
-    model: Option<PathBuf>,
+    pub from: Option<PathBuf>,
+    /// A model of one's own: latent diffusion as a folder of diffusers or a .safetensors checkpoint, told by --prompt; or a
+    /// folder with a UNet2DModel, its labels numbers
+    #[arg(long, value_name = "FOLDER|FILE")]
+    pub model: Option<PathBuf>,
     /// Show the pictures on the terminal while they are made
     #[arg(long, value_enum, default_value_t = When::Auto)]
-    preview: When,
+    pub preview: When,
+    /// Show them every so many steps; where there is no terminal, in a file NAME.preview.png
+    #[arg(long, value_name = "STEPS")]
+    pub preview_every: Option<usize>,
+    /// Pictures from text that are painted together
+    #[arg(long, value_name = "PICTURES", default_value_t = 1)]
+    pub batch: usize,
+    /// Where to keep a run from text that Ctrl-C stops
+    #[arg(long, value_name = "FILE")]
+    pub pause_to: Option<PathBuf>,
+    /// Go on with a run that was kept
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "model"])]
+    pub resume: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 impl Generate {
+    /// What is to be painted from text; `None` if it is labels that are to be drawn.
+    fn painting(&self) -> Result<Option<Painting>> {
+        let given = self.settings.clone();
+        if let Some(path) = &self.resume {
+            let Painting { settings, model, .. } = paint::resumed(path)?;
+            return Ok(Some(Painting { settings: given.or(settings), model, ..Painting::default() }));
+        }
+        if let Some(base) = self.from.as_ref().map(|path| Painting::read(path)).transpose()?.flatten() {
+            return Ok(Some(Painting { settings: given.or(base.settings), ..base }));
+        }
+        let told_by_text = self.model.as_ref().is_some_and(|path| Pipeline::is_at(path));
+        if told_by_text || given.text != TextSettings::default() {
+            return Ok(Some(Painting { settings: given, ..Painting::default() }));
+        }
+        Ok(None)
+    }
+
     fn recipe(&self, model: &DiffusionModel) -> Result<Recipe> {
         let known = model.labels();
         let base = match &self.from {
@@ -96,15 +114,16 @@ impl Generate {
         if !known.is_empty() {
             labels.iter().try_for_each(|label| find(label, known))?;
         }
+        let given = &self.settings;
         let recipe = Recipe {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels,
             count: self.count.unwrap_or(base.count),
-            seed: self.seed.unwrap_or(base.seed),
-            steps: self.steps.unwrap_or(base.steps),
-            sampler: self.sampler.clone().unwrap_or(base.sampler),
-            sigmas: self.sigmas.clone().unwrap_or(base.sigmas),
-            guidance: self.guidance.unwrap_or(base.guidance),
+            seed: given.seed.unwrap_or(base.seed),
+            steps: given.steps.unwrap_or(base.steps),
+            sampler: given.sampler.clone().unwrap_or(base.sampler),
+            sigmas: given.sigmas.clone().unwrap_or(base.sigmas),
+            guidance: given.guidance.unwrap_or(base.guidance),
             sheet: None,
             ..base
         };
@@ -122,7 +141,7 @@ impl Generate {
 }
 
 /// A seed that is short enough to be written down.
-fn random_seed() -> u64 {
+pub fn random_seed() -> u64 {
     RandomState::new().hash_one(std::process::id()) >> 32
 }
 
@@ -184,6 +203,14 @@ impl Target {
 
 pub fn run(args: &Generate, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
     interrupt::listen()?;
+    match args.painting()? {
+        Some(painting) => paint::run(args, painting, options, out),
+        None => letters(args, options, out),
+    }
+}
+
+/// Letters, and what else a network draws that is told by labels.
+fn letters(args: &Generate, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
     let model = match &args.model {
         None => DiffusionModel::letters()?,
         Some(folder) => DiffusionModel::open(folder)?,

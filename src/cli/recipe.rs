@@ -7,7 +7,7 @@ use aquatint::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Keyword of the JSON form; the one for people is under `parameters`.
-const KEYWORD: &str = "aquatint";
+pub const KEYWORD: &str = "aquatint";
 
 /// Everything that decides what `generate` draws.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

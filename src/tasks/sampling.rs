@@ -363,6 +363,7 @@ impl Sampling<'_> {
             seeds: self.seeds.clone(),
             row: self.row,
             sample: self.around.step.read("sample")?,
+            note: String::new(),
         })
     }
 }

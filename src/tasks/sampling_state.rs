@@ -21,6 +21,8 @@ pub struct SamplingState {
     pub(super) seeds: Vec<u64>,
     pub(super) row: usize,
     pub(super) sample: Tensor,
+    /// What the program that saves it wants to find again; empty unless it says something.
+    pub note: String,
 }
 
 struct Stored<'a> {
@@ -72,6 +74,7 @@ impl SamplingState {
         let metadata = HashMap::from([
             ("aquatint_run".to_owned(), self.description.clone()),
             ("row".to_owned(), self.row.to_string()),
+            ("note".to_owned(), self.note.clone()),
         ]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| bad(path, e))?;
         write_whole(path, |mut file| {
@@ -108,6 +111,7 @@ impl SamplingState {
         Ok(SamplingState {
             description: text("aquatint_run")?,
             row: text("row")?.parse().map_err(|_| bad(path, "row is not a number"))?,
+            note: metadata.get("note").cloned().unwrap_or_default(),
             sample: Tensor { desc, bytes: Bytes::Owned(sample.data().into()) },
             labels,
             seeds,

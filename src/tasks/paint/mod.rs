@@ -154,6 +154,11 @@ impl Painter {
         self.around.batch
     }
 
+    /// Steps of a run.
+    pub fn steps(&self) -> usize {
+        self.around.table.steps
+    }
+
     /// What one step does: FLOPs, parameters, memory.
     pub fn plan(&self) -> &Plan {
         self.around.plan()

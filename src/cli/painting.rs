@@ -1,0 +1,196 @@
+//! How a picture was painted from text, as it stands in the picture's own text: as JSON, and in the form that
+//! AUTOMATIC1111's web UI writes and other programs read.
+
+use std::path::{Path, PathBuf};
+
+use aquatint::formats::picture;
+use aquatint::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::parameters;
+use super::recipe::KEYWORD;
+
+/// Everything that decides what is painted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Painting {
+    /// Version of the program; empty if another wrote it.
+    pub version: String,
+    /// Path or name of the model, as it was given; empty if another program wrote it.
+    pub model: String,
+    #[serde(flatten)]
+    pub settings: Settings,
+}
+
+/// What a picture is made with; models have habits for what is left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default)]
+pub struct Settings {
+    /// Steps from noise to picture [default: 20, or the model's]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Way from noise to picture, as ddim, euler, euler-a, heun, dpm++2m, unipc, lcm; an unknown one lists all [default: the model's]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<String>,
+    /// Noise levels of the steps, as model, karras, exponential; an unknown one lists all [default: the model's]
+    #[arg(long, visible_alias = "schedule")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigmas: Option<String>,
+    /// Seed of the first picture, one more for each that follows [default: random]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// How strictly label or prompt are followed; 1 for no guidance, at half the work [default: the model's]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f32>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub text: TextSettings,
+}
+
+/// What only pictures from text are made with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[command(next_help_heading = "Pictures from text, with --model")]
+#[serde(default)]
+pub struct TextSettings {
+    /// What to paint; (word:1.3) and [word] weigh words, BREAK begins a new chunk
+    #[arg(long, value_name = "TEXT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// What not to paint
+    #[arg(long, value_name = "TEXT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative: Option<String>,
+    /// Width in pixels [default: the model's, or that of --init]
+    #[arg(long, value_name = "PIXELS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    /// Height in pixels
+    #[arg(long, value_name = "PIXELS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<usize>,
+    /// Picture to begin with
+    #[arg(long, value_name = "PICTURE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
+    /// Picture that is white where the first one is painted anew, black where it stays
+    #[arg(long, value_name = "PICTURE", requires = "init")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<PathBuf>,
+    /// Pixels to paint beyond the picture's sides
+    #[arg(
+        long,
+        value_name = "LEFT,TOP,RIGHT,BOTTOM",
+        value_delimiter = ',',
+        requires = "init",
+        conflicts_with = "mask"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extend: Option<Vec<u32>>,
+    /// How much of the picture is made anew, above 0, up to 1 [default: 0.75; 1 with a mask]
+    #[arg(long, value_name = "SHARE", requires = "init")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
+    /// How much of the contrast that guidance adds is taken back, 0 to 1 [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescale: Option<f32>,
+    /// Whose random numbers: cuda (or philox) or cpu, as a PyTorch generator there [default: cuda]
+    #[arg(long, value_parser = ["cuda", "philox", "cpu"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rng: Option<String>,
+    /// Storage of weights and activations [default: f32]
+    #[arg(long, value_parser = ["f32", "f16"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
+    /// Layers at the end of the text's encoder that are left out, beside those that the model leaves out [default: 0]
+    #[arg(long, value_name = "LAYERS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_skip: Option<usize>,
+    /// What the network predicts, where the file does not say it: epsilon, v_prediction or sample
+    #[arg(long, value_name = "KIND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<String>,
+}
+
+impl Settings {
+    /// These where there are some, else those of `base`.
+    pub fn or(self, base: Settings) -> Settings {
+        Settings {
+            steps: self.steps.or(base.steps),
+            sampler: self.sampler.or(base.sampler),
+            sigmas: self.sigmas.or(base.sigmas),
+            seed: self.seed.or(base.seed),
+            guidance: self.guidance.or(base.guidance),
+            text: self.text.or(base.text),
+        }
+    }
+}
+
+impl TextSettings {
+    fn or(self, base: TextSettings) -> TextSettings {
+        TextSettings {
+            prompt: self.prompt.or(base.prompt),
+            negative: self.negative.or(base.negative),
+            width: self.width.or(base.width),
+            height: self.height.or(base.height),
+            init: self.init.or(base.init),
+            mask: self.mask.or(base.mask),
+            extend: self.extend.or(base.extend),
+            strength: self.strength.or(base.strength),
+            rescale: self.rescale.or(base.rescale),
+            rng: self.rng.or(base.rng),
+            precision: self.precision.or(base.precision),
+            clip_skip: self.clip_skip.or(base.clip_skip),
+            prediction: self.prediction.or(base.prediction),
+        }
+    }
+}
+
+impl Painting {
+    /// What a PNG says of how it was painted: ours, or what other programs wrote. `None` if it says nothing, or is of
+    /// letters.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when it cannot be read.
+    pub fn read(path: &Path) -> Result<Option<Painting>> {
+        if let Some(text) = picture::read_text(path, KEYWORD)? {
+            let painting: Painting = serde_json::from_str(&text).map_err(|error| Error::Format {
+                path: path.to_owned(),
+                message: format!("the parameters in its text cannot be read: {error}"),
+            })?;
+            return Ok(Some(painting).filter(|p| p.settings.text.prompt.is_some()));
+        }
+        let text = picture::read_text(path, "parameters")?;
+        Ok(text.as_deref().and_then(parameters::read))
+    }
+
+    /// As JSON on one line.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("settings are plain data")
+    }
+
+    /// Writes a picture with this in it.
+    pub fn save(&self, path: &Path, picture: &image::RgbImage) -> Result<()> {
+        let text =
+            [("Software", "aquatint"), ("parameters", &*parameters::write(self)), (KEYWORD, &self.json())];
+        picture::save_png(path, &picture.clone().into(), &text)
+    }
+
+    /// One line for people.
+    pub fn caption(&self) -> String {
+        let Settings { steps, sampler, guidance, seed, .. } = &self.settings;
+        let model =
+            Path::new(&self.model).file_stem().map_or(self.model.clone(), |n| n.display().to_string());
+        format!(
+            "{model} · {} · {} steps · guidance {} · seed {}",
+            sampler.as_deref().unwrap_or_default(),
+            steps.unwrap_or_default(),
+            guidance.unwrap_or_default(),
+            seed.unwrap_or_default()
+        )
+    }
+}
