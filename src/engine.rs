@@ -1,6 +1,8 @@
 //! A plan on a device: buffers, bind groups and pipelines made once; then
 //! recorded, run and read any number of times.
 
+mod watch;
+
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Pipeline};
 use crate::graph::Graph;
@@ -9,6 +11,8 @@ use crate::plan::{Buffer, Dispatch, Plan, Port, Role};
 use crate::profile::{Profile, Row};
 use crate::tensor::{Bytes, Tensor, TensorDesc};
 use std::sync::Arc;
+
+pub use watch::NotFinite;
 
 /// A dispatch ready to be recorded.
 struct Step {

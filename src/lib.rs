@@ -56,7 +56,7 @@ pub mod units;
 mod unroll;
 mod weights;
 
-pub use engine::Network;
+pub use engine::{Network, NotFinite};
 pub use error::{Error, Result};
 pub use gpu::{AdapterOptions, Gpu};
 pub use graph::{Graph, Source, Value, ValueId};

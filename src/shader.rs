@@ -145,12 +145,37 @@ pub enum Access {
     ReadWrite,
 }
 
+/// What a buffer's elements, or the components of its vectors, are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scalar {
+    F32,
+    F16,
+    Other,
+}
+
+impl Scalar {
+    fn of(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Self {
+        match module.types[ty].inner {
+            naga::TypeInner::Array { base, .. } => Self::of(module, base),
+            naga::TypeInner::Scalar(scalar) | naga::TypeInner::Vector { scalar, .. } => {
+                match (scalar.kind, scalar.width) {
+                    (naga::ScalarKind::Float, 4) => Self::F32,
+                    (naga::ScalarKind::Float, 2) => Self::F16,
+                    _ => Self::Other,
+                }
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
 /// One buffer binding of a kernel, as declared in its WGSL.
 #[derive(Clone, Debug)]
 pub struct Binding {
     pub name: String,
     pub binding: u32,
     pub access: Access,
+    pub scalar: Scalar,
 }
 
 /// One member of the `params` uniform.
@@ -265,6 +290,7 @@ impl Shader {
                         true => Access::ReadWrite,
                         false => Access::Read,
                     },
+                    scalar: Scalar::of(&module, global.ty),
                 }),
                 naga::AddressSpace::Uniform => {
                     shader.params_binding = Some(binding.binding);

@@ -297,3 +297,48 @@ fn textures_in_and_out() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_watched_run_names_what_went_wrong_first() {
+    use aquatint::ops::expr::Unary;
+    use aquatint::ops::reduce::Reduction;
+    let Some(gpu) = gpu() else { return };
+    let mut g = Graph::new();
+    let x = g.input("x", [1, 3, 5, 4], DType::F32);
+    let halves = g.scoped("halved", |g| g.cast(x, DType::F16)).unwrap();
+    let sum = g.scoped("sum", |g| g.reduce(halves, Reduction::Sum, &[3], true)).unwrap();
+    let sum = g.cast(sum, DType::F32).unwrap();
+    let logs = g.scoped("logs", |g| g.unary(Unary::Log, sum)).unwrap();
+    let means = g.scoped("means", |g| g.reduce(logs, Reduction::Mean, &[1, 2], true)).unwrap();
+    // The bits of an opaque pixel are those of a NaN, and are not one.
+    let bytes = g.picture_from_tensor(x, 0, 0.5, 0.5);
+    if let Ok(bytes) = bytes {
+        g.output("bytes", bytes);
+    }
+    g.output("y", means);
+    let network = Network::new(gpu, &g).unwrap();
+    let watched = |values: &[f32]| {
+        network.write("x", &Tensor::from_f32([1, 3, 5, 4], values)).unwrap();
+        network.run_watched().unwrap()
+    };
+    let ones = vec![1.0; 60];
+    assert_eq!(watched(&ones), None);
+    let with = |i: usize, value: f32| {
+        let mut values = ones.clone();
+        values[i] = value;
+        values
+    };
+    // 1e6 is beyond 16 bits, 60000 · 4 is so when summed; −5 + 3 has no logarithm.
+    let found = watched(&with(8, 1e6)).unwrap();
+    assert!(found.label.contains("halved") && found.infinities == 1, "{found}");
+    let mut large = ones.clone();
+    large[8..12].fill(6e4);
+    let found = watched(&large).unwrap();
+    assert!(found.label.contains("sum") && found.op == Some("Reduce"), "{found}");
+    let found = watched(&with(8, -5.0)).unwrap();
+    assert!(found.label.contains("logs") && found.nans == 1, "{found}");
+    let found = watched(&with(0, f32::NAN)).unwrap();
+    assert_eq!((found.label.as_str(), found.op), ("x", None), "{found}");
+    assert!(found.to_string().contains("before anything ran"), "{found}");
+    assert_eq!(watched(&ones), None, "nothing is left of the runs before");
+}

@@ -1,0 +1,109 @@
+//! A run that is watched: where the first number went wrong.
+
+use super::{Network, record};
+use crate::error::Result;
+use crate::plan::{BufferId, Role};
+use crate::shader::{Access, Scalar};
+use crate::tensor::DType;
+
+/// The first place in a run where a tensor holds what is no finite number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NotFinite {
+    /// Path of the operation in the network, or the name of the input, state or weight that was so from the start.
+    pub label: String,
+    /// Name of the operation; none for what was so from the start.
+    pub op: Option<&'static str>,
+    /// Elements that are NaN.
+    pub nans: usize,
+    /// Elements that are infinite.
+    pub infinities: usize,
+}
+
+impl std::fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { label, op, nans, infinities } = self;
+        match op {
+            Some(op) => write!(f, "{op} \"{label}\"")?,
+            None => write!(f, "the tensor \"{label}\", before anything ran,")?,
+        }
+        write!(f, " gave {nans} NaNs and {infinities} infinities")
+    }
+}
+
+impl Network {
+    /// One run, as [`Network::submit`] makes it, but launch by launch: each result is read back and looked at, and the first
+    /// that is not finite ends the run. Some hundred times slower; for finding out what happened.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn run_watched(&self) -> Result<Option<NotFinite>> {
+        // Tensors take turns in the pool, and not all fill their place: what lies there from before must not count.
+        for (id, buffer) in self.plan.buffers.iter().enumerate() {
+            if matches!(buffer.role, Role::Pool | Role::Output) {
+                self.clear(id)?;
+            }
+        }
+        for port in self.plan.inputs.iter().chain(&self.plan.states) {
+            if let Some(found) = self.look(port.buffer, of(port.desc.dtype), (&port.name, None))? {
+                return Ok(Some(found));
+            }
+        }
+        for (i, dispatch) in self.plan.run.iter().enumerate() {
+            let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+            record(&self.steps[i..=i], &mut encoder);
+            self.gpu.checked(|| dispatch.label.clone(), || self.gpu.queue().submit([encoder.finish()]))?;
+            for (binding, &id) in dispatch.shader.bindings.iter().zip(&dispatch.buffers) {
+                if binding.access == Access::ReadWrite {
+                    let name = (dispatch.label.as_str(), Some(dispatch.op));
+                    if let Some(found) = self.look(id, binding.scalar, name)? {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+        }
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        self.record_copies(&mut encoder);
+        self.gpu.checked(|| "states".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
+        Ok(None)
+    }
+
+    fn clear(&self, id: BufferId) -> Result<()> {
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        encoder.clear_buffer(self.made(id), 0, None);
+        self.gpu.checked(|| "clearing".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
+        Ok(())
+    }
+
+    fn look(
+        &self,
+        id: BufferId,
+        scalar: Scalar,
+        (label, op): (&str, Option<&'static str>),
+    ) -> Result<Option<NotFinite>> {
+        let (size, infinity): (usize, u32) = match scalar {
+            Scalar::F32 => (4, 0x7f80_0000),
+            Scalar::F16 => (2, 0x7c00),
+            Scalar::Other => return Ok(None),
+        };
+        let bytes = self.gpu.download(&[(self.made(id), self.plan.buffers[id].bytes)])?.remove(0);
+        let (mut nans, mut infinities) = (0, 0);
+        for element in bytes.chunks_exact(size) {
+            let mut word = [0; 4];
+            word[..size].copy_from_slice(element);
+            // Without the sign.
+            let bits = u32::from_le_bytes(word) & (infinity | (infinity & infinity.wrapping_neg()) - 1);
+            nans += usize::from(bits > infinity);
+            infinities += usize::from(bits == infinity);
+        }
+        let found = NotFinite { label: label.to_owned(), op, nans, infinities };
+        Ok((nans + infinities > 0).then_some(found))
+    }
+}
+
+fn of(dtype: DType) -> Scalar {
+    match dtype {
+        DType::F32 => Scalar::F32,
+        DType::F16 => Scalar::F16,
+        _ => Scalar::Other,
+    }
+}
