@@ -1,0 +1,273 @@
+//! `aquatint generate --prompt` from outside, with a small model of hashed weights in diffusers' layout.
+
+mod hashed;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use aquatint::formats::picture;
+use hashed::{gpu, save};
+use serde_json::{Value, json};
+
+type Tensors = BTreeMap<String, Vec<usize>>;
+
+fn fixture(name: &str) -> Value {
+    let path = format!("{}/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// A pipeline's folder: the UNet and autoencoder of tests/pipelines.rs, the encoder of text of tests/text.rs, to whose width the
+/// UNet is made.
+fn model(folder: &Path) {
+    let (pipelines, text) = (fixture("pipelines"), fixture("text"));
+    let mut unet = pipelines["parts"]["sd"].clone();
+    let encoder = &text["encoders"]["one"];
+    let width = encoder["config"]["hidden_size"].clone();
+    unet["config"]["cross_attention_dim"] = width.clone();
+    for (name, shape) in unet["tensors"].as_object_mut().unwrap() {
+        if name.contains("attn2.to_k") || name.contains("attn2.to_v") {
+            shape[1] = width.clone();
+        }
+    }
+    let index = json!({
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+        "safety_checker": [null, null],
+    });
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("model_index.json"), index.to_string()).unwrap();
+    for (name, part) in [("unet", &unet), ("vae", &pipelines["parts"]["vae"]), ("text_encoder", encoder)] {
+        let folder = folder.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), part["config"].to_string()).unwrap();
+        let tensors: Tensors = serde_json::from_value(part["tensors"].clone()).unwrap();
+        save(&folder, &tensors, &BTreeMap::new(), &[]);
+    }
+    std::fs::create_dir_all(folder.join("scheduler")).unwrap();
+    let scheduler = pipelines["cases"]["text.euler"]["scheduler"].as_str().unwrap();
+    std::fs::write(folder.join("scheduler/scheduler_config.json"), scheduler).unwrap();
+    std::fs::create_dir_all(folder.join("tokenizer")).unwrap();
+    for file in ["vocab.json", "merges.txt", "special_tokens_map.json"] {
+        let from = format!("{}/tests/fixtures/tokenizer/{file}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::copy(from, folder.join("tokenizer").join(file)).unwrap();
+    }
+}
+
+fn generate(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aquatint"));
+    command.env_remove("RUST_BACKTRACE").current_dir(folder).arg("generate").args(args);
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs and expects success; returns what it said on stderr.
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    stderr(&output)
+}
+
+fn fail(command: &mut Command, code: i32) -> String {
+    let output = command.output().unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert!(message.contains("error: ") && !message.contains("panicked"), "{message}");
+    message
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_picture_is_painted_and_painted_again() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    let said = succeed(&mut generate(
+        folder.path(),
+        &[
+            "--model",
+            "model",
+            "--prompt",
+            "a (red:1.3) cat,\nby the sea",
+            "--negative",
+            "blurry",
+            "--steps",
+            "3",
+            "--seed",
+            "5",
+            "--width",
+            "30",
+            "--height",
+            "41",
+            "--guidance",
+            "4.5",
+            "--out",
+            "cat.png",
+        ],
+    ));
+    assert!(said.contains("30×41 is rounded to 32×40"), "{said}");
+    let cat = folder.path().join("cat.png");
+    let parameters = picture::read_text(&cat, "parameters").unwrap().unwrap();
+    assert!(
+        parameters
+            .starts_with("a (red:1.3) cat,\nby the sea\nNegative prompt: blurry\nSteps: 3, Sampler: Euler, "),
+        "{parameters}"
+    );
+    assert!(parameters.contains("CFG scale: 4.5, Seed: 5, Size: 32x40, Model: model"), "{parameters}");
+    assert_eq!(picture::open(&cat).unwrap().dimensions(), (32, 40));
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    succeed(&mut generate(folder.path(), &["--from", "cat.png", "--out", "again.png"]));
+    assert!(bytes("cat.png") == bytes("again.png"), "the same file");
+    succeed(&mut generate(folder.path(), &["--from", "cat.png", "--seed", "6", "--out", "other.png"]));
+    assert!(bytes("cat.png") != bytes("other.png"));
+
+    // A picture of another program, which does not say where its model is.
+    let other = "a red cat\nNegative prompt: blurry\nSteps: 3, Sampler: Euler a, CFG scale: 4.5, Seed: 5, Size: 32x40";
+    picture::save_png(
+        folder.path().join("theirs.png"),
+        &image::RgbImage::new(8, 8).into(),
+        &[("parameters", other)],
+    )
+    .unwrap();
+    fail(&mut generate(folder.path(), &["--from", "theirs.png"]), 1);
+    succeed(&mut generate(folder.path(), &["--from", "theirs.png", "--model", "model", "--out", "ours.png"]));
+    let ours = picture::read_text(folder.path().join("ours.png"), "parameters").unwrap().unwrap();
+    assert!(ours.contains("Sampler: Euler a") && ours.contains("Seed: 5, Size: 32x40"), "{ours}");
+}
+
+#[test]
+fn several_pictures_have_a_seed_each_however_many_at_a_time() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    let common = [
+        "--model", "model", "--prompt", "cat", "--steps", "2", "--seed", "9", "--width", "32", "--height",
+        "32",
+    ];
+    let run = |more: &[&str]| succeed(&mut generate(folder.path(), &[&common[..], more].concat()));
+    run(&["--count", "3", "--batch", "2", "--out", "many/"]);
+    assert_eq!(names(&folder.path().join("many")), ["10.png", "11.png", "9.png"]);
+    run(&["--out", "one.png"]);
+    run(&["--count", "2", "--out", "two.png"]);
+    let pixels = |name: &str| picture::open(folder.path().join(name)).unwrap();
+    assert!(folder.path().join("two-9.png").exists() && folder.path().join("two-10.png").exists());
+    assert_eq!(pixels("two-10.png"), pixels("many/10.png"));
+    assert_eq!(pixels("one.png"), pixels("many/9.png"));
+    // Beside the picture, as there is no terminal.
+    run(&["--out", "shown.png", "--preview-every", "1"]);
+    assert_eq!(pixels("shown.preview.png").dimensions(), (32, 32));
+}
+
+#[test]
+fn pictures_begin_with_pictures() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    let grey = |x: u32, y: u32| image::Rgb([(x * 5) as u8, (y * 7) as u8, 90]);
+    let begin = image::RgbImage::from_fn(34, 30, grey);
+    begin.save(folder.path().join("begin.png")).unwrap();
+    let common =
+        ["--model", "model", "--prompt", "cat", "--steps", "4", "--seed", "1", "--init", "begin.png"];
+    let run = |more: &[&str]| {
+        succeed(&mut generate(folder.path(), &[&common[..], more, &["--out", "out.png"]].concat()));
+        picture::open(folder.path().join("out.png")).unwrap()
+    };
+    let half = run(&["--strength", "0.5"]);
+    assert_eq!(half.dimensions(), (36, 32), "that of the picture, in multiples of four");
+    assert_ne!(half, run(&["--strength", "1"]));
+    let text = picture::read_text(folder.path().join("out.png"), "parameters").unwrap().unwrap();
+    assert!(text.contains("Denoising strength: 1"), "{text}");
+    assert_eq!(run(&["--extend", "6,0,0,10"]).dimensions(), (40, 40));
+    let mask = image::GrayImage::from_fn(17, 15, |x, _| image::Luma([if x < 8 { 255 } else { 0 }]));
+    mask.save(folder.path().join("mask.png")).unwrap();
+    assert_eq!(run(&["--mask", "mask.png"]).dimensions(), (36, 32));
+
+    let with = |more: &[&str]| generate(folder.path(), &[&common[..], more].concat());
+    assert!(fail(&mut with(&["--strength", "0"]), 1).contains("strength"));
+    assert!(fail(&mut with(&["--mask", "gone.png"]), 1).contains("gone.png"));
+    assert!(fail(&mut with(&["--extend", "1,2"]), 1).contains("four"));
+    assert!(fail(&mut with(&["--extend", "1,2,4294967295,4294967295"]), 1).contains("at most"));
+}
+
+#[test]
+fn what_cannot_be_painted_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    std::fs::write(folder.path().join("old.ckpt"), "pickle").unwrap();
+    std::fs::write(folder.path().join("cut.safetensors"), [9, 0, 0, 0]).unwrap();
+    for (args, wanted) in [
+        (&["--prompt", "cat"][..], "--model"),
+        (&["--model", "model"], "--prompt"),
+        (&["--model", "model", "--prompt", "cat", "A"], "labels"),
+        (&["--model", "model", "--prompt", "cat", "--sampler", "leapfrog"], "dpm++2m"),
+        (&["--model", "model", "--prompt", "cat", "--sigmas", "steep"], "karras"),
+        (&["--model", "model", "--prompt", "cat", "--count", "0"], "1 to"),
+        (&["--model", "model", "--prompt", "cat", "--out", "cat.jpg"], ".png"),
+        (&["--model", "gone", "--prompt", "cat"], "gone"),
+        (&["--model", "old.ckpt", "--prompt", "cat"], "safetensors"),
+        (&["--model", "cut.safetensors", "--prompt", "cat"], "cut.safetensors"),
+        (&["--resume", "gone"], "gone"),
+    ] {
+        let message = fail(&mut generate(folder.path(), args), 1);
+        assert!(message.contains(wanted), "{args:?}: no {wanted} in {message}");
+    }
+    for args in [&["--prompt", "a", "--mask", "m.png"][..], &["--rng", "dice"], &["--precision", "f8"]] {
+        fail(&mut generate(folder.path(), args), 2);
+    }
+    assert_eq!(names(folder.path()), ["cut.safetensors", "model", "old.ckpt"], "nothing is written");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_stopped_can_go_on() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    let common = [
+        "--model", "model", "--prompt", "cat", "--steps", "150", "--seed", "3", "--width", "16", "--height",
+        "16",
+    ];
+    succeed(&mut generate(folder.path(), &[&common[..], &["--out", "whole.png"]].concat()));
+    let mut command =
+        generate(folder.path(), &[&common[..], &["--out", "new/cat.png", "--pause-to", "kept/run"]].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The folder is made after the program began to listen.
+    let start = std::time::Instant::now();
+    while !folder.path().join("new").exists() {
+        assert!(start.elapsed().as_secs() < 60, "the program never started");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("of 150 steps") && said.contains("generate --resume kept/run"), "{said}");
+    assert!(names(&folder.path().join("new")).is_empty());
+    succeed(&mut generate(folder.path(), &["--resume", "kept/run", "--out", "rest.png"]));
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(bytes("whole.png") == bytes("rest.png"), "the same picture");
+    // Another seed is another run.
+    let message = fail(&mut generate(folder.path(), &["--resume", "kept/run", "--steps", "20"]), 1);
+    assert!(message.contains("saved run"), "{message}");
+}
