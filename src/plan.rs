@@ -91,8 +91,9 @@ pub struct Fill {
 }
 
 impl Texture {
+    /// What it takes: software adapters keep textures in squares of four by four texels.
     pub fn bytes(&self) -> u64 {
-        16 * u64::from(self.width) * u64::from(self.height)
+        16 * u64::from(self.width) * u64::from(self.height.next_multiple_of(4))
     }
 }
 

@@ -81,7 +81,7 @@ fn ways(target: &Target, model: &LatentDiffusion, kind: StartFrom) -> Vec<(Paint
         match Painter::predict(target, model, None, 1, TOKENS, kind, &options) {
             Ok(memory) => {
                 assert!(options.memory_budget.is_none_or(|budget| memory.peak <= budget));
-                options.memory_budget = Some(memory.peak - 1);
+                options.memory_budget = Some(memory.peak / 16 * 15);
                 ways.push((options, memory));
             }
             Err(Error::Budget { needed, budget, .. }) => {
@@ -178,15 +178,15 @@ fn memory_is_as_predicted() {
             painter
         });
         let way = (memory.turns, memory.encoder_bands, memory.decoder_bands);
-        println!("{way:?}: predicted {}, most {most}; then held {held}", memory.peak);
         // What inputs take on their way and results back, and how memory is rounded up.
         let slack = memory.peak / 20 + (128 << 10);
-        assert!(most <= memory.peak + slack && most + slack >= memory.peak, "{way:?}");
         let ready = match memory.turns {
             Turns::Together => memory.step.held + memory.start.held + memory.decoder.held,
             Turns::DecoderInTurn => memory.step.held + memory.start.held,
             Turns::OneAtATime => memory.step.ports + memory.start.held,
         };
+        println!("{way:?}: predicted {} and {ready}, found {most} and {held}; {memory:?}", memory.peak);
+        assert!(most <= memory.peak + slack && most + slack >= memory.peak, "{way:?}");
         assert!(held <= ready + slack && held + slack >= ready, "{way:?}: predicted {ready}");
     }
 }

@@ -147,6 +147,9 @@ impl Parts<'_> {
         if self.options.dtype == DType::F32 && target.f16 {
             advice.push("f16");
         }
+        if self.options.weights.is_none() {
+            advice.push("weights in blocks of 8 or 4 bits");
+        }
         if self.batch > 1 {
             advice.push("a smaller batch");
         }

@@ -21,6 +21,7 @@ use crate::diffusion::{Sampler, SigmaSchedule};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::models::latent_diffusion::LatentDiffusion;
+use crate::ops::quantized::BlockFormat;
 use crate::plan::Plan;
 use crate::target::Target;
 use crate::tensor::{DType, Tensor};
@@ -54,6 +55,9 @@ pub struct PaintOptions {
     pub dtype: DType,
     /// Sizes and crop of the training pictures that are wished for (SDXL): original height and width, top, left.
     pub original: Option<[usize; 4]>,
+    /// In which blocks of small integers the UNet's matrices and convolutions are kept, see [`in_blocks`](crate::Weights::in_blocks);
+    /// `None` for numbers of [`PaintOptions::dtype`].
+    pub weights: Option<BlockFormat>,
     /// Device memory that may be used, in bytes; all there is for none. Where it is short, networks take turns on the
     /// device ([`Turns`]); then pictures are encoded and shown in bands of lines, whose norms still see the whole
     /// picture, so that it is the same: 2 to 13 times the work of the autoencoder, the fewer bytes the more. The same is
@@ -76,6 +80,7 @@ impl PaintOptions {
             noise: NoiseSource::Cuda,
             dtype: DType::F32,
             original: None,
+            weights: None,
             memory_budget: None,
         }
     }
