@@ -1,16 +1,19 @@
 //! A plan on a device: buffers, bind groups and pipelines made once; then
 //! recorded, run and read any number of times.
 
+mod load;
 mod watch;
 
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Pipeline};
 use crate::graph::Graph;
 use crate::passes;
-use crate::plan::{Buffer, Dispatch, Plan, Port, Role};
+use crate::plan::{Dispatch, Plan, Port, Role};
 use crate::profile::{Profile, Row};
 use crate::tensor::{Bytes, Tensor, TensorDesc};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use load::Loaded;
 
 pub use watch::NotFinite;
 
@@ -34,20 +37,17 @@ struct Fill {
 pub struct Network {
     gpu: Gpu,
     plan: Plan,
-    /// By [`crate::plan::BufferId`]; those used only while loading are gone.
-    buffers: Vec<Option<wgpu::Buffer>>,
-    textures: Vec<wgpu::Texture>,
-    steps: Vec<Step>,
+    /// Inputs, states and outputs, by [`crate::plan::BufferId`]; there as long as the network.
+    ports: Vec<Option<wgpu::Buffer>>,
+    /// The rest; none while the network is [set aside](Network::set_aside).
+    loaded: Mutex<Option<Arc<Loaded>>>,
 }
 
 impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Network({} dispatches on {:?})", self.steps.len(), self.gpu)
+        write!(f, "Network({} dispatches on {:?})", self.plan.run.len(), self.gpu)
     }
 }
-
-const STORAGE: wgpu::BufferUsages =
-    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
 impl Network {
     /// Optimises, plans and loads a graph.
@@ -61,156 +61,54 @@ impl Network {
 
     /// Loads a plan that was made for this device's [target](Gpu::target).
     pub fn from_plan(gpu: &Gpu, plan: Plan) -> Result<Network> {
-        let mut network = Network {
-            gpu: gpu.clone(),
-            buffers: vec![None; plan.buffers.len()],
-            plan,
-            textures: Vec::new(),
-            steps: Vec::new(),
-        };
-        for texture in &network.plan.textures {
-            network.textures.push(gpu.texture(&texture.label, [texture.width, texture.height])?);
-        }
-        let dispatches = network.plan.load.iter().chain(&network.plan.run);
-        gpu.compile_all(dispatches.map(|d| &*d.shader))?;
-        network.load()?;
-        for id in 0..network.plan.buffers.len() {
-            if network.plan.buffers[id].resident() {
-                network.materialise(id)?;
-            }
-        }
-        network.steps = network.prepare("run", &network.plan.run)?;
+        let network = Self::aside(gpu, plan)?;
+        network.loaded()?;
         Ok(network)
     }
 
-    /// Does the work that depends on weights alone, a part of the weights at a time.
-    fn load(&mut self) -> Result<()> {
-        for range in self.plan.load_chunks() {
-            for i in range.clone() {
-                for id in self.plan.load[i].buffers.clone() {
-                    self.materialise(id)?;
-                }
-            }
-            let steps = self.prepare("load", &self.plan.load[range.clone()])?;
-            let submission = self.submit_steps(&steps, &self.plan.load[range.clone()], 1, false)?;
-            self.gpu.wait(submission)?;
-            let later = &self.plan.load[range.end..];
-            self.show_constants(|id| later.iter().any(|d| d.buffers.contains(&id)))?;
-            for (id, buffer) in self.plan.buffers.iter().enumerate() {
-                if !buffer.resident() && !later.iter().any(|d| d.buffers.contains(&id)) {
-                    self.buffers[id] = None;
-                }
-            }
-        }
-        Ok(())
+    /// A network of which only inputs, states and outputs are there until it first runs.
+    pub(crate) fn aside(gpu: &Gpu, plan: Plan) -> Result<Network> {
+        Self::beside(gpu, plan, &[])
     }
 
-    /// Fills the textures of those constants that are there and that no later dispatch touches.
-    fn show_constants(&self, touched_later: impl Fn(usize) -> bool) -> Result<()> {
-        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        for &fill in &self.plan.load_fills {
-            if self.buffers[fill.buffer].is_some() && !touched_later(fill.buffer) {
-                self.fill(fill).record(&mut encoder);
-            }
+    /// The same, with inputs that are outputs of other networks on the same device: each by its name here, the other
+    /// network and the name there. Nothing is copied.
+    pub(crate) fn beside(gpu: &Gpu, plan: Plan, shared: &[(&str, &Network, &str)]) -> Result<Network> {
+        let mut ports = vec![None; plan.buffers.len()];
+        for (name, other, source) in shared {
+            let port = find("input", name, plan.inputs.iter())?;
+            let source = find("output", source, other.plan.outputs.iter())?;
+            debug_assert_eq!(port.desc, source.desc);
+            ports[port.buffer] = Some(other.port(source.buffer).clone());
         }
-        let submission =
-            self.gpu.checked(|| "textures".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
-        self.gpu.wait(submission)
+        let ports = load::ports(gpu, &plan, ports)?;
+        Ok(Network { gpu: gpu.clone(), ports, plan, loaded: Mutex::new(None) })
     }
 
-    fn fill(&self, fill: crate::plan::Fill) -> Fill {
-        let texture = self.textures[fill.texture].clone();
-        Fill { buffer: self.made(fill.buffer).clone(), texture, texels: fill.texels }
+    /// Gives back what the network holds on the device but for inputs, states and outputs, once what was submitted is
+    /// done. The next [`Network::submit`] loads it again; until then it must not be recorded.
+    pub(crate) fn set_aside(&self) -> Result<()> {
+        self.lock().take();
+        self.gpu.settle()
     }
 
-    /// Makes a buffer, with its contents, if it is not there yet.
-    fn materialise(&mut self, id: usize) -> Result<()> {
-        if self.buffers[id].is_some() {
-            return Ok(());
-        }
-        let Buffer { label, bytes, role } = &self.plan.buffers[id];
-        let buffer = self.gpu.buffer(label, *bytes, STORAGE)?;
-        if let Role::Weight { tensor, .. } | Role::State(tensor) = role {
-            self.upload(&buffer, tensor)?;
-        }
-        self.buffers[id] = Some(buffer);
-        Ok(())
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Loaded>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn upload(&self, buffer: &wgpu::Buffer, tensor: &Tensor) -> Result<()> {
-        let bytes: &[u8] = &tensor.bytes;
-        let whole = bytes.len() / 4 * 4;
-        self.gpu.checked(
-            || "upload".to_owned(),
-            || {
-                self.gpu.queue().write_buffer(buffer, 0, &bytes[..whole]);
-                // Copies are in words; an odd number of 16-bit elements ends in half of one.
-                if whole < bytes.len() {
-                    let mut last = [0; 4];
-                    last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-                    self.gpu.queue().write_buffer(buffer, whole as u64, &last);
-                }
-            },
-        )
+    /// What runs need, loaded if it is not there.
+    fn loaded(&self) -> Result<Arc<Loaded>> {
+        let mut slot = self.lock();
+        if let Some(loaded) = &*slot {
+            return Ok(loaded.clone());
+        }
+        let loaded = Arc::new(Loaded::new(&self.gpu, &self.plan, &self.ports)?);
+        *slot = Some(loaded.clone());
+        Ok(loaded)
     }
 
-    /// Pipelines, bind groups and the uniform buffer of a list of dispatches.
-    fn prepare(&self, label: &str, dispatches: &[Dispatch]) -> Result<Vec<Step>> {
-        let align = u64::from(self.plan.target.uniform_alignment);
-        let mut bytes = Vec::with_capacity(self.plan.uniform_bytes(dispatches) as usize);
-        let mut offsets = Vec::with_capacity(dispatches.len());
-        for dispatch in dispatches {
-            offsets.push(bytes.len() as u64);
-            bytes.extend_from_slice(&dispatch.params);
-            bytes.resize(bytes.len().next_multiple_of(align as usize), 0);
-        }
-        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let uniforms = self.gpu.buffer(&format!("{label} parameters"), bytes.len() as u64, usage)?;
-        self.gpu.queue().write_buffer(&uniforms, 0, &bytes);
-
-        let mut steps = Vec::with_capacity(dispatches.len());
-        for (dispatch, offset) in dispatches.iter().zip(offsets) {
-            let pipeline = self.gpu.pipeline(&dispatch.shader)?;
-            let mut entries = Vec::new();
-            for (binding, &id) in dispatch.shader.bindings.iter().zip(&dispatch.buffers) {
-                entries.push(wgpu::BindGroupEntry {
-                    binding: binding.binding,
-                    resource: self.made(id).as_entire_binding(),
-                });
-            }
-            let views: Vec<wgpu::TextureView> = dispatch
-                .textures
-                .iter()
-                .map(|&id| self.textures[id].create_view(&wgpu::TextureViewDescriptor::default()))
-                .collect();
-            for ((_, binding), view) in dispatch.shader.textures.iter().zip(&views) {
-                entries.push(wgpu::BindGroupEntry {
-                    binding: *binding,
-                    resource: wgpu::BindingResource::TextureView(view),
-                });
-            }
-            if let Some(binding) = dispatch.shader.params_binding {
-                entries.push(wgpu::BindGroupEntry {
-                    binding,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: &uniforms,
-                        offset,
-                        size: wgpu::BufferSize::new(dispatch.params.len() as u64),
-                    }),
-                });
-            }
-            let bind_group = self.gpu.checked(
-                || format!("binding {}", dispatch.label),
-                || self.gpu.bind_group(&pipeline, &entries),
-            )?;
-            let fills = dispatch.fills.iter().map(|&fill| self.fill(fill)).collect();
-            steps.push(Step { pipeline, bind_group, groups: dispatch.groups, fills });
-        }
-        Ok(steps)
-    }
-
-    fn made(&self, id: usize) -> &wgpu::Buffer {
-        self.buffers[id].as_ref().expect("buffers are made before they are bound")
+    fn port(&self, id: usize) -> &wgpu::Buffer {
+        self.ports[id].as_ref().expect("ports are there as long as the network")
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -223,58 +121,25 @@ impl Network {
 
     /// Records one run. Allocates nothing on the device, compiles nothing, creates no bind groups.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        record(&self.steps, encoder);
-        self.record_copies(encoder);
+        let loaded = self.lock().clone().expect("only tasks set networks aside, and those submit");
+        record(&loaded.steps, encoder);
+        self.record_copies(&loaded, encoder);
     }
 
-    fn record_copies(&self, encoder: &mut wgpu::CommandEncoder) {
+    fn record_copies(&self, loaded: &Loaded, encoder: &mut wgpu::CommandEncoder) {
         for &(from, to, bytes) in &self.plan.copies {
-            encoder.copy_buffer_to_buffer(self.made(from), 0, self.made(to), 0, bytes.next_multiple_of(4));
+            let (from, to) = (loaded.made(from), loaded.made(to));
+            encoder.copy_buffer_to_buffer(from, 0, to, 0, bytes.next_multiple_of(4));
         }
     }
 
     /// Submits `runs` runs, one after the other, without waiting; split so that
     /// no submission is long enough to trip a driver's watchdog.
     pub fn submit(&self, runs: usize) -> Result<wgpu::SubmissionIndex> {
-        self.submit_steps(&self.steps, &self.plan.run, runs, true)
-    }
-
-    fn submit_steps(
-        &self,
-        steps: &[Step],
-        dispatches: &[Dispatch],
-        runs: usize,
-        copies: bool,
-    ) -> Result<wgpu::SubmissionIndex> {
-        let budget = self.gpu.submission_flops();
-        let device = self.gpu.device();
-        self.gpu.checked(
-            || "submission".to_owned(),
-            || {
-                let mut encoder = device.create_command_encoder(&Default::default());
-                let mut flops = 0;
-                for _ in 0..runs {
-                    let mut first = 0;
-                    for (i, dispatch) in dispatches.iter().enumerate() {
-                        flops += dispatch.flops;
-                        if flops > budget {
-                            record(&steps[first..=i], &mut encoder);
-                            let full = std::mem::replace(
-                                &mut encoder,
-                                device.create_command_encoder(&Default::default()),
-                            );
-                            self.gpu.queue().submit([full.finish()]);
-                            (first, flops) = (i + 1, 0);
-                        }
-                    }
-                    record(&steps[first..], &mut encoder);
-                    if copies {
-                        self.record_copies(&mut encoder);
-                    }
-                }
-                self.gpu.queue().submit([encoder.finish()])
-            },
-        )
+        let loaded = self.loaded()?;
+        submit_steps(&self.gpu, &loaded.steps, &self.plan.run, runs, |encoder| {
+            self.record_copies(&loaded, encoder);
+        })
     }
 
     /// Writes the inputs, runs once and reads all outputs.
@@ -300,7 +165,7 @@ impl Network {
                 found: tensor.desc.to_string(),
             });
         }
-        self.upload(self.made(port.buffer), tensor)
+        load::upload(&self.gpu, self.port(port.buffer), tensor)
     }
 
     /// Copies an output or state of another network on the same device into an input or
@@ -320,7 +185,29 @@ impl Network {
         }
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         let bytes = to.desc.bytes().next_multiple_of(4);
-        encoder.copy_buffer_to_buffer(from.made(source.buffer), 0, self.made(to.buffer), 0, bytes);
+        encoder.copy_buffer_to_buffer(from.port(source.buffer), 0, self.port(to.buffer), 0, bytes);
+        self.gpu.checked(|| "copy".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
+        Ok(())
+    }
+
+    /// Copies lines of an output `[1, h, w, c]` of another network into an input `[1, h', w, c]` of this one:
+    /// `lines` of them from line `first`, to line `at`.
+    pub(crate) fn copy_lines(
+        &self,
+        name: &str,
+        at: usize,
+        from: &Network,
+        source: &str,
+        lines: std::ops::Range<usize>,
+    ) -> Result<()> {
+        let to = find("input", name, self.plan.inputs.iter())?;
+        let source = find("output", source, from.plan.outputs.iter())?;
+        debug_assert_eq!(source.desc.shape[2..], to.desc.shape[2..]);
+        let line = to.desc.bytes() / to.desc.shape[1] as u64;
+        let (first, count) = (lines.start as u64, lines.len() as u64);
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        let (from, to) = (from.port(source.buffer), self.port(to.buffer));
+        encoder.copy_buffer_to_buffer(from, first * line, to, at as u64 * line, count * line);
         self.gpu.checked(|| "copy".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
         Ok(())
     }
@@ -332,7 +219,7 @@ impl Network {
     }
 
     fn read_ports(&self, ports: &[&Port]) -> Result<Vec<Tensor>> {
-        let sources: Vec<_> = ports.iter().map(|p| (self.made(p.buffer), p.desc.bytes())).collect();
+        let sources: Vec<_> = ports.iter().map(|p| (self.port(p.buffer), p.desc.bytes())).collect();
         let bytes = self.gpu.download(&sources)?;
         Ok(ports
             .iter()
@@ -351,18 +238,19 @@ impl Network {
     pub fn buffer(&self, name: &str) -> Result<&wgpu::Buffer> {
         let plan = &self.plan;
         let ports = plan.inputs.iter().chain(&plan.outputs).chain(&plan.states);
-        Ok(self.made(find("input, output or state", name, ports)?.buffer))
+        Ok(self.port(find("input, output or state", name, ports)?.buffer))
     }
 
     /// Fills every intermediate and output buffer with NaNs, so that a kernel
     /// that leaves something unwritten or reads what it should not shows it.
     pub fn poison(&self) -> Result<()> {
+        let loaded = self.loaded()?;
         for (id, buffer) in self.plan.buffers.iter().enumerate() {
             if matches!(buffer.role, Role::Pool | Role::Output) {
                 let bytes = vec![0xff; buffer.bytes as usize];
                 self.gpu.checked(
                     || "poisoning".to_owned(),
-                    || self.gpu.queue().write_buffer(self.made(id), 0, &bytes),
+                    || self.gpu.queue().write_buffer(loaded.made(id), 0, &bytes),
                 )?;
             }
         }
@@ -382,16 +270,17 @@ impl Network {
                 advice: "measure whole runs instead",
             });
         }
-        let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); self.steps.len()];
+        let loaded = self.loaded()?;
+        let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); loaded.steps.len()];
         for _ in 0..runs.max(1) {
-            for (at, chunk) in (0..self.steps.len()).collect::<Vec<_>>().chunks(256).enumerate() {
-                let times = self.time_steps(chunk[0]..chunk[0] + chunk.len())?;
+            for (at, chunk) in (0..loaded.steps.len()).collect::<Vec<_>>().chunks(256).enumerate() {
+                let times = self.time_steps(&loaded.steps[chunk[0]..chunk[0] + chunk.len()])?;
                 for (i, time) in times.into_iter().enumerate() {
                     seconds[at * 256 + i].push(time);
                 }
             }
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-            self.record_copies(&mut encoder);
+            self.record_copies(&loaded, &mut encoder);
             self.gpu.queue().submit([encoder.finish()]);
         }
         let rows = self
@@ -407,9 +296,9 @@ impl Network {
         Ok(Profile { rows })
     }
 
-    fn time_steps(&self, range: std::ops::Range<usize>) -> Result<Vec<f64>> {
+    fn time_steps(&self, steps: &[Step]) -> Result<Vec<f64>> {
         let device = self.gpu.device();
-        let count = 2 * range.len() as u32;
+        let count = 2 * steps.len() as u32;
         let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
             label: Some("profile"),
             ty: wgpu::QueryType::Timestamp,
@@ -419,7 +308,7 @@ impl Network {
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
         let resolved = self.gpu.buffer("timestamps", bytes, usage)?;
         let mut encoder = device.create_command_encoder(&Default::default());
-        for (i, step) in self.steps[range].iter().enumerate() {
+        for (i, step) in steps.iter().enumerate() {
             step.fills.iter().for_each(|fill| fill.record(&mut encoder));
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: None,
@@ -475,6 +364,42 @@ impl Fill {
             );
         }
     }
+}
+
+/// Submits steps `runs` times, after each what `between` records.
+fn submit_steps(
+    gpu: &Gpu,
+    steps: &[Step],
+    dispatches: &[Dispatch],
+    runs: usize,
+    between: impl Fn(&mut wgpu::CommandEncoder),
+) -> Result<wgpu::SubmissionIndex> {
+    let (budget, device) = (gpu.submission_flops(), gpu.device());
+    gpu.checked(
+        || "submission".to_owned(),
+        || {
+            let mut encoder = device.create_command_encoder(&Default::default());
+            let mut flops = 0;
+            for _ in 0..runs {
+                let mut first = 0;
+                for (i, dispatch) in dispatches.iter().enumerate() {
+                    flops += dispatch.flops;
+                    if flops > budget {
+                        record(&steps[first..=i], &mut encoder);
+                        let full = std::mem::replace(
+                            &mut encoder,
+                            device.create_command_encoder(&Default::default()),
+                        );
+                        gpu.queue().submit([full.finish()]);
+                        (first, flops) = (i + 1, 0);
+                    }
+                }
+                record(&steps[first..], &mut encoder);
+                between(&mut encoder);
+            }
+            gpu.queue().submit([encoder.finish()])
+        },
+    )
 }
 
 /// Records steps in as few passes as the copies between them allow.

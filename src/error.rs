@@ -41,6 +41,12 @@ pub enum Error {
     /// The device cannot do something that the network needs.
     #[error("the device \"{device}\" is too small: {what} needs {needed}, the limit is {available}")]
     Limit { device: String, what: String, needed: u64, available: u64 },
+    /// More device memory than the caller allows, whatever is done in turn.
+    #[error(
+        "at least {} of device memory are needed, {} are allowed ({parts}); {advice}",
+        crate::units::bytes(*needed), crate::units::bytes(*budget)
+    )]
+    Budget { budget: u64, needed: u64, parts: String, advice: String },
     /// The device lacks an optional feature.
     #[error("the device \"{device}\" has no {feature}; {advice}")]
     Feature { device: String, feature: &'static str, advice: &'static str },

@@ -463,6 +463,16 @@ impl Gpu {
         }
     }
 
+    /// Waits for all that was submitted; what was dropped while it was under way is given back.
+    pub(crate) fn settle(&self) -> Result<()> {
+        // Uploads are given back a submission later.
+        for _ in 0..2 {
+            let submission = self.checked(|| "waiting".to_owned(), || self.queue().submit([]))?;
+            self.wait(submission)?;
+        }
+        Ok(())
+    }
+
     /// Copies the first `bytes` of each buffer to the host.
     pub(crate) fn download(&self, sources: &[(&wgpu::Buffer, u64)]) -> Result<Vec<Vec<u8>>> {
         let padded = |bytes: u64| bytes.next_multiple_of(16);

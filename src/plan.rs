@@ -91,8 +91,9 @@ pub struct Fill {
 }
 
 impl Texture {
+    /// What it takes: software adapters keep textures in squares of four by four texels.
     pub fn bytes(&self) -> u64 {
-        16 * u64::from(self.width) * u64::from(self.height)
+        16 * u64::from(self.width) * u64::from(self.height.next_multiple_of(4))
     }
 }
 
@@ -146,6 +147,17 @@ pub struct Plan {
     pub states: Vec<Port>,
     /// Parameters of the network.
     pub parameters: u64,
+}
+
+/// Bytes that a network takes on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct NetworkMemory {
+    /// While it is ready to run.
+    pub held: u64,
+    /// At most: while it is loaded.
+    pub peak: u64,
+    /// Of these, inputs, states and outputs.
+    pub ports: u64,
 }
 
 /// Bytes of weights on their way to the device at one time.
@@ -277,8 +289,8 @@ impl Plan {
     pub fn peak_bytes(&self) -> u64 {
         let chunks = self.load_chunks();
         let mut peak = self.resident_bytes();
-        let mut made = vec![false; self.buffers.len()];
-        let mut held = self.texture_bytes();
+        let mut made = self.ports();
+        let mut held = self.texture_bytes() + self.port_bytes();
         for range in chunks {
             let mut uploads = 0;
             for id in self.load[range.clone()].iter().flat_map(|d| &d.buffers) {
@@ -297,6 +309,25 @@ impl Plan {
             }
         }
         peak
+    }
+
+    /// What the network will take, in one.
+    pub fn memory(&self) -> NetworkMemory {
+        NetworkMemory { held: self.resident_bytes(), peak: self.peak_bytes(), ports: self.port_bytes() }
+    }
+
+    /// Bytes of inputs, states and outputs: what is left of a network that is set aside.
+    pub fn port_bytes(&self) -> u64 {
+        self.buffers.iter().zip(self.ports()).filter(|(_, port)| *port).map(|(b, _)| b.bytes).sum()
+    }
+
+    /// For each buffer, whether the caller can name it.
+    fn ports(&self) -> Vec<bool> {
+        let mut ports = vec![false; self.buffers.len()];
+        for port in self.inputs.iter().chain(&self.states).chain(&self.outputs) {
+            ports[port.buffer] = true;
+        }
+        ports
     }
 
     /// Parts of the load that upload at most [`LOAD_CHUNK`] bytes of weights each

@@ -232,6 +232,15 @@ impl Tensor {
         }
     }
 
+    /// Lines of `[1, h, w, c]`; nothing is copied.
+    pub(crate) fn lines(&self, lines: std::ops::Range<usize>) -> Tensor {
+        let [one, h, w, c] = self.desc.shape[..] else { unreachable!("lines are of feature maps") };
+        let map = Tensor { desc: TensorDesc::new([h, w, c], self.desc.dtype), bytes: self.bytes.clone() };
+        let mut part = map.rows(lines.clone());
+        part.desc.shape = [one, lines.len(), w, c].into();
+        part
+    }
+
     /// The same values rounded to another float type.
     pub fn to_dtype(&self, dtype: DType) -> Tensor {
         let values = self.to_f32();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::formats::safetensors::{self, Entry};
+use crate::ops::quantized::BlockFormat;
 use crate::tensor::{Shape, Tensor};
 
 /// Named tensors on the host, memory-mapped where they come from a file.
@@ -12,6 +13,7 @@ use crate::tensor::{Shape, Tensor};
 pub struct Weights {
     file: String,
     entries: HashMap<String, Entry>,
+    blocks: Option<BlockFormat>,
 }
 
 impl Weights {
@@ -21,12 +23,12 @@ impl Weights {
     /// [`Error::Io`] and [`Error::Format`], see [`safetensors::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Ok(Weights { file: path.display().to_string(), entries: safetensors::open(path)? })
+        Ok(Weights { file: path.display().to_string(), entries: safetensors::open(path)?, blocks: None })
     }
 
     /// A safetensors file embedded in the program; `name` stands in messages.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        Ok(Weights { file: name.to_owned(), entries: safetensors::from_static(name, bytes)? })
+        Ok(Weights { file: name.to_owned(), entries: safetensors::from_static(name, bytes)?, blocks: None })
     }
 
     /// Tensors of several files: `files` says for each in which of `shards` it is; `name` stands in messages.
@@ -47,7 +49,11 @@ impl Weights {
             };
             Ok((tensor.clone(), entry.ok_or_else(missing)?.clone()))
         };
-        Ok(Weights { file: name.to_owned(), entries: files.iter().map(find).collect::<Result<_>>()? })
+        Ok(Weights {
+            file: name.to_owned(),
+            entries: files.iter().map(find).collect::<Result<_>>()?,
+            blocks: None,
+        })
     }
 
     /// Tensors under other names: what `rename` gives for each, none if it is dropped.
@@ -64,7 +70,19 @@ impl Weights {
                 }
             }
         }
-        Weights { file: self.file.clone(), entries }
+        Weights { file: self.file.clone(), entries, blocks: self.blocks }
+    }
+
+    /// The same weights, of which a network keeps matrices and convolutions in blocks of small integers on the device:
+    /// a quarter or an eighth of f32, made of the file's numbers, rounded to the type of the activations, when it is
+    /// loaded. Norms, biases, tables and what has fewer than 32 channels in or 4096 numbers stay.
+    pub fn in_blocks(&self, format: Option<BlockFormat>) -> Self {
+        Weights { blocks: format, ..self.clone() }
+    }
+
+    /// The blocks in which matrices are kept on the device, if they are.
+    pub fn blocks(&self) -> Option<BlockFormat> {
+        self.blocks
     }
 
     /// Where the weights come from.

@@ -1,5 +1,6 @@
 //! A run that is watched: where the first number went wrong.
 
+use super::load::Loaded;
 use super::{Network, record};
 use crate::error::Result;
 use crate::plan::{BufferId, Role};
@@ -37,45 +38,47 @@ impl Network {
     /// # Errors
     /// Those of the device.
     pub fn run_watched(&self) -> Result<Option<NotFinite>> {
+        let loaded = self.loaded()?;
         // Tensors take turns in the pool, and not all fill their place: what lies there from before must not count.
         for (id, buffer) in self.plan.buffers.iter().enumerate() {
             if matches!(buffer.role, Role::Pool | Role::Output) {
-                self.clear(id)?;
+                self.clear(&loaded, id)?;
             }
         }
         for port in self.plan.inputs.iter().chain(&self.plan.states) {
-            if let Some(found) = self.look(port.buffer, of(port.desc.dtype), (&port.name, None))? {
+            if let Some(found) = self.look(&loaded, port.buffer, of(port.desc.dtype), (&port.name, None))? {
                 return Ok(Some(found));
             }
         }
         for (i, dispatch) in self.plan.run.iter().enumerate() {
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-            record(&self.steps[i..=i], &mut encoder);
+            record(&loaded.steps[i..=i], &mut encoder);
             self.gpu.checked(|| dispatch.label.clone(), || self.gpu.queue().submit([encoder.finish()]))?;
             for (binding, &id) in dispatch.shader.bindings.iter().zip(&dispatch.buffers) {
                 if binding.access == Access::ReadWrite {
                     let name = (dispatch.label.as_str(), Some(dispatch.op));
-                    if let Some(found) = self.look(id, binding.scalar, name)? {
+                    if let Some(found) = self.look(&loaded, id, binding.scalar, name)? {
                         return Ok(Some(found));
                     }
                 }
             }
         }
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        self.record_copies(&mut encoder);
+        self.record_copies(&loaded, &mut encoder);
         self.gpu.checked(|| "states".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
         Ok(None)
     }
 
-    fn clear(&self, id: BufferId) -> Result<()> {
+    fn clear(&self, loaded: &Loaded, id: BufferId) -> Result<()> {
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        encoder.clear_buffer(self.made(id), 0, None);
+        encoder.clear_buffer(loaded.made(id), 0, None);
         self.gpu.checked(|| "clearing".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
         Ok(())
     }
 
     fn look(
         &self,
+        loaded: &Loaded,
         id: BufferId,
         scalar: Scalar,
         (label, op): (&str, Option<&'static str>),
@@ -85,7 +88,7 @@ impl Network {
             Scalar::F16 => (2, 0x7c00),
             Scalar::Other => return Ok(None),
         };
-        let bytes = self.gpu.download(&[(self.made(id), self.plan.buffers[id].bytes)])?.remove(0);
+        let bytes = self.gpu.download(&[(loaded.made(id), self.plan.buffers[id].bytes)])?.remove(0);
         let (mut nans, mut infinities) = (0, 0);
         for element in bytes.chunks_exact(size) {
             let mut word = [0; 4];

@@ -106,18 +106,56 @@ impl AutoencoderKlConfig {
 /// Mean and logarithm of the variance of the latents, `[n, h / f, w / f, 2 · latent_channels]`, of pictures
 /// `[n, h, w, in_channels]` from −1 to 1.
 pub fn encode(g: &mut Graph, config: &AutoencoderKlConfig, w: Source, x: ValueId) -> Result<ValueId> {
-    let (channels, options) = (&config.block_out_channels, config.resnet());
-    let last = channels.len() - 1;
-    let mut h = w.conv(g, "encoder.conv_in", x, channels[0], 3, Conv2dOptions::padded(1))?;
-    for (level, &c) in channels.iter().enumerate() {
-        for layer in 0..config.layers_per_block {
-            let name = format!("encoder.down_blocks.{level}.resnets.{layer}");
-            h = nn::resnet_block(g, w, &name, h, None, c, options)?;
-        }
-        if level < last {
-            h = nn::downsample(g, w, &format!("encoder.down_blocks.{level}.downsamplers.0"), h, 0)?;
-        }
+    let h = encode_first(g, config, w, x, 0)?;
+    encode_rest(g, config, w, h, 0)
+}
+
+/// The encoder's first convolution and so many levels of resolution, each with its step to half of it:
+/// `[n, h / 2^levels, w / 2^levels, c]`. At most all but one.
+pub fn encode_first(
+    g: &mut Graph,
+    config: &AutoencoderKlConfig,
+    w: Source,
+    x: ValueId,
+    levels: usize,
+) -> Result<ValueId> {
+    let first = config.block_out_channels[0];
+    let mut h = w.conv(g, "encoder.conv_in", x, first, 3, Conv2dOptions::padded(1))?;
+    for level in 0..levels {
+        h = encode_level(g, config, w, h, level)?;
     }
+    Ok(h)
+}
+
+fn encode_level(
+    g: &mut Graph,
+    config: &AutoencoderKlConfig,
+    w: Source,
+    mut h: ValueId,
+    level: usize,
+) -> Result<ValueId> {
+    for layer in 0..config.layers_per_block {
+        let name = format!("encoder.down_blocks.{level}.resnets.{layer}");
+        h = nn::resnet_block(g, w, &name, h, None, config.block_out_channels[level], config.resnet())?;
+    }
+    match level + 1 < config.block_out_channels.len() {
+        true => nn::downsample(g, w, &format!("encoder.down_blocks.{level}.downsamplers.0"), h, 0),
+        false => Ok(h),
+    }
+}
+
+/// What [`encode`] gives, from the result of [`encode_first`].
+pub fn encode_rest(
+    g: &mut Graph,
+    config: &AutoencoderKlConfig,
+    w: Source,
+    mut h: ValueId,
+    levels: usize,
+) -> Result<ValueId> {
+    for level in levels..config.block_out_channels.len() {
+        h = encode_level(g, config, w, h, level)?;
+    }
+    let options = config.resnet();
     let h = middle(g, config, w, "encoder", h)?;
     let h = w.group_norm(g, "encoder.conv_norm_out", h, options.groups, options.eps)?;
     let h = g.silu(h)?;
@@ -154,26 +192,86 @@ pub fn sampled(
 /// Pictures `[n, f · h, f · w, out_channels]`, about −1 to 1, of latents `[n, h, w, latent_channels]` as the encoder
 /// gives them (not scaled).
 pub fn decode(g: &mut Graph, config: &AutoencoderKlConfig, w: Source, z: ValueId) -> Result<ValueId> {
-    let (channels, options) = (&config.block_out_channels, config.resnet());
-    let last = channels.len() - 1;
+    let h = decode_first(g, config, w, z, 0)?;
+    decode_rest(g, config, w, h, 0)
+}
+
+/// The decoder's middle and the residual blocks of so many levels of resolution, not yet enlarged for the next:
+/// `[n, 2^(blocks − 1) · h, 2^(blocks − 1) · w, c]`, or `[n, h, w, c]` for none. At most all but one.
+pub fn decode_first(
+    g: &mut Graph,
+    config: &AutoencoderKlConfig,
+    w: Source,
+    z: ValueId,
+    blocks: usize,
+) -> Result<ValueId> {
     let z = match config.use_post_quant_conv {
         true => w.conv(g, "post_quant_conv", z, config.latent_channels, 1, Conv2dOptions::default())?,
         false => z,
     };
-    let h = w.conv(g, "decoder.conv_in", z, channels[last], 3, Conv2dOptions::padded(1))?;
+    let widest = config.block_out_channels[config.block_out_channels.len() - 1];
+    let h = w.conv(g, "decoder.conv_in", z, widest, 3, Conv2dOptions::padded(1))?;
     let mut h = middle(g, config, w, "decoder", h)?;
-    for block in 0..channels.len() {
-        for layer in 0..=config.layers_per_block {
-            let name = format!("decoder.up_blocks.{block}.resnets.{layer}");
-            h = nn::resnet_block(g, w, &name, h, None, channels[last - block], options)?;
-        }
-        if block < last {
-            h = nn::upsample(g, w, &format!("decoder.up_blocks.{block}.upsamplers.0"), h)?;
-        }
+    for block in 0..blocks {
+        h = decode_block(g, config, w, h, block)?;
     }
+    Ok(h)
+}
+
+fn decode_block(
+    g: &mut Graph,
+    config: &AutoencoderKlConfig,
+    w: Source,
+    mut h: ValueId,
+    block: usize,
+) -> Result<ValueId> {
+    if block > 0 {
+        h = nn::upsample(g, w, &format!("decoder.up_blocks.{}.upsamplers.0", block - 1), h)?;
+    }
+    let channels = config.block_out_channels[config.block_out_channels.len() - 1 - block];
+    for layer in 0..=config.layers_per_block {
+        let name = format!("decoder.up_blocks.{block}.resnets.{layer}");
+        h = nn::resnet_block(g, w, &name, h, None, channels, config.resnet())?;
+    }
+    Ok(h)
+}
+
+/// What [`decode`] gives, from the result of [`decode_first`].
+pub fn decode_rest(
+    g: &mut Graph,
+    config: &AutoencoderKlConfig,
+    w: Source,
+    mut h: ValueId,
+    blocks: usize,
+) -> Result<ValueId> {
+    for block in blocks..config.block_out_channels.len() {
+        h = decode_block(g, config, w, h, block)?;
+    }
+    let options = config.resnet();
     let h = w.group_norm(g, "decoder.conv_norm_out", h, options.groups, options.eps)?;
     let h = g.silu(h)?;
     w.conv(g, "decoder.conv_out", h, config.out_channels, 3, Conv2dOptions::padded(1))
+}
+
+impl AutoencoderKlConfig {
+    /// How many lines of what [`decode_rest`] is given reach into a line of its picture, at most, on either side;
+    /// norms apart.
+    pub fn decoder_margin(&self, blocks: usize) -> usize {
+        let mut margin = 1;
+        for block in (blocks..self.block_out_channels.len()).rev() {
+            margin += 2 * (self.layers_per_block + 1);
+            if block > 0 {
+                margin = (margin + 1).div_ceil(2);
+            }
+        }
+        margin
+    }
+
+    /// How many lines of a picture reach into a line of what [`encode_first`] gives, at most, on either side of those
+    /// that it stands for; norms apart.
+    pub fn encoder_margin(&self, levels: usize) -> usize {
+        (0..levels).fold(1, |margin, level| margin + ((2 * self.layers_per_block + 1) << level))
+    }
 }
 
 fn middle(g: &mut Graph, config: &AutoencoderKlConfig, w: Source, part: &str, x: ValueId) -> Result<ValueId> {

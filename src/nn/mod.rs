@@ -31,7 +31,11 @@ impl Source<'_> {
     /// The weight `name` with its shape checked.
     pub fn get(&self, g: &mut Graph, name: &str, shape: &[usize]) -> Result<ValueId> {
         let weight = g.weight(name, self.weights.tensor(name, shape)?);
-        g.unpacked(weight, self.dtype)
+        let weight = g.unpacked(weight, self.dtype)?;
+        match self.weights.blocks() {
+            Some(format) if shape.len() >= 2 => g.quantized(weight, format),
+            _ => Ok(weight),
+        }
     }
 
     /// A convolution with a square kernel and `NAME.weight`, `NAME.bias`.

@@ -1,9 +1,10 @@
 //! ConvWeight: a convolution's weight from the file's order to the kernel's.
 
+use super::quantized::{BLOCK, BlockFormat};
 use super::{Operator, arity};
 use crate::lower::{Grid, Lower, elem};
 use crate::shader::Kernel;
-use crate::tensor::TensorDesc;
+use crate::tensor::{DType, TensorDesc};
 
 /// Repacks `[c_out, c_in, kh, kw]`, once, when the network is loaded.
 #[derive(Clone, Debug)]
@@ -12,6 +13,9 @@ pub enum ConvWeight {
     /// output channels, line of the kernel, `taps` taps side by side and quad of
     /// input channels.
     Tiles { taps: usize, quads: usize },
+    /// For `conv2d_blocks`: words `[records, record]`, a record for each tile of `quads` quads of output channels, line
+    /// of the kernel, `taps` taps side by side and block of 32 input channels.
+    Blocks { taps: usize, quads: usize, format: BlockFormat },
     /// For `conv2d_depthwise`: `[kh · kw, c]`.
     Depthwise,
 }
@@ -27,6 +31,13 @@ impl Operator for ConvWeight {
                 let tiles = c_out.div_ceil(4 * quads);
                 let row = taps * 16 * quads;
                 [tiles * kh * (kw / taps) * c_in.div_ceil(4), row]
+            }
+            ConvWeight::Blocks { taps, quads, format } => {
+                let tiles = c_out.div_ceil(4 * quads);
+                let records = tiles * kh * (kw / taps) * c_in.div_ceil(BLOCK);
+                // Of each block of four channels the scales, two words, and the integers.
+                let record = taps * quads * (2 + 4 * format.words());
+                return Ok(TensorDesc::new([records, record], DType::U32));
             }
             ConvWeight::Depthwise => [kh * kw, c_out],
         };
@@ -52,6 +63,33 @@ impl Operator for ConvWeight {
                 ],
                 Grid::Threads(to.shape[0] * 4 * quads),
             ),
+            ConvWeight::Blocks { taps, quads, format } => {
+                let threads = to.shape[0] * taps * quads;
+                let kernel = Kernel::new("conv_weight_blocks").alias("Elem", elem(cx.desc(0)));
+                let kernel = match format {
+                    BlockFormat::Q8_0 => kernel,
+                    BlockFormat::Q4_0 => kernel
+                        .constant("WORDS", "1u")
+                        .function("scale", Q4_SCALE)
+                        .function("integer", Q4_INTEGER)
+                        .function("pack", Q4_PACK),
+                };
+                cx.dispatch(
+                    kernel,
+                    &buffers,
+                    &[
+                        ("count", threads.into()),
+                        ("quads", (*quads).into()),
+                        ("c_out", from[0].into()),
+                        ("c_in", from[1].into()),
+                        ("blocks", from[1].div_ceil(BLOCK).into()),
+                        ("kernel_y", from[2].into()),
+                        ("kernel_x", from[3].into()),
+                        ("taps", (*taps).into()),
+                    ],
+                    Grid::Threads(threads),
+                );
+            }
             ConvWeight::Depthwise => cx.dispatch(
                 Kernel::new("conv_weight_depthwise").alias("Elem", elem(to)),
                 &buffers,
@@ -61,3 +99,21 @@ impl Operator for ConvWeight {
         }
     }
 }
+
+const Q4_SCALE: &str = "fn scale(largest: V, extreme: V) -> V {
+    return extreme / -8.0;
+}";
+
+const Q4_INTEGER: &str = "fn integer(x: f32) -> u32 {
+    return u32(min(15.0, floor(x + 8.5)));
+}";
+
+const Q4_PACK: &str = "fn pack(x: array<V, 4>) -> array<vec2<u32>, 2> {
+    var words: array<u32, 2>;
+    for (var i = 0u; i < 4u; i++) {
+        for (var lane = 0u; lane < 4u; lane++) {
+            words[i / 2u] |= integer(x[i][lane]) << (16u * (i % 2u) + 4u * lane);
+        }
+    }
+    return array<vec2<u32>, 2>(vec2<u32>(words[0], words[1]), vec2<u32>(0u));
+}";

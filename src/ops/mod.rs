@@ -94,6 +94,7 @@ ops! {
     picture_from_tensor::PictureFromTensor,
     picture_to_tensor::PictureToTensor,
     pool::Pool,
+    quantized::Quantized,
     reduce::Reduce,
     reshape::Reshape,
     resize::Resize,

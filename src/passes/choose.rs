@@ -16,7 +16,8 @@ pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
         };
         let mut conv = conv.clone();
         let mut inputs = inputs.to_vec();
-        let method = conv.choose(target, new.desc(inputs[0]), &value.desc);
+        let format = new.block_format(inputs[1]);
+        let method = conv.choose(target, new.desc(inputs[0]), &value.desc, format);
         conv.method = Some(method);
         if matches!(method, Method::Texels(_)) {
             inputs[0] = whole_quads(new, inputs[0])?;

@@ -14,6 +14,7 @@ mod fuse_epilogue;
 mod fuse_functions;
 mod fuse_norm;
 mod fuse_upsample;
+pub(crate) mod norms_in_parts;
 mod prune;
 mod split_weights;
 mod unshuffle_stem;

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Source, Value, ValueId};
 use crate::ops::Op;
 use crate::ops::conv2d::Conv2d;
+use crate::ops::quantized::BlockFormat;
 use crate::ops::strided::{Range, Strided};
 use crate::target::Target;
 use crate::tensor::{DType, Tensor};
@@ -46,6 +47,7 @@ struct Stored<'a> {
     dtype: DType,
     /// Rows and columns of the matrix changed places.
     turned: bool,
+    format: Option<BlockFormat>,
 }
 
 impl<'a> Stored<'a> {
@@ -58,9 +60,12 @@ impl<'a> Stored<'a> {
                 Source::Weight(tensor) => {
                     let rows = graph.shape(weight)[usize::from(turned)];
                     let whole = tensor.desc.shape.first() == Some(&rows);
-                    return whole.then_some(Stored { name: &value.name, tensor, dtype, turned });
+                    let format = graph.block_format(weight);
+                    return whole.then_some(Stored { name: &value.name, tensor, dtype, turned, format });
                 }
-                Source::Op { op: Op::Reshape(_) | Op::Unpack(_), inputs } => id = inputs[0],
+                Source::Op { op: Op::Reshape(_) | Op::Unpack(_) | Op::Quantized(_), inputs } => {
+                    id = inputs[0]
+                }
                 Source::Op { op: Op::Strided(Strided::Transpose(axes)), inputs } if axes[..] == [1, 0] => {
                     (id, turned) = (inputs[0], !turned);
                 }
@@ -71,7 +76,11 @@ impl<'a> Stored<'a> {
 
     fn part(&self, g: &mut Graph, rows: std::ops::Range<usize>) -> Result<ValueId> {
         let part = g.weight(self.name, self.tensor.rows(rows));
-        g.unpacked(part, self.dtype)
+        let part = g.unpacked(part, self.dtype)?;
+        match self.format {
+            Some(format) => g.quantized(part, format),
+            None => Ok(part),
+        }
     }
 }
 

@@ -231,10 +231,10 @@ impl Generator {
         }
         let table = model.table(options)?;
         let step = model.step(batch, options, &table)?;
-        let graph = model.build_step(batch, options, &table)?;
+        let plan = Plan::compile(&model.build_step(batch, options, &table)?, gpu.target())?;
         let calls = options.sampler.calls_per_step();
         Ok(Generator {
-            around: SamplingLoop::new(gpu, step, &graph, options.guidance, calls)?,
+            around: SamplingLoop::new(gpu, step, plan, options.guidance, calls)?,
             show: Network::new(gpu, &show_graph(batch, step.shape, &table)?)?,
             model: model.clone(),
             options: *options,

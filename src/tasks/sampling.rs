@@ -135,9 +135,9 @@ pub(super) struct SamplingLoop {
 }
 
 impl SamplingLoop {
-    /// Compiles a step, which must be a [`Step::graph`].
-    pub fn new(gpu: &Gpu, step: Step, graph: &Graph, guidance: f32, calls_per_step: usize) -> Result<Self> {
-        let network = Network::new(gpu, graph)?;
+    /// Loads a step, the plan of a [`Step::graph`].
+    pub fn new(gpu: &Gpu, step: Step, plan: Plan, guidance: f32, calls_per_step: usize) -> Result<Self> {
+        let network = Network::from_plan(gpu, plan)?;
         let table = step.table;
         let count = table.rows.len();
         let row = |row: &Row| {
@@ -257,7 +257,7 @@ pub(super) fn padded<T: Copy>(values: &[T], n: usize) -> Vec<T> {
 }
 
 /// Noise of each seed at the first row's level, and an empty history.
-fn start_graph(step: Step) -> Result<Graph> {
+pub(super) fn start_graph(step: Step) -> Result<Graph> {
     let mut g = Graph::new();
     let [slots, batch, ..] = step.slots();
     let seeds = g.input("seeds", [batch, 2], DType::U32);
@@ -270,13 +270,34 @@ fn start_graph(step: Step) -> Result<Graph> {
     Ok(g)
 }
 
+/// Turns samples into pictures.
+pub(super) trait Show: std::fmt::Debug {
+    /// Those of the network's `sample` `[slots, n, …]` at these of its `slots · n` places.
+    fn show(&self, step: &Network, at: &[u32]) -> Result<Vec<RgbImage>>;
+}
+
+/// A `sample` and `which` of its slots and pictures → `picture`.
+impl Show for Network {
+    fn show(&self, step: &Network, at: &[u32]) -> Result<Vec<RgbImage>> {
+        self.copy("sample", step, "sample")?;
+        let together = self.desc("picture")?.shape[0];
+        let mut pictures = Vec::new();
+        for at in at.chunks(together) {
+            self.write("which", &Tensor::from_u32([together], &padded(at, together)))?;
+            self.submit(1)?;
+            pictures.extend(bytes_to_pictures(&self.read("picture")?));
+        }
+        pictures.truncate(at.len());
+        Ok(pictures)
+    }
+}
+
 /// A run under way: pictures between noise and done. Steps are submitted without
 /// waiting for them; what reads pictures or the state waits.
 #[derive(Debug)]
 pub struct Sampling<'a> {
     pub(super) around: &'a SamplingLoop,
-    /// A `sample` and `which` of its slots and pictures → `picture`.
-    pub(super) show: &'a Network,
+    pub(super) show: &'a dyn Show,
     /// All that a saved run must agree with.
     pub(super) description: String,
     pub(super) labels: Vec<u32>,
@@ -334,17 +355,9 @@ impl Sampling<'_> {
 
     /// Pictures of a slot of the sample: 0 is the latent, 1 its x0.
     fn show(&self, slot: usize) -> Result<Vec<RgbImage>> {
-        self.show.copy("sample", &self.around.step, "sample")?;
-        let together = self.show.desc("picture")?.shape[0];
-        let mut pictures = Vec::new();
-        for first in (0..self.seeds.len()).step_by(together) {
-            let at: Vec<u32> = (0..together).map(|i| (slot * self.around.batch + first + i) as u32).collect();
-            self.show.write("which", &Tensor::from_u32([together], &at))?;
-            self.show.submit(1)?;
-            pictures.extend(bytes_to_pictures(&self.show.read("picture")?));
-        }
-        pictures.truncate(self.seeds.len());
-        Ok(pictures)
+        let at = |i: usize| (slot * self.around.batch + i) as u32;
+        let at: Vec<u32> = (0..self.seeds.len()).map(at).collect();
+        self.show.show(&self.around.step, &at)
     }
 
     /// The latents as they are now, `[n, h, w, c]`, f32.
@@ -369,7 +382,7 @@ impl Sampling<'_> {
 }
 
 /// Pictures of words `[n, h, w]`, red in the lowest byte.
-fn bytes_to_pictures(words: &Tensor) -> Vec<RgbImage> {
+pub(super) fn bytes_to_pictures(words: &Tensor) -> Vec<RgbImage> {
     let [_, h, w] = words.desc.shape[..] else { unreachable!("pictures are [n, h, w]") };
     let picture = |bytes: &[u8]| {
         RgbImage::from_fn(w as u32, h as u32, |x, y| {

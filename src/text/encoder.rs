@@ -6,8 +6,11 @@ use crate::engine::Network;
 use crate::error::{Error, Result};
 use crate::formats::diffusers::Folder;
 use crate::gpu::Gpu;
+use crate::graph::Graph;
 use crate::models::clip_text::{ClipTextConfig, ClipTextOptions, clip_text_graph};
 use crate::nn::Source;
+use crate::plan::{NetworkMemory, Plan};
+use crate::target::Target;
 use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;
 
@@ -79,6 +82,35 @@ impl TextEncoders {
         })
     }
 
+    /// What each encoder takes of a device's memory for so many prompts, each with what is not wanted, of `tokens`
+    /// tokens together with what begins and ends a chunk; only one is there at a time.
+    ///
+    /// # Errors
+    /// Those of the weights, and [`Error::Limit`] for what the device cannot bind.
+    pub fn predict(
+        &self,
+        target: &Target,
+        prompts: usize,
+        tokens: usize,
+        dtype: DType,
+    ) -> Result<Vec<NetworkMemory>> {
+        let memory = |(i, encoder): (usize, &TextEncoder)| {
+            let chunks = 2 * prompts * tokens.div_ceil(encoder.length());
+            let graph = encoder.graph(chunks, self.options(i), dtype)?;
+            Ok(Plan::compile(&graph, target)?.memory())
+        };
+        self.encoders.iter().enumerate().map(memory).collect()
+    }
+
+    /// What is asked of an encoder.
+    fn options(&self, encoder: usize) -> ClipTextOptions {
+        ClipTextOptions {
+            skip: self.clip_skip + usize::from(self.xl),
+            normalise: !self.xl,
+            pooled: self.xl && encoder + 1 == self.encoders.len(),
+        }
+    }
+
     /// Embeddings of prompts and, beside each, of what is not wanted; all of as many tokens. The encoders are on the
     /// device one after the other and only while this runs.
     ///
@@ -104,12 +136,7 @@ impl TextEncoders {
         let mut width = 0;
         for (i, (encoder, chunks)) in self.encoders.iter().zip(&mut chunked).enumerate() {
             chunks.iter_mut().for_each(|chunks| chunks.resize(most, Chunk::new()));
-            let options = ClipTextOptions {
-                skip: self.clip_skip + usize::from(self.xl),
-                normalise: !self.xl,
-                pooled: self.xl && i + 1 == self.encoders.len(),
-            };
-            let (found, whole) = encoder.run(gpu, chunks, options, dtype)?;
+            let (found, whole) = encoder.run(gpu, chunks, self.options(i), dtype)?;
             width += encoder.config.hidden_size;
             states.push(found);
             pooled = whole;
@@ -161,6 +188,16 @@ impl TextEncoder {
         Ok(chunks)
     }
 
+    /// Tokens of a chunk, with those that begin and end it.
+    fn length(&self) -> usize {
+        self.tokenizer.length.min(self.config.max_position_embeddings)
+    }
+
+    fn graph(&self, chunks: usize, options: ClipTextOptions, dtype: DType) -> Result<Graph> {
+        let source = Source { weights: &self.weights, dtype };
+        clip_text_graph(&self.config, source, [chunks, self.length()], options)
+    }
+
     /// States of each text, its chunks one after the other, and the texts as a whole (of their first chunks).
     fn run(
         &self,
@@ -169,7 +206,7 @@ impl TextEncoder {
         options: ClipTextOptions,
         dtype: DType,
     ) -> Result<(Vec<Vec<f32>>, Vec<Tensor>)> {
-        let (config, length) = (&self.config, self.tokenizer.length.min(self.config.max_position_embeddings));
+        let (config, length) = (&self.config, self.length());
         let all: Vec<&Chunk> = texts.iter().flatten().collect();
         let mut rows = Vec::with_capacity(all.len() * length * config.hidden_size);
         let mut ends = Vec::new();
@@ -179,9 +216,7 @@ impl TextEncoder {
             rows.extend(config.embed(&self.weights, &tokens[..length])?.to_f32());
             ends.push((i * length + config.end(&tokens)) as u32);
         }
-        let shape = [all.len(), length];
-        let graph = clip_text_graph(config, Source { weights: &self.weights, dtype }, shape, options)?;
-        let network = Network::new(gpu, &graph)?;
+        let network = Network::new(gpu, &self.graph(all.len(), options, dtype)?)?;
         network.write("embeddings", &Tensor::from_f32([all.len(), length, config.hidden_size], &rows))?;
         if options.pooled {
             network.write("ends", &Tensor::from_u32([all.len()], &ends))?;

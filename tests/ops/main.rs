@@ -18,6 +18,7 @@ mod norm;
 mod pad;
 mod picture;
 mod pool;
+mod quantized;
 mod resize;
 mod strided;
 mod suppress;

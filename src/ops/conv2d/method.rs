@@ -2,6 +2,7 @@
 
 use super::Conv2d;
 use crate::ops::ConvWeight;
+use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
 
@@ -22,6 +23,9 @@ pub enum Method {
     /// The same with source and weight read through textures, on software adapters. The source
     /// has channels of zeros up to a multiple of four.
     Texels(Tile),
+    /// A tile in each thread, with a weight in blocks of small integers, in a buffer; the source in a buffer or, on
+    /// software adapters, read through a texture.
+    Blocks { tile: Tile, format: BlockFormat, texels: bool },
     /// One quad of channels of one pixel in each thread, for `groups == c_in == c_out`, a multiple of four.
     Depthwise,
     /// One result in each thread. Any convolution.
@@ -34,13 +38,31 @@ const LANES: usize = 8;
 /// What fetching a texel costs there in multiply-adds.
 const FETCH: usize = 25;
 
+/// Fewer numbers than this are not worth their error.
+const LEAST_IN_BLOCKS: usize = 1 << 12;
+
 /// Most products of a quad in the innermost loop, which the caches for instructions must hold.
 const MOST_WRITTEN_OUT: usize = 16 * 4 * 4;
 
 impl Conv2d {
-    /// The best method for a device.
-    pub fn choose(&self, target: &Target, source: &TensorDesc, output: &TensorDesc) -> Method {
+    /// The best method for a device; its weight in blocks of this format, if it is to be and large enough.
+    pub fn choose(
+        &self,
+        target: &Target,
+        source: &TensorDesc,
+        output: &TensorDesc,
+        format: Option<BlockFormat>,
+    ) -> Method {
         let groups = self.options.groups;
+        if let Some(format) = format
+            && groups == 1
+            && self.c_in >= BLOCK
+            && self.c_in.is_multiple_of(4)
+            && self.c_in * self.c_out * self.kernel[0] * self.kernel[1] >= LEAST_IN_BLOCKS
+        {
+            let texels = target.reads_texels(source) && source.shape.elements() >= 1 << 13;
+            return Method::Blocks { tile: self.tile(target, output), format, texels };
+        }
         if groups > 1 {
             if groups == self.c_in && self.c_in == self.c_out && self.c_in.is_multiple_of(4) {
                 return Method::Depthwise;
@@ -142,6 +164,10 @@ impl Conv2d {
         match method {
             Method::Rows(tile) | Method::Texels(tile) => {
                 Some(ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads })
+            }
+            Method::Blocks { tile, format, .. } => {
+                let taps = self.taps_written_out();
+                Some(ConvWeight::Blocks { taps, quads: tile.quads, format })
             }
             Method::Depthwise => Some(ConvWeight::Depthwise),
             Method::Direct => None,

@@ -12,7 +12,7 @@ use super::{Operator, float, nhwc};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Lower, Slot};
-use crate::tensor::TensorDesc;
+use crate::tensor::{DType, TensorDesc};
 
 /// Stride, padding, dilation and groups of a convolution, each pair as `[y, x]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,8 @@ impl Operator for Conv2d {
                 o.groups, self.c_in, self.c_out
             ));
         }
-        if weight.dtype != source.dtype {
+        let wanted = if matches!(self.method, Some(Method::Blocks { .. })) { DType::U32 } else { source.dtype };
+        if weight.dtype != wanted {
             return Err(format!("source is {}, weight is {}", source.dtype, weight.dtype));
         }
         let size = |i: usize, size: usize, before: usize, after: usize| {
@@ -139,6 +140,9 @@ impl Operator for Conv2d {
         match self.method {
             Some(Method::Rows(tile)) => tiles::lower_rows(self, tile, cx),
             Some(Method::Texels(tile)) => tiles::lower_texels(self, tile, cx),
+            Some(Method::Blocks { tile, format, texels }) => {
+                tiles::lower_blocks(self, tile, format, texels, cx);
+            }
             Some(Method::Depthwise) => depthwise::lower(self, cx),
             Some(Method::Direct) => direct::lower(self, cx),
             None => unreachable!("the pass `choose` gives every convolution a method"),

@@ -4,6 +4,7 @@ use super::Conv2d;
 use super::method::Tile;
 use crate::lower::{Grid, Lower};
 use crate::ops::epilogue::Width;
+use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::shader::{Kernel, Param};
 use crate::target::DeviceClass;
 use crate::tensor::DType;
@@ -32,6 +33,34 @@ pub fn lower_rows(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
     let (mut params, tiles, tiles_quads) = params(conv, tile, cx);
     params.push(("c_in", conv.c_in.into()));
     params.push(("weight_row", (cx.desc(1).shape[1] / 4).into()));
+    let buffers = conv.buffers(cx);
+    cx.dispatch(kernel, &buffers, &params, Grid::Threads(tiles * tiles_quads));
+}
+
+/// The weight in blocks.
+pub fn lower_blocks(conv: &Conv2d, tile: Tile, format: BlockFormat, texels: bool, cx: &mut Lower) {
+    let output = cx.output_desc();
+    let (scalar, quad) = match output.dtype {
+        DType::F16 => ("f16", "vec4<f16>"),
+        _ => ("f32", "vec4<f32>"),
+    };
+    let mut kernel = tiled("conv2d_blocks", conv, tile)
+        .alias("Src", quad)
+        .constant("PAIRS", unsigned(conv.taps_written_out() * tile.quads));
+    if cx.target().class == DeviceClass::Cpu {
+        kernel = kernel.constant("WORKGROUP", unsigned(CPU_WORKGROUP));
+    }
+    if format == BlockFormat::Q4_0 {
+        kernel = kernel.constant("WORDS", "1u").function("integers", Q4_INTEGERS);
+    }
+    if texels {
+        cx.texels("src_texture", cx.input(0), cx.desc(0));
+        kernel = kernel.function("load", LOAD_TEXTURE);
+    }
+    let (kernel, width) = stored(kernel, conv, scalar, quad);
+    let kernel = conv.epilogue.splice_tile(kernel, width, !conv.is_pointwise(), false);
+    let (mut params, tiles, tiles_quads) = params(conv, tile, cx);
+    params.push(("blocks", conv.c_in.div_ceil(BLOCK).into()));
     let buffers = conv.buffers(cx);
     cx.dispatch(kernel, &buffers, &params, Grid::Threads(tiles * tiles_quads));
 }
@@ -147,6 +176,15 @@ const LOAD_SCALARS: &str = "fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
         }
     }
     return v;
+}";
+
+const LOAD_TEXTURE: &str = "fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
+    return textureLoad(src_texture, texel((line * (P.width / UPSAMPLE) + x) * P.quads_pixel + quad), 0);
+}";
+
+const Q4_INTEGERS: &str = "fn integers(word: u32, i: u32) -> V {
+    let four = vec4<u32>(word >> (i % 2u * 16u));
+    return V((four >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u)) - 8.0;
 }";
 
 const STORE_SCALARS: &str = "fn store(pixel: u32, quad: u32, value: V) {

@@ -1,14 +1,18 @@
 //! A picture to begin with: encoded, masked, brought to the noise of the first step.
 
+use super::bands::{Bands, Whole};
+use super::memory::Turns;
 use super::parts::Parts;
 use super::{Canvas, PaintOptions, Painter, StartFrom};
 use crate::diffusion::Start;
 use crate::engine::Network;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::models::autoencoder_kl::{encode, sampled};
+use crate::models::autoencoder_kl::{encode, encode_first, encode_rest, sampled};
 use crate::models::latent_diffusion::Given;
 use crate::nn::Source;
+use crate::plan::{NetworkMemory, Plan};
+use crate::target::Target;
 use crate::tasks::sampling::NoiseSource;
 use crate::tasks::sampling::padded;
 use crate::tensor::{DType, Tensor};
@@ -17,7 +21,11 @@ impl Painter {
     /// Brings a canvas to the latents: encodes the picture and adds the noise that the first step begins with.
     pub(super) fn prepare(&self, canvas: Canvas, seeds: &[u64]) -> Result<()> {
         let parts = self.parts();
-        let network = Network::new(self.gpu(), &parts.prepare_graph(&self.start)?)?;
+        let Some(encoder) = &self.encoder else { return Ok(()) };
+        if self.memory.turns == Turns::OneAtATime {
+            self.around.step.set_aside()?;
+        }
+        let network = Network::aside(self.gpu(), encoder.rest.clone())?;
         let PaintOptions { height, width, .. } = self.options;
         let size = (width as u32, height as u32);
         let mismatch = |what: &str, found: (u32, u32)| Error::Invalid {
@@ -38,7 +46,7 @@ impl Painter {
             _ => None,
         };
         if parts.encodes() {
-            network.write("picture", &Tensor::from_f32(shape, &picture))?;
+            encoder.tell(&network, "picture", &Tensor::from_f32(shape, &picture))?;
         }
         if let Some(mask) = masked {
             let factor = self.model.vae.config.factor();
@@ -51,7 +59,7 @@ impl Painter {
                 network.write("mask", &small)?;
                 let hole = |(i, v): (usize, &f32)| v * (1.0 - white(i / 3 % width, i / 3 / width));
                 let outside: Vec<f32> = picture.iter().enumerate().map(hole).collect();
-                network.write("outside", &Tensor::from_f32(shape, &outside))?;
+                encoder.tell(&network, "outside", &Tensor::from_f32(shape, &outside))?;
             } else {
                 self.around.step.write("mask", &small)?;
             }
@@ -84,7 +92,8 @@ impl Painter {
                 }
             }
         }
-        Ok(())
+        drop(network);
+        self.gpu().settle()
     }
 
     /// How much signal and noise the sample has after each row.
@@ -97,8 +106,9 @@ impl Painter {
 }
 
 impl Parts<'_> {
-    /// A canvas → the first `sample`, and what the steps want of it: `known` and `noise`, or `extra`.
-    fn prepare_graph(&self, start: &Start) -> Result<Graph> {
+    /// A canvas → the first `sample`, and what the steps want of it: `known` and `noise`, or `extra`. Pictures are
+    /// encoded from what [`encode_first`] makes of so many levels, or from the beginning.
+    fn prepare_graph(&self, start: &Start, levels: Option<usize>) -> Result<Graph> {
         let mut g = Graph::new();
         let vae = &self.model.vae;
         let PaintOptions { height, width, .. } = *self.options;
@@ -113,8 +123,18 @@ impl Parts<'_> {
         };
         // A sample of what the encoder says of a picture, as the UNet sees it.
         let encoded = |g: &mut Graph, name: &str, draw: usize| {
-            let picture = g.input(name, [1, height, width, vae.config.in_channels], DType::F32);
-            let moments = g.scoped(name, |g| encode(g, &vae.config, source, picture))?;
+            let moments = match levels {
+                None => {
+                    let picture = g.input(name, [1, height, width, vae.config.in_channels], DType::F32);
+                    g.scoped(name, |g| encode(g, &vae.config, source, picture))?
+                }
+                Some(levels) => {
+                    let channels = vae.config.block_out_channels[levels - 1];
+                    let features =
+                        g.input(name, [1, height >> levels, width >> levels, channels], DType::F32);
+                    g.scoped(name, |g| encode_rest(g, &vae.config, source, features, levels))?
+                }
+            };
             let noise = noise(g, draw)?;
             g.scoped(name, |g| sampled(g, &vae.config, moments, noise))
         };
@@ -151,5 +171,87 @@ impl Parts<'_> {
             _ => {}
         }
         Ok(g)
+    }
+
+    /// The encoder at once.
+    pub(super) fn encoder(&self, start: &Start, target: &Target) -> Result<EncoderPlan> {
+        Ok(EncoderPlan { rest: Plan::compile(&self.prepare_graph(start, None)?, target)?, bands: None })
+    }
+
+    /// The encoder in bands: as few of its levels as possible, in as few as fit, the rest at once.
+    pub(super) fn encoder_in_bands(
+        &self,
+        start: &Start,
+        target: &Target,
+        fits: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<EncoderPlan>> {
+        let vae = &self.model.vae;
+        let PaintOptions { height, width, .. } = *self.options;
+        for levels in 1..vae.config.block_out_channels.len() {
+            let rest = match Plan::compile(&self.prepare_graph(start, Some(levels))?, target) {
+                Ok(plan) if fits(plan.memory().peak) => plan,
+                Ok(_) | Err(Error::Limit { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let whole = Whole { height, step: 1 << levels, margin: vae.config.encoder_margin(levels) };
+            let ports = rest.memory().ports;
+            let bands = Bands::plan(
+                target,
+                whole,
+                |memory| fits(ports + memory.peak),
+                |lines| {
+                    let mut g = Graph::new();
+                    let source = Source { weights: &vae.weights, dtype: DType::F32 };
+                    let x = g.input("picture", [1, lines, width, vae.config.in_channels], DType::F32);
+                    let features = encode_first(&mut g, &vae.config, source, x, levels)?;
+                    g.output("features", features);
+                    Ok(g)
+                },
+            )?;
+            if let Some(bands) = bands {
+                return Ok(Some(EncoderPlan { rest, bands: Some((levels, bands)) }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// How pictures become latents.
+#[derive(Clone, Debug)]
+pub(super) struct EncoderPlan {
+    /// All of it, or what is computed at once.
+    pub rest: Plan,
+    /// How many levels of resolution come before that, in bands.
+    bands: Option<(usize, Bands)>,
+}
+
+impl EncoderPlan {
+    pub fn memory(&self) -> NetworkMemory {
+        let rest = self.rest.memory();
+        match &self.bands {
+            None => rest,
+            Some((_, bands)) => {
+                let most = bands.memory();
+                let [held, peak] = [most.held, most.peak].map(|bytes| rest.ports + bytes);
+                NetworkMemory { held: rest.held.max(held), peak: rest.peak.max(peak), ports: rest.ports }
+            }
+        }
+    }
+
+    pub fn bands(&self) -> Option<usize> {
+        self.bands.as_ref().map(|(_, bands)| bands.count())
+    }
+
+    /// Gives the network a picture `[1, h, w, c]`, or what the bands make of it.
+    fn tell(&self, network: &Network, name: &str, picture: &Tensor) -> Result<()> {
+        let Some((levels, bands)) = &self.bands else { return network.write(name, picture) };
+        bands.run(
+            |plan| Network::aside(network.gpu(), plan),
+            |band, lines| band.write("picture", &picture.lines(lines)),
+            |band, lines, at| {
+                let lines = lines.start >> levels..lines.end >> levels;
+                network.copy_lines(name, at >> levels, band, "features", lines)
+            },
+        )
     }
 }

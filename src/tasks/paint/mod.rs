@@ -1,6 +1,8 @@
 //! Pictures out of text, of other pictures, and of both: latent diffusion on a device.
 
+mod bands;
 mod canvas;
+mod memory;
 mod parts;
 mod pipeline;
 mod show;
@@ -8,19 +10,24 @@ mod step;
 
 use image::{GrayImage, RgbImage};
 
-use self::parts::Parts;
+pub use self::memory::{Memory, Turns};
 pub use self::pipeline::Pipeline;
+
+use self::canvas::EncoderPlan;
+use self::parts::Parts;
+use self::show::Decoder;
 use self::step::embedded_guidance;
 use super::sampling::{NoiseSource, Sampling, SamplingLoop, padded};
 use super::sampling_state::SamplingState;
-use crate::diffusion::{Sampler, SigmaSchedule, Start};
-use crate::engine::Network;
+use crate::diffusion::{Sampler, SigmaSchedule};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::models::latent_diffusion::LatentDiffusion;
+use crate::ops::quantized::BlockFormat;
 use crate::plan::Plan;
+use crate::target::Target;
 use crate::tensor::{DType, Tensor};
-use crate::text::TextEmbedding;
+use crate::text::{TextEmbedding, TextEncoders};
 
 /// A wish and its opposite.
 #[derive(Clone, Debug)]
@@ -50,6 +57,14 @@ pub struct PaintOptions {
     pub dtype: DType,
     /// Sizes and crop of the training pictures that are wished for (SDXL): original height and width, top, left.
     pub original: Option<[usize; 4]>,
+    /// In which blocks of small integers the UNet's matrices and convolutions are kept, see [`in_blocks`](crate::Weights::in_blocks);
+    /// `None` for numbers of [`PaintOptions::dtype`].
+    pub weights: Option<BlockFormat>,
+    /// Device memory that may be used, in bytes; all there is for none. Where it is short, networks take turns on the
+    /// device ([`Turns`]); then pictures are encoded and shown in bands of lines, whose norms still see the whole
+    /// picture, so that it is the same: 2 to 13 times the work of the autoencoder, the fewer bytes the more. The same is
+    /// done where a feature map is larger than what the device binds.
+    pub memory_budget: Option<u64>,
 }
 
 impl PaintOptions {
@@ -67,6 +82,8 @@ impl PaintOptions {
             noise: NoiseSource::Cuda,
             dtype: DType::F32,
             original: None,
+            weights: None,
+            memory_budget: None,
         }
     }
 }
@@ -85,10 +102,11 @@ pub struct Painter {
     options: PaintOptions,
     canvas: StartFrom,
     tokens: usize,
-    start: Start,
     around: SamplingLoop,
+    memory: Memory,
     /// A sample → a picture of one of its latents.
-    show: Network,
+    show: Decoder,
+    encoder: Option<EncoderPlan>,
 }
 
 /// What runs begin with.
@@ -114,23 +132,57 @@ impl Painter {
         options: &PaintOptions,
     ) -> Result<Self> {
         let parts = Parts { model, batch, tokens, canvas, options };
-        parts.check(gpu)?;
+        parts.check(gpu.target())?;
         let start = parts.start()?;
-        let step = parts.step(&start.table)?;
-        let graph = parts.step_graph(step)?;
-        let around =
-            SamplingLoop::new(gpu, step, &graph, options.guidance, options.sampler.calls_per_step())?;
+        let layout = parts.layout(&start, gpu.target())?;
+        let (step, calls) = (parts.step(&start.table)?, options.sampler.calls_per_step());
+        let around = SamplingLoop::new(gpu, step, layout.step, options.guidance, calls)?;
         let painter = Painter {
-            show: Network::new(gpu, &parts.show_graph(&start.table)?)?,
+            show: Decoder::new(gpu, layout.decoder, layout.memory.turns)?,
+            encoder: layout.encoder,
+            memory: layout.memory,
             model: model.clone(),
             options: *options,
             canvas,
             tokens,
             around,
-            start,
         };
         painter.tell_what_is_fixed()?;
         Ok(painter)
+    }
+
+    /// What a painter of these arguments would take of a device's memory, and the `encoders` of text before it; makes
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Painter::new`], without a device: [`Error::Limit`] for what it cannot bind, [`Error::Budget`] for what is
+    /// more than the options allow.
+    pub fn predict(
+        target: &Target,
+        model: &LatentDiffusion,
+        encoders: Option<&TextEncoders>,
+        batch: usize,
+        tokens: usize,
+        canvas: StartFrom,
+        options: &PaintOptions,
+    ) -> Result<Memory> {
+        let parts = Parts { model, batch, tokens, canvas, options };
+        parts.check(target)?;
+        let mut memory = parts.layout(&parts.start()?, target)?.memory;
+        if let Some(encoders) = encoders {
+            memory.text_encoders = encoders.predict(target, batch, tokens, options.dtype)?;
+            let most = memory.text_encoders.iter().map(|m| m.peak).max().unwrap_or(0);
+            if options.memory_budget.is_some_and(|budget| most > budget) {
+                return Err(parts.too_much(target, most, &[("encoder of text", most)]));
+            }
+            memory.peak = memory.peak.max(most);
+        }
+        Ok(memory)
+    }
+
+    /// What this one takes.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -252,7 +304,9 @@ impl Painter {
     }
 
     fn description(&self) -> String {
-        format!("{} with {:?}, from {:?}, batch {}", self.model.name, self.options, self.canvas, self.batch())
+        // How much memory there is changes nothing about the pictures.
+        let options = PaintOptions { memory_budget: None, ..self.options };
+        format!("{} with {options:?}, from {:?}, batch {}", self.model.name, self.canvas, self.batch())
     }
 
     /// Uploads what is the same for all runs.

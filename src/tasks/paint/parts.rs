@@ -3,8 +3,8 @@
 use super::{PaintOptions, StartFrom};
 use crate::diffusion::{Start, Table};
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
 use crate::models::latent_diffusion::{Given, LatentDiffusion};
+use crate::target::Target;
 use crate::tasks::sampling::{Draws, Step};
 use crate::tensor::DType;
 
@@ -18,7 +18,7 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    pub(super) fn check(&self, gpu: &Gpu) -> Result<()> {
+    pub(super) fn check(&self, target: &Target) -> Result<()> {
         let PaintOptions { height, width, guidance, rescale, dtype, .. } = *self.options;
         let invalid = |what: &str, expected: String, found: String| {
             Err(Error::Invalid { what: format!("{what} of {}", self.model.name), expected, found })
@@ -48,8 +48,8 @@ impl Parts<'_> {
             }
             _ => {}
         }
-        if dtype == DType::F16 && !gpu.target().f16 {
-            let device = gpu.target().name.clone();
+        if dtype == DType::F16 && !target.f16 {
+            let device = target.name.clone();
             return Err(Error::Feature { device, feature: "16-bit floats", advice: "use f32" });
         }
         Ok(())

@@ -1,16 +1,47 @@
 //! From latents to pictures.
 
+use image::RgbImage;
+
+use super::bands::{Bands, Whole};
+use super::memory::Turns;
 use super::parts::Parts;
 use crate::diffusion::Table;
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::models::autoencoder_kl::decode;
+use crate::engine::Network;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Graph, ValueId};
+use crate::models::autoencoder_kl::{decode, decode_first, decode_rest};
 use crate::nn::Source;
-use crate::tensor::DType;
+use crate::plan::{NetworkMemory, Plan};
+use crate::target::Target;
+use crate::tasks::sampling::{Show, bytes_to_pictures};
+use crate::tensor::{DType, Tensor};
 
 impl Parts<'_> {
     /// One picture of a sample: input `which` says of which slot and picture.
     pub(super) fn show_graph(&self, table: &Table) -> Result<Graph> {
+        self.shown(table, |g, source, z| {
+            let picture = decode(g, &self.model.vae.config, source, z)?;
+            let picture = g.picture_from_tensor(picture, 0, 0.5, 0.5)?;
+            g.output("picture", picture);
+            Ok(())
+        })
+    }
+
+    /// The part of it that is computed at once where the rest is in bands: as far as `decode_first` goes.
+    fn first_graph(&self, table: &Table, blocks: usize) -> Result<Graph> {
+        self.shown(table, |g, source, z| {
+            let features = decode_first(g, &self.model.vae.config, source, z, blocks)?;
+            g.output("features", features);
+            Ok(())
+        })
+    }
+
+    fn shown(
+        &self,
+        table: &Table,
+        decode: impl FnOnce(&mut Graph, Source, ValueId) -> Result<()>,
+    ) -> Result<Graph> {
         let vae = &self.model.vae;
         let [h, w, c] = self.latent();
         let slots = 2 + table.history;
@@ -21,11 +52,151 @@ impl Parts<'_> {
         let z = g.gather(all, which, 0)?;
         let scale = 1.0 / vae.config.scaling_factor;
         let z = g.affine(z, scale, vae.config.shift_factor.unwrap_or(0.0))?;
-        let dtype = if vae.config.force_upcast { DType::F32 } else { self.options.dtype };
+        let dtype = self.decoder_dtype();
         let z = g.cast(z, dtype)?;
-        let picture = decode(&mut g, &vae.config, Source { weights: &vae.weights, dtype }, z)?;
+        decode(&mut g, Source { weights: &vae.weights, dtype }, z)?;
+        Ok(g)
+    }
+
+    fn decoder_dtype(&self) -> DType {
+        if self.model.vae.config.force_upcast { DType::F32 } else { self.options.dtype }
+    }
+
+    /// A band of the picture: the `lines` of the `features`.
+    fn rest_graph(&self, blocks: usize, features: &[usize], lines: usize) -> Result<Graph> {
+        let vae = &self.model.vae;
+        let dtype = self.decoder_dtype();
+        let mut g = Graph::new();
+        let features = g.input("features", features, dtype);
+        let chosen = g.input("lines", [lines], DType::U32);
+        let h = g.gather(features, chosen, 1)?;
+        let picture = decode_rest(&mut g, &vae.config, Source { weights: &vae.weights, dtype }, h, blocks)?;
         let picture = g.picture_from_tensor(picture, 0, 0.5, 0.5)?;
         g.output("picture", picture);
         Ok(g)
+    }
+
+    /// The decoder at once.
+    pub(super) fn decoder(&self, table: &Table, target: &Target) -> Result<DecoderPlan> {
+        Ok(DecoderPlan { first: Plan::compile(&self.show_graph(table)?, target)?, bands: None })
+    }
+
+    /// The decoder in bands: as much of it at once as fits, the rest in as few as fit.
+    pub(super) fn decoder_in_bands(
+        &self,
+        table: &Table,
+        target: &Target,
+        fits: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<DecoderPlan>> {
+        let config = &self.model.vae.config;
+        for blocks in (0..config.block_out_channels.len()).rev() {
+            let first = match Plan::compile(&self.first_graph(table, blocks)?, target) {
+                Ok(plan) if fits(plan.memory().peak) => plan,
+                Ok(_) | Err(Error::Limit { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let features = &first.outputs[0].desc.shape;
+            let whole = Whole { height: features[1], step: 1, margin: config.decoder_margin(blocks) };
+            let ports = first.memory().ports;
+            // A band's network counts the features among its own.
+            let shared = first.outputs[0].desc.bytes();
+            let fits = |memory: NetworkMemory| fits(ports - shared + memory.peak);
+            let graph = |lines| self.rest_graph(blocks, features, lines);
+            if let Some(bands) = Bands::plan(target, whole, fits, graph)? {
+                return Ok(Some(DecoderPlan { first, bands: Some(bands) }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// How latents become pictures.
+#[derive(Clone, Debug)]
+pub(super) struct DecoderPlan {
+    /// All of it, or what is computed at once.
+    pub first: Plan,
+    pub bands: Option<Bands>,
+}
+
+impl DecoderPlan {
+    pub fn memory(&self) -> NetworkMemory {
+        let first = self.first.memory();
+        match &self.bands {
+            None => first,
+            Some(bands) => {
+                let most = bands.memory();
+                let ports = first.ports - self.first.outputs[0].desc.bytes();
+                NetworkMemory {
+                    held: first.held.max(ports + most.held),
+                    peak: first.peak.max(ports + most.peak),
+                    ports: first.ports,
+                }
+            }
+        }
+    }
+}
+
+/// The decoder on a device.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    gpu: Gpu,
+    plan: DecoderPlan,
+    turns: Turns,
+    /// Kept where there is room for it.
+    kept: Option<Network>,
+}
+
+impl Decoder {
+    pub fn new(gpu: &Gpu, plan: DecoderPlan, turns: Turns) -> Result<Self> {
+        let kept = match turns {
+            Turns::Together if plan.bands.is_none() => Some(Network::from_plan(gpu, plan.first.clone())?),
+            _ => None,
+        };
+        Ok(Decoder { gpu: gpu.clone(), plan, turns, kept })
+    }
+
+    fn in_bands(&self, bands: &Bands, step: &Network, at: u32) -> Result<RgbImage> {
+        let first = Network::aside(&self.gpu, self.plan.first.clone())?;
+        first.copy("sample", step, "sample")?;
+        first.write("which", &Tensor::from_u32([1], &[at]))?;
+        first.submit(1)?;
+        first.set_aside()?;
+        let (mut bytes, mut width) = (Vec::new(), 0);
+        bands.run(
+            |plan| Network::beside(&self.gpu, plan, &[("features", &first, "features")]),
+            |network, lines| {
+                let lines: Vec<u32> = lines.map(|line| line as u32).collect();
+                network.write("lines", &Tensor::from_u32([lines.len()], &lines))
+            },
+            |network, lines, _| {
+                let picture = bytes_to_pictures(&network.read("picture")?).remove(0);
+                width = picture.width();
+                // Of the picture, a whole number for each of the features.
+                let factor = picture.height() as usize / bands.lines();
+                let line = 3 * width as usize * factor;
+                bytes.extend_from_slice(&picture.as_raw()[lines.start * line..lines.end * line]);
+                Ok(())
+            },
+        )?;
+        let height = (bytes.len() / 3) as u32 / width;
+        Ok(RgbImage::from_raw(width, height, bytes).expect("as many bytes as pixels"))
+    }
+}
+
+impl Show for Decoder {
+    fn show(&self, step: &Network, at: &[u32]) -> Result<Vec<RgbImage>> {
+        if let Some(network) = &self.kept {
+            return network.show(step, at);
+        }
+        if self.turns == Turns::OneAtATime {
+            step.set_aside()?;
+        }
+        let pictures = match &self.plan.bands {
+            None => Network::from_plan(&self.gpu, self.plan.first.clone())?.show(step, at),
+            Some(bands) => at.iter().map(|&at| self.in_bands(bands, step, at)).collect(),
+        };
+        // What was made for it goes before others come.
+        self.gpu.settle()?;
+        pictures
     }
 }

@@ -16,6 +16,7 @@ use crate::tensor::{DType, Tensor};
 impl Parts<'_> {
     pub(super) fn step_graph(&self, step: Step) -> Result<Graph> {
         let unet = &self.model.unet;
+        let weights = unet.weights.in_blocks(self.options.weights);
         let n = self.copies() * self.batch;
         let [h, w, c] = self.latent();
         let predict = |g: &mut Graph, mut x: ValueId, row: ValueId| {
@@ -42,7 +43,7 @@ impl Parts<'_> {
                 x = g.concat(&[x, extra], 3)?;
             }
             let conditions = Conditions { timesteps: row, text, pooled, guidance, class: None };
-            let source = Source { weights: &unet.weights, dtype };
+            let source = Source { weights: &weights, dtype };
             let y = unet2d_condition(g, &unet.config, source, x, &conditions)?;
             match self.options.rescale > 0.0 && self.copies() == 2 {
                 true => g.scoped("rescale", |g| self.guided(g, y)),

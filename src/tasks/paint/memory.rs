@@ -1,0 +1,164 @@
+//! What a painter will take of a device's memory, known before anything is made; and how it makes do with less.
+
+use std::cell::Cell;
+
+use super::canvas::EncoderPlan;
+use super::parts::Parts;
+use super::show::DecoderPlan;
+use crate::diffusion::Start;
+use crate::error::{Error, Result};
+use crate::models::latent_diffusion::Given;
+use crate::plan::{NetworkMemory, Plan};
+use crate::target::Target;
+use crate::tasks::paint::StartFrom;
+use crate::tasks::sampling::start_graph;
+use crate::tensor::DType;
+use crate::units;
+
+/// Which of a painter's networks are on the device at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Turns {
+    /// All; the encoder of pictures only while a run begins.
+    Together,
+    /// The decoder only while pictures are shown.
+    DecoderInTurn,
+    /// One: the UNet is dropped while pictures are encoded or shown, and loaded again for the next step.
+    OneAtATime,
+}
+
+/// Device memory, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// Of each encoder of text, alone on the device and before all else.
+    pub text_encoders: Vec<NetworkMemory>,
+    /// Of a step: the UNet with guidance and sampler.
+    pub step: NetworkMemory,
+    /// Of what draws the first noise.
+    pub start: NetworkMemory,
+    /// Of the autoencoder's first half, for painters that begin with a picture.
+    pub encoder: Option<NetworkMemory>,
+    /// Of its second half.
+    pub decoder: NetworkMemory,
+    pub turns: Turns,
+    /// In so many bands pictures are encoded and shown, see [`PaintOptions::memory_budget`](super::PaintOptions).
+    pub encoder_bands: usize,
+    pub decoder_bands: usize,
+    /// The most that is held at any time.
+    pub peak: u64,
+}
+
+/// A painter's networks, planned.
+pub(super) struct Layout {
+    pub step: Plan,
+    pub encoder: Option<EncoderPlan>,
+    pub decoder: DecoderPlan,
+    pub memory: Memory,
+}
+
+/// `None` for what is too large for a binding of the device.
+fn possible<T>(plan: Result<T>) -> Result<Option<T>> {
+    match plan {
+        Ok(plan) => Ok(Some(plan)),
+        Err(Error::Limit { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Parts<'_> {
+    /// The networks such that they keep within the device's limits and the budget: at once as much as fits, then in
+    /// turn, then in bands.
+    pub(super) fn layout(&self, start: &Start, target: &Target) -> Result<Layout> {
+        let budget = self.options.memory_budget.unwrap_or(u64::MAX);
+        let step = self.step(&start.table)?;
+        let plan = Plan::compile(&self.step_graph(step)?, target)?;
+        let noise = Plan::compile(&start_graph(step)?, target)?.memory();
+        let unet = plan.memory();
+        if unet.peak + noise.held > budget {
+            return Err(self.too_much(target, unet.peak + noise.held, &[("UNet", unet.peak)]));
+        }
+        let whole_decoder = possible(self.decoder(&start.table, target))?;
+        let whole_encoder = match self.canvas {
+            StartFrom::Noise => None,
+            _ => possible(self.encoder(start, target))?,
+        };
+        // The least of what was too much.
+        let refused = Cell::new(u64::MAX);
+        for bands in [false, true] {
+            for turns in [Turns::Together, Turns::DecoderInTurn, Turns::OneAtATime] {
+                let beside = noise.held + if turns == Turns::OneAtATime { unet.ports } else { unet.held };
+                let fits = |bytes: u64| {
+                    beside + bytes <= budget || {
+                        refused.set(refused.get().min(beside + bytes));
+                        false
+                    }
+                };
+                let mut decoder = whole_decoder.clone().filter(|plan| fits(plan.memory().peak));
+                // Bands are made anew for each picture.
+                if decoder.is_none() && bands && turns != Turns::Together {
+                    decoder = self.decoder_in_bands(&start.table, target, &fits)?;
+                }
+                let Some(decoder) = decoder else { continue };
+                let shown = decoder.memory();
+                let kept = if turns == Turns::Together { shown.held } else { 0 };
+                let fits = |bytes: u64| fits(kept + bytes);
+                let mut encoder = whole_encoder.clone().filter(|plan| fits(plan.memory().peak));
+                if encoder.is_none() && bands && self.canvas != StartFrom::Noise {
+                    encoder = self.encoder_in_bands(start, target, &fits)?;
+                }
+                if encoder.is_none() && self.canvas != StartFrom::Noise {
+                    continue;
+                }
+                let encoded = encoder.as_ref().map(EncoderPlan::memory);
+                let begun = kept + encoded.map_or(0, |memory| memory.peak);
+                let memory = Memory {
+                    text_encoders: Vec::new(),
+                    step: unet,
+                    start: noise,
+                    encoder: encoded,
+                    decoder: shown,
+                    turns,
+                    encoder_bands: encoder.as_ref().and_then(EncoderPlan::bands).unwrap_or(1),
+                    decoder_bands: decoder.bands.as_ref().map_or(1, |bands| bands.count()),
+                    peak: (unet.peak + noise.held).max(beside + shown.peak.max(begun)),
+                };
+                return Ok(Layout { step: plan, encoder, decoder, memory });
+            }
+        }
+        let mut parts = vec![("UNet", unet.peak)];
+        parts.extend(whole_decoder.map(|plan| ("decoder at once", plan.memory().peak)));
+        parts.extend(whole_encoder.map(|plan| ("encoder at once", plan.memory().peak)));
+        Err(self.too_much(target, refused.get(), &parts))
+    }
+
+    /// `needed` at least, of which the parts alone take so much.
+    pub(super) fn too_much(&self, target: &Target, needed: u64, parts: &[(&str, u64)]) -> Error {
+        let parts: Vec<_> =
+            parts.iter().map(|(part, bytes)| format!("{part} {}", units::bytes(*bytes))).collect();
+        Error::Budget {
+            budget: self.options.memory_budget.unwrap_or(u64::MAX),
+            needed,
+            parts: parts.join(", "),
+            advice: self.advice(target),
+        }
+    }
+
+    /// What would lower it.
+    fn advice(&self, target: &Target) -> String {
+        let mut advice = Vec::new();
+        if self.options.dtype == DType::F32 && target.f16 {
+            advice.push("f16");
+        }
+        if self.options.weights.is_none() {
+            advice.push("weights in blocks of 8 or 4 bits");
+        }
+        if self.batch > 1 {
+            advice.push("a smaller batch");
+        }
+        if self.copies() == 2 && self.given() == Given::Text {
+            advice.push("no guidance");
+        }
+        advice.push("a smaller picture");
+        format!("try {}", advice.join(", "))
+    }
+}

@@ -1,0 +1,221 @@
+//! What a painter takes of a device: as predicted, within its budget, and the same pictures for any.
+
+mod hashed;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use aquatint::formats::diffusers::Folder;
+use aquatint::models::latent_diffusion::LatentDiffusion;
+use aquatint::tasks::{Canvas, Memory, NoiseSource, PaintOptions, Painter, StartFrom, Turns, Wish};
+use aquatint::text::TextEmbedding;
+use aquatint::{Error, Gpu, Target, Tensor};
+use hashed::{compare, gpu, numbers, save};
+use image::{Rgb, RgbImage};
+
+const SIZE: [usize; 2] = [320, 48];
+const TOKENS: usize = 5;
+
+#[derive(serde::Deserialize)]
+struct Fixture {
+    parts: BTreeMap<String, Part>,
+    cases: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(serde::Deserialize)]
+struct Part {
+    config: serde_json::Value,
+    tensors: BTreeMap<String, Vec<usize>>,
+}
+
+/// The small model of `tests/pipelines.rs`.
+fn model(folder: &Path) -> LatentDiffusion {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pipelines.json"));
+    let fixture: Fixture = serde_json::from_str(&text.unwrap()).unwrap();
+    let case = &fixture.cases["text.ddim"];
+    let index = serde_json::json!({
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", case["scheduler_class"]],
+    });
+    std::fs::write(folder.join("model_index.json"), index.to_string()).unwrap();
+    for (name, part) in [("unet", &fixture.parts["sd"]), ("vae", &fixture.parts["vae"])] {
+        let folder = folder.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), part.config.to_string()).unwrap();
+        let file = save(&folder, &part.tensors, &BTreeMap::new(), &[]);
+        std::fs::rename(file, folder.join("diffusion_pytorch_model.safetensors")).unwrap();
+    }
+    std::fs::create_dir_all(folder.join("scheduler")).unwrap();
+    let scheduler = case["scheduler"].as_str().unwrap();
+    std::fs::write(folder.join("scheduler/scheduler_config.json"), scheduler).unwrap();
+    LatentDiffusion::open(&Folder::open(folder).unwrap()).unwrap()
+}
+
+fn options(model: &LatentDiffusion) -> PaintOptions {
+    let [height, width] = SIZE;
+    PaintOptions {
+        height,
+        width,
+        steps: 2,
+        noise: NoiseSource::Cpu,
+        strength: 0.99,
+        ..PaintOptions::of(model)
+    }
+}
+
+fn wish() -> Wish {
+    let text = |name: &str| TextEmbedding {
+        states: Tensor::from_f32([TOKENS, 12], &numbers(name, TOKENS * 12)),
+        pooled: None,
+    };
+    Wish { text: text("text"), negative: Some(text("negative")) }
+}
+
+fn picture() -> RgbImage {
+    // Bright above, dark below: bands alone would each have a mean of their own.
+    let wave = |x: u32, y: u32| ((320 - y) / 2 + (x * 5 + y * 3) % 40) as u8;
+    RgbImage::from_fn(SIZE[1] as u32, SIZE[0] as u32, |x, y| {
+        Rgb([wave(x, y), wave(y % 48, x), wave(x, y / 2)])
+    })
+}
+
+/// All ways in which the painter keeps within some budget, the largest first.
+fn ways(target: &Target, model: &LatentDiffusion, kind: StartFrom) -> Vec<(PaintOptions, Memory)> {
+    let mut options = options(model);
+    let mut ways: Vec<(PaintOptions, Memory)> = Vec::new();
+    loop {
+        match Painter::predict(target, model, None, 1, TOKENS, kind, &options) {
+            Ok(memory) => {
+                assert!(options.memory_budget.is_none_or(|budget| memory.peak <= budget));
+                options.memory_budget = Some(memory.peak / 16 * 15);
+                ways.push((options, memory));
+            }
+            Err(Error::Budget { needed, budget, .. }) => {
+                assert!(needed > budget);
+                return ways;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn paint(
+    gpu: &Gpu,
+    model: &LatentDiffusion,
+    kind: StartFrom,
+    options: &PaintOptions,
+) -> (Vec<f32>, RgbImage) {
+    let mut painter = Painter::new(gpu, model, 1, TOKENS, kind, options).unwrap();
+    let picture = picture();
+    let canvas = (kind == StartFrom::Picture).then_some(Canvas { picture: &picture, mask: None });
+    let mut run = painter.start(&[wish()], &[7], canvas).unwrap();
+    run.step().unwrap();
+    // Shows a picture between steps, after which they go on.
+    run.preview().unwrap();
+    let picture = run.pictures().unwrap().remove(0);
+    (run.latents().unwrap().to_f32(), picture)
+}
+
+fn same_for_any_budget(kind: StartFrom) {
+    let Some(gpu) = gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let ways = ways(gpu.target(), &model, kind);
+    let has = |found: &dyn Fn(&Memory) -> bool| ways.iter().any(|(_, memory)| found(memory));
+    for turns in [Turns::Together, Turns::DecoderInTurn, Turns::OneAtATime] {
+        assert!(has(&|m| m.turns == turns), "{turns:?}");
+    }
+    assert!(has(&|m| m.decoder_bands > 2) && (kind == StartFrom::Noise || has(&|m| m.encoder_bands > 1)));
+    let (latents, picture) = paint(gpu, &model, kind, &ways[0].0);
+    let mut seen = Vec::new();
+    for (options, memory) in &ways[1..] {
+        let way = (memory.turns, memory.encoder_bands, memory.decoder_bands);
+        if seen.contains(&way) {
+            continue;
+        }
+        seen.push(way);
+        let (found, shown) = paint(gpu, &model, kind, options);
+        let (error, _) = compare(&found, &latents);
+        let worst = shown.iter().zip(picture.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        println!("{way:?}, {} bytes: latents {error:.1e} of the range, picture {worst} of 255", memory.peak);
+        assert!(error <= 1e-5 && worst <= 1, "{way:?}: {error:e}, {worst}");
+    }
+}
+
+#[test]
+fn pictures_from_noise_are_the_same_for_any_budget() {
+    same_for_any_budget(StartFrom::Noise);
+}
+
+#[test]
+fn pictures_from_pictures_are_the_same_for_any_budget() {
+    same_for_any_budget(StartFrom::Picture);
+}
+
+/// Runs `work` and gives the most that the device held meanwhile beyond what it held before, with what it held after.
+fn held<T>(gpu: &Gpu, work: impl FnOnce() -> T) -> (u64, u64, T) {
+    let now = || {
+        let hal = gpu.device().get_internal_counters().hal;
+        (hal.buffer_memory.read() + hal.texture_memory.read()) as u64
+    };
+    let before = now();
+    let (most, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                most.fetch_max(now(), Ordering::Relaxed);
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        result
+    });
+    (most.into_inner().saturating_sub(before), now() - before, result)
+}
+
+#[test]
+fn memory_is_as_predicted() {
+    let Some(_) = gpu() else { return };
+    let gpu = Gpu::headless().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let picture = picture();
+    let canvas = Canvas { picture: &picture, mask: None };
+    for (options, memory) in ways(gpu.target(), &model, StartFrom::Picture) {
+        let (most, held, _painter) = held(&gpu, || {
+            let mut painter = Painter::new(&gpu, &model, 1, TOKENS, StartFrom::Picture, &options).unwrap();
+            painter.start(&[wish()], &[7], Some(canvas)).unwrap().pictures().unwrap();
+            painter
+        });
+        let way = (memory.turns, memory.encoder_bands, memory.decoder_bands);
+        // What inputs take on their way and results back, and how memory is rounded up.
+        let slack = memory.peak / 20 + (128 << 10);
+        let ready = match memory.turns {
+            Turns::Together => memory.step.held + memory.start.held + memory.decoder.held,
+            Turns::DecoderInTurn => memory.step.held + memory.start.held,
+            Turns::OneAtATime => memory.step.ports + memory.start.held,
+        };
+        println!("{way:?}: predicted {} and {ready}, found {most} and {held}; {memory:?}", memory.peak);
+        assert!(most <= memory.peak + slack && most + slack >= memory.peak, "{way:?}");
+        assert!(held <= ready + slack && held + slack >= ready, "{way:?}: predicted {ready}");
+    }
+}
+
+#[test]
+fn what_is_too_much_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let predict = |budget| {
+        let options = PaintOptions { memory_budget: Some(budget), ..options(&model) };
+        Painter::predict(&Target::typical(), &model, None, 2, TOKENS, StartFrom::Picture, &options)
+    };
+    let error = predict(1000).unwrap_err().to_string();
+    assert!(error.contains("UNet") && error.contains("1000 B") && error.contains("smaller batch"), "{error}");
+    let unet = predict(u64::MAX).unwrap().step.peak;
+    let error = predict(unet + (64 << 10)).unwrap_err().to_string();
+    assert!(error.contains("decoder at once") && error.contains("encoder at once"), "{error}");
+}
