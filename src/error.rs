@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::engine::NotFinite;
+
 /// Everything that can go wrong, said so that the reader knows what was
 /// expected, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +66,40 @@ pub enum Error {
     /// A kernel that does not compile: a bug in this crate.
     #[error("kernel {kernel}: {message}")]
     Shader { kernel: String, message: String },
+    /// Numbers that ran out of range, or came from such.
+    #[error("{part} gave what is no number{found}; {advice}", found = first_fault(first.as_deref()), advice = part.advice())]
+    NotFinite { part: Part, first: Option<Box<NotFinite>> },
     /// The user asked to stop.
     #[error("stopped by the user")]
     Interrupted,
+}
+
+/// The parts of a run that makes pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The network that takes noise away, step after step.
+    Denoiser,
+    /// What makes pictures of latents.
+    Decoder,
+}
+
+impl Part {
+    fn advice(self) -> &'static str {
+        "compute it in f32, with less guidance, or look at the model's file"
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Part::Denoiser => "the denoising network",
+            Part::Decoder => "the decoder of pictures",
+        })
+    }
+}
+
+fn first_fault(first: Option<&NotFinite>) -> String {
+    first.map_or_else(String::new, |first| format!(" (first {first})"))
 }
 
 /// Result with this crate's [`Error`].

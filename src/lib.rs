@@ -57,7 +57,7 @@ mod unroll;
 mod weights;
 
 pub use engine::{Network, NotFinite};
-pub use error::{Error, Result};
+pub use error::{Error, Part, Result};
 pub use gpu::{AdapterOptions, Gpu};
 pub use graph::{Graph, Source, Value, ValueId};
 pub use plan::Plan;

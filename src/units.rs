@@ -16,6 +16,28 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// The bytes that a text says: `900MiB`, `6GB`, `6 G`, `123456`. Prefixes are powers of 1024 with an `i` and of 1000 without.
+///
+/// # Errors
+/// What was expected, for any other text.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let unit = text[end..].trim().to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let base: f64 = if unit.ends_with('i') { 1024.0 } else { 1000.0 };
+    let power = match unit.trim_end_matches('i') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err(format!("\"{text}\" is no number of bytes, as 6GB, 900MiB or 123456")),
+    };
+    let number: f64 = text[..end].parse().map_err(|_| format!("\"{text}\" does not begin with a number"))?;
+    Ok((number * base.powi(power)) as u64)
+}
+
 /// A large number with an SI prefix and three digits: `si(1.234e9, "FLOP")` is `1.23 GFLOP`.
 pub fn si(n: f64, unit: &str) -> String {
     const PREFIXES: [&str; 6] = ["", "k", "M", "G", "T", "P"];
@@ -61,6 +83,17 @@ pub fn thousands(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_read() {
+        for (text, wanted) in [("0", 0), ("123456", 123_456), ("900MiB", 900 << 20), ("6GB", 6_000_000_000)] {
+            assert_eq!(parse_bytes(text), Ok(wanted), "{text}");
+        }
+        assert_eq!(parse_bytes(" 1.5 gib "), Ok(3 << 29));
+        for text in ["", "GB", "-1", "6 elephants", "1.2.3M", "6iGB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn numbers_keep_three_digits_across_the_steps() {

@@ -20,6 +20,11 @@ fn fixture(name: &str) -> Value {
 /// A pipeline's folder: the UNet and autoencoder of tests/pipelines.rs, the encoder of text of tests/text.rs, to whose width the
 /// UNet is made.
 fn model(folder: &Path) {
+    model_with(folder, &BTreeMap::new());
+}
+
+/// The same with some tensors multiplied.
+fn model_with(folder: &Path, gains: &BTreeMap<String, f32>) {
     let (pipelines, text) = (fixture("pipelines"), fixture("text"));
     let mut unet = pipelines["parts"]["sd"].clone();
     let encoder = &text["encoders"]["one"];
@@ -46,7 +51,7 @@ fn model(folder: &Path) {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("config.json"), part["config"].to_string()).unwrap();
         let tensors: Tensors = serde_json::from_value(part["tensors"].clone()).unwrap();
-        save(&folder, &tensors, &BTreeMap::new(), &[]);
+        save(&folder, &tensors, gains, &[]);
     }
     std::fs::create_dir_all(folder.join("scheduler")).unwrap();
     let scheduler = pipelines["cases"]["text.euler"]["scheduler"].as_str().unwrap();
@@ -206,6 +211,32 @@ fn pictures_begin_with_pictures() {
     assert!(fail(&mut with(&["--mask", "gone.png"]), 1).contains("gone.png"));
     assert!(fail(&mut with(&["--extend", "1,2"]), 1).contains("four"));
     assert!(fail(&mut with(&["--extend", "1,2,4294967295,4294967295"]), 1).contains("at most"));
+}
+
+/// Too large for 16 bits is computed again in 32; what is no number in any is named and not written.
+#[test]
+fn numbers_that_are_none_are_found() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let with = |name: &str, tensor: &str, gain: f32| {
+        model_with(&folder.path().join(name), &BTreeMap::from([(tensor.to_owned(), gain)]));
+    };
+    with("large", "conv_out.weight", 1e6);
+    with("none", "up_blocks.1.resnets.0.conv1.weight", f32::NAN);
+    let common = [
+        "--prompt", "cat", "--steps", "2", "--seed", "3", "--width", "16", "--height", "16", "--out", "o.png",
+    ];
+    let run = |more: &[&str]| generate(folder.path(), &[&common[..], more].concat());
+    let said = succeed(&mut run(&["--model", "large", "--precision", "f16"]));
+    assert!(said.contains("the denoising network") && said.contains("again in f32"), "{said}");
+    assert!(said.contains("conv_out"), "{said}");
+    std::fs::remove_file(folder.path().join("o.png")).unwrap();
+    let message = fail(&mut run(&["--model", "none"]), 1);
+    assert!(message.contains("the denoising network"), "{message}");
+    assert!(message.contains("up_blocks.1.resnets.0.conv1"), "{message}");
+    assert!(!folder.path().join("o.png").exists());
 }
 
 #[test]

@@ -50,6 +50,9 @@ pub struct Generate {
     /// Pictures from text that are painted together
     #[arg(long, value_name = "PICTURES", default_value_t = 1)]
     pub batch: usize,
+    /// Device memory that pictures from text may take, as 6GB or 900MiB [default: all]
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    pub memory_budget: Option<u64>,
     /// Where to keep a run from text that Ctrl-C stops
     #[arg(long, value_name = "FILE")]
     pub pause_to: Option<PathBuf>,

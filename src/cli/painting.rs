@@ -106,6 +106,10 @@ pub struct TextSettings {
     #[arg(long, value_parser = ["f32", "f16"])]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
+    /// Blocks of small integers that the UNet's weights are kept in [default: none]
+    #[arg(long, value_name = "q8_0|q4_0")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// Layers at the end of the text's encoder that are left out, beside those that the model leaves out [default: 0]
     #[arg(long, value_name = "LAYERS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,6 +148,7 @@ impl TextSettings {
             rescale: self.rescale.or(base.rescale),
             rng: self.rng.or(base.rng),
             precision: self.precision.or(base.precision),
+            weights: self.weights.or(base.weights),
             clip_skip: self.clip_skip.or(base.clip_skip),
             prediction: self.prediction.or(base.prediction),
         }

@@ -1,6 +1,7 @@
 //! Layers as functions over a graph and named weights, as the files of PyTorch name them.
 
 mod attention;
+mod finite;
 mod resnet;
 mod sampling;
 mod stored;
@@ -8,6 +9,7 @@ mod time;
 mod transformer;
 
 pub use attention::attention_block;
+pub use finite::count_not_finite;
 pub use resnet::{ResnetOptions, resnet_block};
 pub use sampling::{downsample, upsample, upsample_to};
 pub use stored::mean_of_pixels;

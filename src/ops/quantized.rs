@@ -1,7 +1,7 @@
 //! Quantized: a weight that is kept in blocks of small integers.
 
 use super::{Operator, arity, float};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Source, ValueId};
 use crate::lower::Lower;
 use crate::ops::Op;
@@ -28,6 +28,22 @@ impl BlockFormat {
         match self {
             BlockFormat::Q8_0 => 8,
             BlockFormat::Q4_0 => 4,
+        }
+    }
+}
+
+impl std::str::FromStr for BlockFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "q8_0" => Ok(BlockFormat::Q8_0),
+            "q4_0" => Ok(BlockFormat::Q4_0),
+            _ => Err(Error::Unknown {
+                what: "format of weights",
+                found: text.to_owned(),
+                expected: "q8_0, q4_0".to_owned(),
+            }),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::sampling::{Draws, NoiseSource, Sampling, SamplingLoop, Step, padded};
+use super::sampling::{Draws, NoiseSource, Sampling, SamplingLoop, Step, count_faults, padded};
 use super::sampling_state::SamplingState;
 use crate::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule, Table};
 use crate::engine::Network;
@@ -381,6 +381,7 @@ fn show_graph(batch: usize, [h, w, c]: [usize; 3], table: &Table) -> Result<Grap
     let which = g.input("which", [batch], DType::U32);
     let all = g.reshape(sample, [slots * batch, h, w, c])?;
     let shown = g.gather(all, which, 0)?;
+    count_faults(&mut g, shown, shown)?;
     let picture = g.picture_from_tensor(shown, 0, 0.5, 0.5)?;
     g.output("picture", picture);
     Ok(g)

@@ -5,9 +5,10 @@ use image::RgbImage;
 use super::sampling_state::SamplingState;
 use crate::diffusion::{CpuGenerator, ROW_FLOATS, Row, Table};
 use crate::engine::Network;
-use crate::error::{Error, Result};
+use crate::error::{Error, Part, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, ValueId};
+use crate::nn::count_not_finite;
 use crate::ops::strided::Range;
 use crate::plan::Plan;
 use crate::tensor::{DType, Tensor};
@@ -285,11 +286,32 @@ impl Show for Network {
         for at in at.chunks(together) {
             self.write("which", &Tensor::from_u32([together], &padded(at, together)))?;
             self.submit(1)?;
+            refuse_faults(self)?;
             pictures.extend(bytes_to_pictures(&self.read("picture")?));
         }
         pictures.truncate(at.len());
         Ok(pictures)
     }
+}
+
+/// Counts what is not finite in latents and in the pictures that a network makes of them: its output `faults`.
+pub(super) fn count_faults(g: &mut Graph, latents: ValueId, picture: ValueId) -> Result<()> {
+    let latents = count_not_finite(g, latents)?;
+    let picture = count_not_finite(g, picture)?;
+    let faults = g.concat(&[latents, picture], 0)?;
+    g.output("faults", faults);
+    Ok(())
+}
+
+/// Refuses pictures that hold what is no number; they would be black in places, or all over.
+pub(super) fn refuse_faults(network: &Network) -> Result<()> {
+    let faults = network.read("faults")?.to_f32();
+    let part = match faults[..] {
+        [latents, _] if latents > 0.0 => Part::Denoiser,
+        [_, picture] if picture > 0.0 => Part::Decoder,
+        _ => return Ok(()),
+    };
+    Err(Error::NotFinite { part, first: None })
 }
 
 /// A run under way: pictures between noise and done. Steps are submitted without
@@ -307,6 +329,10 @@ pub struct Sampling<'a> {
 }
 
 impl Sampling<'_> {
+    pub fn gpu(&self) -> &Gpu {
+        self.around.gpu()
+    }
+
     /// Steps that the whole run has.
     pub fn steps(&self) -> usize {
         self.around.table.steps

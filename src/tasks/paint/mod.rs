@@ -20,7 +20,8 @@ use self::step::embedded_guidance;
 use super::sampling::{NoiseSource, Sampling, SamplingLoop, padded};
 use super::sampling_state::SamplingState;
 use crate::diffusion::{Sampler, SigmaSchedule};
-use crate::error::{Error, Result};
+use crate::engine::NotFinite;
+use crate::error::{Error, Part, Result};
 use crate::gpu::Gpu;
 use crate::models::latent_diffusion::LatentDiffusion;
 use crate::ops::quantized::BlockFormat;
@@ -301,6 +302,59 @@ impl Painter {
         self.around.rewind(&state.seeds, state.row)?;
         self.around.step.write("sample", &state.sample)?;
         Ok(self.sampling(state.seeds.clone(), state.row))
+    }
+
+    /// From now on pictures are decoded in f32, whatever the options say: some autoencoders leave the range of 16 bits.
+    ///
+    /// # Errors
+    /// Those of [`Painter::new`].
+    pub fn decode_in_f32(&mut self) -> Result<()> {
+        self.model.vae.config.force_upcast = true;
+        let parts = self.parts();
+        let layout = parts.layout(&parts.start()?, self.gpu().target())?;
+        self.show = Decoder::new(self.gpu(), layout.decoder, layout.memory.turns)?;
+        Ok(())
+    }
+
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// Those of [`Painter::new`].
+    pub fn again(&self, options: &PaintOptions) -> Result<Self> {
+        Painter::new(self.gpu(), &self.model, self.batch(), self.tokens, self.canvas, options)
+    }
+
+    /// Repeats a run in which this part gave what is no number, launch by launch up to the first that did: much slower.
+    ///
+    /// # Errors
+    /// As [`Painter::start`].
+    pub fn find_fault(
+        &mut self,
+        part: Part,
+        wishes: &[Wish],
+        seeds: &[u64],
+        canvas: Option<Canvas>,
+    ) -> Result<Option<NotFinite>> {
+        self.start(wishes, seeds, canvas)?;
+        let rows = self.around.table.rows.len();
+        match part {
+            Part::Denoiser => {
+                for _ in 0..rows {
+                    if let Some(found) = self.around.step.run_watched()? {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+            Part::Decoder => {
+                self.around.step.submit(rows)?;
+                for at in 0..seeds.len() {
+                    if let Some(found) = self.show.watch(&self.around.step, at as u32)? {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn description(&self) -> String {

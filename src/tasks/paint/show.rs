@@ -6,7 +6,7 @@ use super::bands::{Bands, Whole};
 use super::memory::Turns;
 use super::parts::Parts;
 use crate::diffusion::Table;
-use crate::engine::Network;
+use crate::engine::{Network, NotFinite};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, ValueId};
@@ -14,7 +14,7 @@ use crate::models::autoencoder_kl::{decode, decode_first, decode_rest};
 use crate::nn::Source;
 use crate::plan::{NetworkMemory, Plan};
 use crate::target::Target;
-use crate::tasks::sampling::{Show, bytes_to_pictures};
+use crate::tasks::sampling::{Show, bytes_to_pictures, count_faults, refuse_faults};
 use crate::tensor::{DType, Tensor};
 
 impl Parts<'_> {
@@ -22,6 +22,7 @@ impl Parts<'_> {
     pub(super) fn show_graph(&self, table: &Table) -> Result<Graph> {
         self.shown(table, |g, source, z| {
             let picture = decode(g, &self.model.vae.config, source, z)?;
+            count_faults(g, z, picture)?;
             let picture = g.picture_from_tensor(picture, 0, 0.5, 0.5)?;
             g.output("picture", picture);
             Ok(())
@@ -32,6 +33,7 @@ impl Parts<'_> {
     fn first_graph(&self, table: &Table, blocks: usize) -> Result<Graph> {
         self.shown(table, |g, source, z| {
             let features = decode_first(g, &self.model.vae.config, source, z, blocks)?;
+            count_faults(g, z, features)?;
             g.output("features", features);
             Ok(())
         })
@@ -71,6 +73,9 @@ impl Parts<'_> {
         let chosen = g.input("lines", [lines], DType::U32);
         let h = g.gather(features, chosen, 1)?;
         let picture = decode_rest(&mut g, &vae.config, Source { weights: &vae.weights, dtype }, h, blocks)?;
+        // What is wrong before the bands was counted there.
+        let none = g.weight("none", Tensor::from_f32([1], &[0.0]));
+        count_faults(&mut g, none, picture)?;
         let picture = g.picture_from_tensor(picture, 0, 0.5, 0.5)?;
         g.output("picture", picture);
         Ok(g)
@@ -155,11 +160,20 @@ impl Decoder {
         Ok(Decoder { gpu: gpu.clone(), plan, turns, kept })
     }
 
+    /// Where what the decoder makes of a place of the sample stops being finite, if it does; in what is computed at once.
+    pub fn watch(&self, step: &Network, at: u32) -> Result<Option<NotFinite>> {
+        let network = Network::from_plan(&self.gpu, self.plan.first.clone())?;
+        network.copy("sample", step, "sample")?;
+        network.write("which", &Tensor::from_u32([1], &[at]))?;
+        network.run_watched()
+    }
+
     fn in_bands(&self, bands: &Bands, step: &Network, at: u32) -> Result<RgbImage> {
         let first = Network::aside(&self.gpu, self.plan.first.clone())?;
         first.copy("sample", step, "sample")?;
         first.write("which", &Tensor::from_u32([1], &[at]))?;
         first.submit(1)?;
+        refuse_faults(&first)?;
         first.set_aside()?;
         let (mut bytes, mut width) = (Vec::new(), 0);
         bands.run(
@@ -169,6 +183,7 @@ impl Decoder {
                 network.write("lines", &Tensor::from_u32([lines.len()], &lines))
             },
             |network, lines, _| {
+                refuse_faults(network)?;
                 let picture = bytes_to_pictures(&network.read("picture")?).remove(0);
                 width = picture.width();
                 // Of the picture, a whole number for each of the features.
