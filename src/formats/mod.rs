@@ -3,6 +3,7 @@
 pub mod diffusers;
 pub mod draw;
 pub mod ldm;
+pub mod lora;
 pub mod npy;
 pub mod onnx;
 pub mod picture;

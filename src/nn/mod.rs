@@ -1,5 +1,6 @@
 //! Layers as functions over a graph and named weights, as the files of PyTorch name them.
 
+mod adapted;
 mod attention;
 mod resnet;
 mod sampling;
@@ -28,10 +29,13 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The weight `name` with its shape checked.
+    /// The weight `name` with its shape checked, and with what adapters add to it.
     pub fn get(&self, g: &mut Graph, name: &str, shape: &[usize]) -> Result<ValueId> {
         let weight = g.weight(name, self.weights.tensor(name, shape)?);
-        g.unpacked(weight, self.dtype)
+        match self.weights.deltas(name) {
+            [] => g.unpacked(weight, self.dtype),
+            deltas => adapted::adapted(g, name, weight, deltas, self.dtype),
+        }
     }
 
     /// A convolution with a square kernel and `NAME.weight`, `NAME.bias`.

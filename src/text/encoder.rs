@@ -79,6 +79,11 @@ impl TextEncoders {
         })
     }
 
+    /// Their weights, for adapters.
+    pub fn weights_mut(&mut self) -> Vec<&mut Weights> {
+        self.encoders.iter_mut().map(|encoder| &mut encoder.weights).collect()
+    }
+
     /// Embeddings of prompts and, beside each, of what is not wanted; all of as many tokens. The encoders are on the
     /// device one after the other and only while this runs.
     ///
