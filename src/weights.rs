@@ -75,6 +75,11 @@ impl Weights {
         Weights::new(self.file.clone(), entries)
     }
 
+    /// Adds a tensor that no file has, or puts it in the place of the one of this name.
+    pub(crate) fn insert(&mut self, name: &str, tensor: Tensor) {
+        self.entries.insert(name.to_owned(), Entry::Tensor(tensor));
+    }
+
     /// The same tensors, to which layers add `deltas`, given by the name of the tensor, beside what they add already.
     /// Nothing is copied, and [`Weights::tensor`] still gives what the file has.
     ///

@@ -10,3 +10,4 @@ pub mod picture;
 pub mod safetensors;
 pub mod sheet;
 pub mod table;
+pub mod textual_inversion;

@@ -155,7 +155,8 @@ impl TextEncoder {
                 Piece::Break => chunks.push(Chunk::new()),
                 Piece::Text { text, weight } => {
                     for token in self.tokenizer.tokens(&text)? {
-                        if chunks.last().is_none_or(|chunk| chunk.len() == room) {
+                        let together = self.tokenizer.together(token);
+                        if chunks.last().is_none_or(|chunk| chunk.len() + together > room) {
                             chunks.push(Chunk::new());
                         }
                         chunks.last_mut().expect("just pushed").push((token, weight));

@@ -1,6 +1,7 @@
 //! Text for networks: from what somebody writes to what a diffusion model is told.
 
 mod encoder;
+mod inversion;
 mod prompt;
 mod tokenizer;
 
