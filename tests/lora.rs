@@ -5,12 +5,12 @@ mod hashed;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use aquatint::formats::lora::{Applied, Lora};
+use aquatint::formats::lora::{Applied, Lora, Strength};
 use aquatint::models::clip_text::ClipTextConfig;
 use aquatint::models::unet2d_condition::{Conditions, UNet2dConditionConfig, unet2d_condition};
 use aquatint::nn::Source;
 use aquatint::text::{TextEncoder, TextEncoders, Tokenizer};
-use aquatint::{DType, Graph, Network, Tensor, Weights};
+use aquatint::{DType, Graph, Network, Plan, Target, Tensor, Weights, passes};
 use hashed::{compare, gpu, numbers, save};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -235,4 +235,140 @@ fn other_kinds_of_adapters() {
     assert_eq!(applied, Applied { layers: 14, unmatched: Vec::new() });
     let y = unet.run();
     check("lycoris.unet", &y.to_f32(), &y.desc.shape);
+}
+
+/// Nothing is left of adapters of strength 0 nor of those that are taken off, to the last bit; and those that are on
+/// cost nothing in a run.
+#[test]
+fn without_adapters_nothing_changes() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let lora = adapter(folder.path(), "kohya");
+    let plain = Unet::open("sd1");
+    let mut zero = Unet { config: plain.config.clone(), weights: plain.weights.clone() };
+    let mut texts = encoders(false);
+    lora.apply(&mut zero.weights, &mut texts.weights_mut(), 0.0).unwrap();
+    let mut adapted = Unet { config: plain.config.clone(), weights: plain.weights.clone() };
+    let strength = Strength { unet: 0.5, text: 0.0 };
+    lora.apply(&mut adapted.weights, &mut texts.weights_mut(), strength).unwrap();
+    let text = &texts.encoders[0].weights;
+    assert!(text.names().iter().all(|name| text.deltas(name).is_empty()));
+    let bare = Unet { config: plain.config.clone(), weights: adapted.weights.without_adapters() };
+
+    let bits = |unet: &Unet| unet.run().to_f32().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let wanted = bits(&plain);
+    assert_eq!(bits(&zero), wanted);
+    assert_ne!(bits(&adapted), wanted);
+    assert_eq!(bits(&bare), wanted);
+
+    let runs = |unet: &Unet| {
+        let target = Target::typical();
+        let plan = Plan::new(&passes::optimise(&unet.graph().0, &target).unwrap(), &target).unwrap();
+        plan.run.iter().map(|launch| (launch.label.clone(), launch.params.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(runs(&adapted), runs(&plain));
+}
+
+/// A network of two layers, named as those of a UNet, with weights of a type.
+fn two_layers(folder: &Path, dtype: DType) -> Weights {
+    let tensors =
+        [("conv_in.weight", vec![5, 3, 3, 2]), ("conv_in.bias", vec![5]), ("a.b_c.weight", vec![7, 5])];
+    save_as(&folder.join("two.safetensors"), dtype, &tensors);
+    Weights::open(folder.join("two.safetensors")).unwrap()
+}
+
+fn save_as(path: &Path, dtype: DType, tensors: &[(&str, Vec<usize>)]) {
+    let kind = match dtype {
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        _ => Dtype::F32,
+    };
+    let tensors: Vec<(&str, Tensor)> = tensors
+        .iter()
+        .map(|(name, shape)| {
+            let values = numbers(name, shape.iter().product());
+            (*name, Tensor::from_f32(shape.as_slice(), &values).to_dtype(dtype))
+        })
+        .collect();
+    let views = tensors
+        .iter()
+        .map(|(name, t)| (*name, TensorView::new(kind, t.desc.shape.to_vec(), &t.bytes).unwrap()));
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// Odd sizes, one of everything, and files of 16 bits: the sum itself against one in f64.
+#[test]
+fn sums_of_odd_sizes_and_halves() {
+    let Some(gpu) = gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("adapter.safetensors");
+    for (base, dtype) in
+        [DType::F32, DType::F16, DType::BF16].into_iter().zip([DType::F16, DType::BF16, DType::F32])
+    {
+        let mut weights = two_layers(folder.path(), base);
+        save_as(
+            &path,
+            dtype,
+            &[
+                ("unet.conv_in.lora_A.weight", vec![1, 3, 3, 2]),
+                ("unet.conv_in.lora_B.weight", vec![5, 1, 1, 1]),
+                ("lora_unet_a_b_c.lora_down.weight", vec![3, 5]),
+                ("lora_unet_a_b_c.lora_up.weight", vec![7, 3]),
+                ("lora_unet_a_b_c.alpha", vec![]),
+                ("lora_unet_conv_in.diff_b", vec![5]),
+            ],
+        );
+        let lora = Lora::open(&path).unwrap();
+        let applied = lora.apply(&mut weights, &mut [], -1.25).unwrap();
+        assert_eq!(applied, Applied { layers: 2, unmatched: Vec::new() });
+
+        let file = Weights::open(&path).unwrap();
+        let of = |weights: &Weights, name: &str| -> Vec<f64> {
+            let shape = weights.shape(name).unwrap().to_vec();
+            weights.tensor(name, &shape).unwrap().to_f32().iter().map(|v| f64::from(*v)).collect()
+        };
+        let sum = |name: &str, up: &str, down: &str, rank: usize, scale: f64| -> Vec<f64> {
+            let (base, up, down) = (of(&weights, name), of(&file, up), of(&file, down));
+            let columns = down.len() / rank;
+            let product = |i: usize| {
+                (0..rank).map(|k| up[i / columns * rank + k] * down[k * columns + i % columns]).sum::<f64>()
+            };
+            base.iter().enumerate().map(|(i, v)| v + scale * product(i)).collect()
+        };
+        let alpha = of(&file, "lora_unet_a_b_c.alpha")[0];
+        let kohya = ["lora_unet_a_b_c.lora_up.weight", "lora_unet_a_b_c.lora_down.weight"];
+        let wanted = [
+            sum("conv_in.weight", "unet.conv_in.lora_B.weight", "unet.conv_in.lora_A.weight", 1, -1.25),
+            sum("a.b_c.weight", kohya[0], kohya[1], 3, -1.25 * alpha / 3.0),
+            of(&weights, "conv_in.bias")
+                .iter()
+                .zip(of(&file, "lora_unet_conv_in.diff_b"))
+                .map(|(a, b)| a - 1.25 * b)
+                .collect(),
+        ];
+        let mut g = Graph::new();
+        let source = Source { weights: &weights, dtype: DType::F32 };
+        for name in ["conv_in.weight", "a.b_c.weight", "conv_in.bias"] {
+            let shape = weights.shape(name).unwrap().to_vec();
+            let zeros = g.input(name, shape.clone(), DType::F32);
+            let sum = source.get(&mut g, name, &shape).unwrap();
+            let sum = g.add(zeros, sum).unwrap();
+            g.output(name, sum);
+        }
+        let network = Network::new(gpu, &g).unwrap();
+        network.poison().unwrap();
+        let zeros = ["conv_in.weight", "a.b_c.weight", "conv_in.bias"].map(|name| {
+            let shape = weights.shape(name).unwrap();
+            (name, Tensor::from_f32(shape.clone(), &vec![0.0; shape.elements()]))
+        });
+        let given: Vec<(&str, &Tensor)> = zeros.iter().map(|(name, t)| (*name, t)).collect();
+        for (found, wanted) in network.run(&given).unwrap().iter().zip(&wanted) {
+            for (a, b) in found.to_f32().iter().zip(wanted) {
+                // Five roundings of numbers below 4.
+                assert!((f64::from(*a) - b).abs() <= 5.0 * 4.0 * 2f64.powi(-24), "{a} {b}");
+            }
+        }
+    }
 }
