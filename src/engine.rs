@@ -81,6 +81,7 @@ impl Network {
 
     /// Does the work that depends on weights alone, a part of the weights at a time.
     fn load(&mut self) -> Result<()> {
+        let ends = self.plan.load_ends();
         for range in self.plan.load_chunks() {
             for i in range.clone() {
                 for id in self.plan.load[i].buffers.clone() {
@@ -90,10 +91,9 @@ impl Network {
             let steps = self.prepare("load", &self.plan.load[range.clone()])?;
             let submission = self.submit_steps(&steps, &self.plan.load[range.clone()], 1, false)?;
             self.gpu.wait(submission)?;
-            let later = &self.plan.load[range.end..];
-            self.show_constants(|id| later.iter().any(|d| d.buffers.contains(&id)))?;
+            self.show_constants(|id| ends[id] > range.end)?;
             for (id, buffer) in self.plan.buffers.iter().enumerate() {
-                if !buffer.resident() && !later.iter().any(|d| d.buffers.contains(&id)) {
+                if !buffer.resident() && ends[id] <= range.end {
                     self.buffers[id] = None;
                 }
             }
