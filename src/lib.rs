@@ -30,6 +30,7 @@
 //! ```
 
 mod arena;
+mod delta;
 pub mod diffusion;
 mod engine;
 mod error;
@@ -56,6 +57,7 @@ pub mod units;
 mod unroll;
 mod weights;
 
+pub use delta::{Change, Delta, Factors};
 pub use engine::{Network, NotFinite};
 pub use error::{Error, Part, Result};
 pub use gpu::{AdapterOptions, Gpu};

@@ -160,7 +160,7 @@ pub struct NetworkMemory {
     pub ports: u64,
 }
 
-/// Bytes of weights on their way to the device at one time.
+/// Bytes at one time of weights on their way to the device and of what only the load needs.
 const LOAD_CHUNK: u64 = 256 << 20;
 
 impl Plan {
@@ -288,6 +288,7 @@ impl Plan {
     /// they are in the file beside the repacked ones, and once more in the upload.
     pub fn peak_bytes(&self) -> u64 {
         let chunks = self.load_chunks();
+        let ends = self.load_ends();
         let mut peak = self.resident_bytes();
         let mut made = self.ports();
         let mut held = self.texture_bytes() + self.port_bytes();
@@ -301,8 +302,7 @@ impl Plan {
             }
             peak = peak.max(held + uploads + self.uniform_bytes(&self.load[range.clone()]));
             for (id, buffer) in self.buffers.iter().enumerate() {
-                let again = self.load[range.end..].iter().any(|d| d.buffers.contains(&id));
-                if made[id] && !buffer.resident() && !again {
+                if made[id] && !buffer.resident() && ends[id] <= range.end {
                     held -= buffer.bytes;
                     made[id] = false;
                 }
@@ -330,23 +330,36 @@ impl Plan {
         ports
     }
 
-    /// Parts of the load that upload at most [`LOAD_CHUNK`] bytes of weights each
-    /// (or one weight, if that is larger).
+    /// Parts of the load that upload, or make and drop again, at most [`LOAD_CHUNK`] bytes each
+    /// (or what one launch does, if that is more).
     pub(crate) fn load_chunks(&self) -> Vec<std::ops::Range<usize>> {
         let mut chunks = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (i, dispatch) in self.load.iter().enumerate() {
-            let upload: u64 = dispatch.buffers.iter().map(|&b| self.buffers[b].uploaded()).sum();
-            if bytes + upload > LOAD_CHUNK && i > start {
+            let passing = dispatch
+                .buffers
+                .iter()
+                .filter(|&&b| self.buffers[b].uploaded() > 0 || !self.buffers[b].resident());
+            let passing: u64 = passing.map(|&b| self.buffers[b].bytes).sum();
+            if bytes + passing > LOAD_CHUNK && i > start {
                 chunks.push(start..i);
                 (start, bytes) = (i, 0);
             }
-            bytes += upload;
+            bytes += passing;
         }
         if start < self.load.len() {
             chunks.push(start..self.load.len());
         }
         chunks
+    }
+
+    /// For each buffer, the end of the part of the load that touches it.
+    pub(crate) fn load_ends(&self) -> Vec<usize> {
+        let mut ends = vec![0; self.buffers.len()];
+        for (i, dispatch) in self.load.iter().enumerate() {
+            dispatch.buffers.iter().for_each(|&b| ends[b] = i + 1);
+        }
+        ends
     }
 
     fn texture_bytes(&self) -> u64 {

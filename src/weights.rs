@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::formats::safetensors::{self, Entry};
 use crate::ops::quantized::BlockFormat;
@@ -14,6 +16,8 @@ pub struct Weights {
     file: String,
     entries: HashMap<String, Entry>,
     blocks: Option<BlockFormat>,
+    /// What is added to the tensors of these names.
+    deltas: Arc<HashMap<String, Vec<Delta>>>,
 }
 
 impl Weights {
@@ -23,12 +27,16 @@ impl Weights {
     /// [`Error::Io`] and [`Error::Format`], see [`safetensors::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Ok(Weights { file: path.display().to_string(), entries: safetensors::open(path)?, blocks: None })
+        Ok(Weights::new(path.display().to_string(), safetensors::open(path)?))
     }
 
     /// A safetensors file embedded in the program; `name` stands in messages.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        Ok(Weights { file: name.to_owned(), entries: safetensors::from_static(name, bytes)?, blocks: None })
+        Ok(Weights::new(name.to_owned(), safetensors::from_static(name, bytes)?))
+    }
+
+    fn new(file: String, entries: HashMap<String, Entry>) -> Self {
+        Weights { file, entries, blocks: None, deltas: Arc::default() }
     }
 
     /// Tensors of several files: `files` says for each in which of `shards` it is; `name` stands in messages.
@@ -49,14 +57,10 @@ impl Weights {
             };
             Ok((tensor.clone(), entry.ok_or_else(missing)?.clone()))
         };
-        Ok(Weights {
-            file: name.to_owned(),
-            entries: files.iter().map(find).collect::<Result<_>>()?,
-            blocks: None,
-        })
+        Ok(Weights::new(name.to_owned(), files.iter().map(find).collect::<Result<_>>()?))
     }
 
-    /// Tensors under other names: what `rename` gives for each, none if it is dropped.
+    /// Tensors under other names: what `rename` gives for each, none if it is dropped. Adapters stay behind.
     pub fn renamed(&self, rename: impl Fn(&str, Tensor) -> Vec<(String, Tensor)>) -> Self {
         let mut entries = HashMap::new();
         for (name, entry) in &self.entries {
@@ -70,7 +74,7 @@ impl Weights {
                 }
             }
         }
-        Weights { file: self.file.clone(), entries, blocks: self.blocks }
+        Weights { blocks: self.blocks, ..Weights::new(self.file.clone(), entries) }
     }
 
     /// The same weights, of which a network keeps matrices and convolutions in blocks of small integers on the device:
@@ -83,6 +87,38 @@ impl Weights {
     /// The blocks in which matrices are kept on the device, if they are.
     pub fn blocks(&self) -> Option<BlockFormat> {
         self.blocks
+    }
+
+    /// Adds a tensor that no file has, or puts it in the place of the one of this name.
+    pub(crate) fn insert(&mut self, name: &str, tensor: Tensor) {
+        self.entries.insert(name.to_owned(), Entry::Tensor(tensor));
+    }
+
+    /// The same tensors, to which layers add `deltas`, given by the name of the tensor, beside what they add already.
+    /// Nothing is copied, and [`Weights::tensor`] still gives what the file has.
+    ///
+    /// # Panics
+    /// For a tensor that is not there, and a change of another number of elements.
+    pub fn with_adapters(&self, deltas: impl IntoIterator<Item = (String, Delta)>) -> Self {
+        let mut new = self.clone();
+        let all = Arc::make_mut(&mut new.deltas);
+        for (name, delta) in deltas {
+            let wanted = self.shape(&name).map(Shape::elements);
+            let found = delta.change.size().iter().product();
+            assert_eq!(wanted, Some(found), "{name}: the change has {found} elements");
+            all.entry(name).or_default().push(delta);
+        }
+        new
+    }
+
+    /// The same tensors without adapters.
+    pub fn without_adapters(&self) -> Self {
+        Weights { deltas: Arc::default(), ..self.clone() }
+    }
+
+    /// What layers add to a tensor.
+    pub fn deltas(&self, name: &str) -> &[Delta] {
+        self.deltas.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Where the weights come from.

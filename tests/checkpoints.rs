@@ -6,7 +6,7 @@ mod hashed;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use aquatint::formats::ldm::{Checkpoint, TextEncoderNames};
+use aquatint::formats::ldm::{Blocks, Checkpoint, TextEncoderNames};
 use aquatint::models::autoencoder_kl::AutoencoderKlConfig;
 use aquatint::models::latent_diffusion::{LatentDiffusion, Part};
 use aquatint::models::unet2d_condition::UNet2dConditionConfig;
@@ -144,6 +144,22 @@ fn stable_diffusion_2() {
 #[test]
 fn stable_diffusion_xl() {
     check("xl");
+}
+
+/// Names of the UNet's tensors in checkpoints, from those that they have in folders.
+#[test]
+fn names_are_found_both_ways() {
+    let models = models();
+    let folder = tempfile::tempdir().unwrap();
+    for family in ["one", "two", "xl"] {
+        let unet = saved(folder.path(), &models[family]);
+        let blocks = Blocks::of_unet(&unet);
+        assert_eq!(blocks.layers.len(), 2);
+        for (old, new) in &models[family].names {
+            assert_eq!(blocks.checkpoint_name(&new[0], &unet).as_ref(), Some(old), "{family}");
+        }
+        assert_eq!(blocks.checkpoint_name("up_blocks.7.resnets.0.conv1.weight", &unet), None);
+    }
 }
 
 #[test]

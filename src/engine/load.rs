@@ -58,6 +58,7 @@ impl Loaded {
 
     /// Does the work that depends on weights alone, a part of the weights at a time.
     fn load(&mut self, gpu: &Gpu, plan: &Plan) -> Result<()> {
+        let ends = plan.load_ends();
         for range in plan.load_chunks() {
             for i in range.clone() {
                 for &id in &plan.load[i].buffers {
@@ -67,10 +68,9 @@ impl Loaded {
             let steps = self.prepare(gpu, plan, "load", &plan.load[range.clone()])?;
             let submission = super::submit_steps(gpu, &steps, &plan.load[range.clone()], 1, |_| {})?;
             gpu.wait(submission)?;
-            let later = &plan.load[range.end..];
-            self.show_constants(gpu, plan, |id| later.iter().any(|d| d.buffers.contains(&id)))?;
+            self.show_constants(gpu, plan, |id| ends[id] > range.end)?;
             for (id, buffer) in plan.buffers.iter().enumerate() {
-                if !buffer.resident() && !later.iter().any(|d| d.buffers.contains(&id)) {
+                if !buffer.resident() && ends[id] <= range.end {
                     self.buffers[id] = None;
                 }
             }

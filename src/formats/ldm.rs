@@ -156,6 +156,22 @@ impl Blocks {
         Blocks { places, layers }
     }
 
+    /// The blocks of a UNet whose tensors have diffusers' names.
+    pub fn of_unet(unet: &Weights) -> Self {
+        let has = |level: usize, layer: usize| {
+            unet.contains(&format!("down_blocks.{level}.resnets.{layer}.conv1.weight"))
+        };
+        let (mut places, mut layers) = (vec![Place::First], Vec::new());
+        for level in (0..).take_while(|&level| has(level, 0)) {
+            if level > 0 {
+                places.push(Place::Down { level: level - 1 });
+            }
+            layers.push((0..).take_while(|&layer| has(level, layer)).count());
+            places.extend((0..layers[level]).map(|layer| Place::Layer { level, layer }));
+        }
+        Blocks { places, layers }
+    }
+
     /// The index of the input block of a layer.
     pub fn input(&self, level: usize, layer: usize) -> Option<usize> {
         self.places.iter().position(|place| *place == Place::Layer { level, layer })
@@ -216,19 +232,71 @@ impl Blocks {
             _ => None,
         }
     }
+
+    /// A checkpoint's name of a tensor of `unet`, which has diffusers' names: the way back.
+    pub fn checkpoint_name(&self, name: &str, unet: &Weights) -> Option<String> {
+        let parts: Vec<&str> = name.split('.').collect();
+        let number = |i: usize| parts.get(i)?.parse::<usize>().ok();
+        let rest = |from: usize| parts.get(from..).map(|rest| rest.join("."));
+        let back = |from: usize| {
+            let rest = rest(from)?;
+            RESNET.iter().find_map(|(old, new)| Some(format!("{old}{}", rest.strip_prefix(new)?)))
+        };
+        let input = |wanted: Place| self.places.iter().position(|place| *place == wanted);
+        match (parts[0], parts.get(1).copied()) {
+            ("conv_in", _) => Some(format!("input_blocks.0.0.{}", rest(1)?)),
+            ("conv_norm_out", _) => Some(format!("out.0.{}", rest(1)?)),
+            ("conv_out", _) => Some(format!("out.2.{}", rest(1)?)),
+            ("time_embedding", Some("linear_1")) => Some(format!("time_embed.0.{}", rest(2)?)),
+            ("time_embedding", Some("linear_2")) => Some(format!("time_embed.2.{}", rest(2)?)),
+            ("time_embedding", Some("cond_proj")) => rest(1),
+            ("add_embedding", Some("linear_1")) => Some(format!("label_emb.0.0.{}", rest(2)?)),
+            ("add_embedding", Some("linear_2")) => Some(format!("label_emb.0.2.{}", rest(2)?)),
+            ("class_embedding", _) => Some(format!("label_emb.{}", rest(1)?)),
+            ("mid_block", Some("attentions")) => Some(format!("middle_block.1.{}", rest(3)?)),
+            ("mid_block", Some("resnets")) => Some(format!("middle_block.{}.{}", 2 * number(2)?, back(3)?)),
+            ("down_blocks", _) => {
+                let (level, layer) = (number(1)?, number(3)?);
+                let at = |place| input(place).map(|i| format!("input_blocks.{i}"));
+                Some(match *parts.get(2)? {
+                    "downsamplers" => format!("{}.0.op.{}", at(Place::Down { level })?, rest(5)?),
+                    "resnets" => format!("{}.0.{}", at(Place::Layer { level, layer })?, back(4)?),
+                    _ => format!("{}.1.{}", at(Place::Layer { level, layer })?, rest(4)?),
+                })
+            }
+            ("up_blocks", _) => {
+                let (block, layer) = (number(1)?, number(3)?);
+                let level = self.layers.len().checked_sub(block + 1)?;
+                let before: usize = self.layers[level + 1..].iter().map(|layers| layers + 1).sum();
+                Some(match *parts.get(2)? {
+                    "upsamplers" => {
+                        let last = self.layers[level];
+                        // After the layer's attention, if it has one.
+                        let attention = format!("up_blocks.{block}.attentions.{last}.norm.weight");
+                        let place = if unet.contains(&attention) { 2 } else { 1 };
+                        format!("output_blocks.{}.{place}.conv.{}", before + last, rest(5)?)
+                    }
+                    "resnets" => format!("output_blocks.{}.0.{}", before + layer, back(4)?),
+                    _ => format!("output_blocks.{}.1.{}", before + layer, rest(4)?),
+                })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Parts of a residual block of the UNet.
+const RESNET: [(&str, &str); 6] = [
+    ("in_layers.0.", "norm1."),
+    ("in_layers.2.", "conv1."),
+    ("emb_layers.1.", "time_emb_proj."),
+    ("out_layers.0.", "norm2."),
+    ("out_layers.3.", "conv2."),
+    ("skip_connection.", "conv_shortcut."),
+];
+
 fn resnet(name: &str) -> Option<String> {
-    const PARTS: [(&str, &str); 6] = [
-        ("in_layers.0.", "norm1."),
-        ("in_layers.2.", "conv1."),
-        ("emb_layers.1.", "time_emb_proj."),
-        ("out_layers.0.", "norm2."),
-        ("out_layers.3.", "conv2."),
-        ("skip_connection.", "conv_shortcut."),
-    ];
-    replaced(name, &PARTS)
+    replaced(name, &RESNET)
 }
 
 fn replaced(name: &str, prefixes: &[(&str, &str)]) -> Option<String> {

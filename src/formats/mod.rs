@@ -3,9 +3,11 @@
 pub mod diffusers;
 pub mod draw;
 pub mod ldm;
+pub mod lora;
 pub mod npy;
 pub mod onnx;
 pub mod picture;
 pub mod safetensors;
 pub mod sheet;
 pub mod table;
+pub mod textual_inversion;

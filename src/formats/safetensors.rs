@@ -45,6 +45,24 @@ pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<HashMap<String, E
     parse(Path::new(name), bytes, |range| Bytes::Static(&bytes[range]))
 }
 
+/// What a file says of itself, beside its tensors.
+///
+/// # Errors
+/// As [`open`].
+pub fn metadata(path: &Path) -> Result<HashMap<String, String>> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let fail = |message: String| Error::Format { path: path.to_owned(), message };
+    let file = File::open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.len() == 0 {
+        return Err(fail("the file is empty".to_owned()));
+    }
+    // SAFETY: as above.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
+    check_extent(&map).map_err(fail)?;
+    let (_, metadata) = SafeTensors::read_metadata(&map).map_err(|e| fail(explain(&e)))?;
+    Ok(metadata.metadata().clone().unwrap_or_default())
+}
+
 fn parse(
     path: &Path,
     file: &[u8],

@@ -1,5 +1,7 @@
 //! transformers' `CLIPTextModel`: the encoder of text of Stable Diffusion (Radford et al. 2021, arXiv:2103.00020).
 
+use std::ops::Range;
+
 use serde::Deserialize;
 
 use super::config::Class;
@@ -8,7 +10,7 @@ use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
 use crate::ops::attention::AttentionOptions;
 use crate::ops::expr::Unary;
-use crate::ops::strided::Range;
+use crate::ops::strided;
 use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;
 
@@ -46,6 +48,9 @@ impl Default for ClipTextConfig {
 }
 
 const CLASS: Class = Class("CLIPTextModel");
+
+/// Embeddings of tokens beyond the vocabulary.
+const ADDED: &str = "added_token_embedding";
 
 impl ClipTextConfig {
     /// Reads and checks the text of a `config.json`.
@@ -114,8 +119,10 @@ impl ClipTextConfig {
     /// Where a text ends: the token whose result stands for all of it. Old configurations give 2 as its number, which
     /// it is not: there it is the largest one.
     pub fn end(&self, tokens: &[u32]) -> usize {
+        let known = tokens.iter().copied().filter(|&token| (token as usize) < self.vocab_size);
+        let largest = known.max();
         let is_end = |token: u32| match self.eos_token_id {
-            2 => Some(token) == tokens.iter().max().copied(),
+            2 => Some(token) == largest,
             end => token == end,
         };
         tokens.iter().position(|&token| is_end(token)).unwrap_or(0)
@@ -129,19 +136,50 @@ impl ClipTextConfig {
     pub fn embed(&self, weights: &Weights, tokens: &[u32]) -> Result<Tensor> {
         let name = format!("{}embeddings.token_embedding.weight", prefix(weights));
         let table = weights.tensor(&name, &[self.vocab_size, self.hidden_size])?;
+        let added = self.added(weights)?;
         let mut rows = Vec::with_capacity(tokens.len() * self.hidden_size);
         for &token in tokens {
             let row = token as usize;
-            if row >= self.vocab_size {
-                return Err(Error::Invalid {
-                    what: "token".to_owned(),
-                    expected: format!("below {}, the size of the encoder's vocabulary", self.vocab_size),
-                    found: token.to_string(),
-                });
-            }
-            rows.extend(table.rows(row..row + 1).to_f32());
+            let beyond = row.checked_sub(self.vocab_size);
+            rows.extend(match (beyond, &added) {
+                (None, _) => table.rows(row..row + 1).to_f32(),
+                (Some(row), Some(added)) if row < added.desc.shape[0] => added.rows(row..row + 1).to_f32(),
+                _ => {
+                    return Err(Error::Invalid {
+                        what: "token".to_owned(),
+                        expected: format!("below {}, the size of the encoder's vocabulary", self.vocab_size),
+                        found: token.to_string(),
+                    });
+                }
+            });
         }
         Ok(Tensor::from_f32([tokens.len(), self.hidden_size], &rows))
+    }
+
+    /// Gives the vectors `[k, hidden_size]` to `k` tokens beyond the vocabulary, and says which these are.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for vectors of another width.
+    pub fn add_tokens(&self, weights: &mut Weights, vectors: &Tensor) -> Result<Range<u32>> {
+        let [count, width] = vectors.desc.shape[..] else {
+            return Err(CLASS.unsupported("vectors", "[k, hidden_size]", &vectors.desc.shape));
+        };
+        if width != self.hidden_size {
+            let expected = format!("[k, {}]", self.hidden_size);
+            return Err(CLASS.unsupported("vectors", &expected, &vectors.desc.shape));
+        }
+        let before = self.added(weights)?;
+        let known = before.as_ref().map_or(0, |added| added.desc.shape[0]);
+        let mut rows = before.map_or_else(Vec::new, |added| added.to_f32());
+        rows.extend(vectors.to_f32());
+        weights.insert(ADDED, Tensor::from_f32([known + count, width], &rows));
+        let first = (self.vocab_size + known) as u32;
+        Ok(first..first + count as u32)
+    }
+
+    fn added(&self, weights: &Weights) -> Result<Option<Tensor>> {
+        let count = weights.shape(ADDED).and_then(|shape| shape.first().copied());
+        count.map(|count| weights.tensor(ADDED, &[count, self.hidden_size])).transpose()
     }
 }
 
@@ -200,8 +238,8 @@ pub fn clip_text(
     };
     let prefix = prefix(w.weights);
     let table = w.get(g, &format!("{prefix}embeddings.position_embedding.weight"), &[positions, c])?;
-    let rows = Range { start: 0, stop: Some(tokens), step: 1 };
-    let places = g.slice(table, &[rows, Range::all()])?;
+    let rows = strided::Range { start: 0, stop: Some(tokens), step: 1 };
+    let places = g.slice(table, &[rows, strided::Range::all()])?;
     let x = g.cast(x, w.dtype)?;
     let mut h = g.add(x, places)?;
     let mut states = h;

@@ -1,5 +1,6 @@
 //! Layers as functions over a graph and named weights, as the files of PyTorch name them.
 
+mod adapted;
 mod attention;
 mod finite;
 mod resnet;
@@ -30,10 +31,13 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The weight `name` with its shape checked.
+    /// The weight `name` with its shape checked, and with what adapters add to it.
     pub fn get(&self, g: &mut Graph, name: &str, shape: &[usize]) -> Result<ValueId> {
         let weight = g.weight(name, self.weights.tensor(name, shape)?);
-        let weight = g.unpacked(weight, self.dtype)?;
+        let weight = match self.weights.deltas(name) {
+            [] => g.unpacked(weight, self.dtype)?,
+            deltas => adapted::adapted(g, name, weight, deltas, self.dtype)?,
+        };
         match self.weights.blocks() {
             Some(format) if shape.len() >= 2 => g.quantized(weight, format),
             _ => Ok(weight),

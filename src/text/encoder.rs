@@ -111,6 +111,11 @@ impl TextEncoders {
         }
     }
 
+    /// Their weights, for adapters.
+    pub fn weights_mut(&mut self) -> Vec<&mut Weights> {
+        self.encoders.iter_mut().map(|encoder| &mut encoder.weights).collect()
+    }
+
     /// Embeddings of prompts and, beside each, of what is not wanted; all of as many tokens. The encoders are on the
     /// device one after the other and only while this runs.
     ///
@@ -177,7 +182,8 @@ impl TextEncoder {
                 Piece::Break => chunks.push(Chunk::new()),
                 Piece::Text { text, weight } => {
                     for token in self.tokenizer.tokens(&text)? {
-                        if chunks.last().is_none_or(|chunk| chunk.len() == room) {
+                        let together = self.tokenizer.together(token);
+                        if chunks.last().is_none_or(|chunk| chunk.len() + together > room) {
                             chunks.push(Chunk::new());
                         }
                         chunks.last_mut().expect("just pushed").push((token, weight));

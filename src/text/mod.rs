@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod encoder;
+mod inversion;
 mod prompt;
 mod tokenizer;
 

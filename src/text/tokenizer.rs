@@ -1,5 +1,6 @@
 //! Text to the numbers that an encoder of text knows: byte-pair encoding as CLIP has it, from the files beside the model.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -16,6 +17,14 @@ pub struct Tokenizer {
     pub pad: u32,
     /// Tokens that the encoder takes at a time, with those at both ends.
     pub length: usize,
+    words: Vec<Word>,
+}
+
+/// A word with tokens of its own, in small letters.
+#[derive(Clone, Debug)]
+struct Word {
+    text: String,
+    tokens: Range<u32>,
 }
 
 impl Tokenizer {
@@ -53,6 +62,7 @@ impl Tokenizer {
             end: special("eos_token", "<|endoftext|>")?,
             pad: special("pad_token", "<|endoftext|>")?,
             length: usize::try_from(length).ok().filter(|l| (3..=4096).contains(l)).unwrap_or(77),
+            words: Vec::new(),
             inner,
         })
     }
@@ -73,7 +83,28 @@ impl Tokenizer {
             expected: "one of CLIP's vocabulary".to_owned(),
         };
         let pad = pad.map_or(Ok(end), |pad| inner.token_to_id(pad).ok_or_else(|| unknown(pad)))?;
-        Ok(Tokenizer { inner, begin, end, pad, length: 77 })
+        Ok(Tokenizer { inner, begin, end, pad, length: 77, words: Vec::new() })
+    }
+
+    /// From now on `word` stands for these tokens, which the encoder knows beyond its vocabulary: wherever it stands by
+    /// itself, in letters of either case. Of two words that fit, the longer counts; an empty one is none.
+    pub fn add_word(&mut self, word: &str, tokens: Range<u32>) {
+        let text = word.trim().to_lowercase();
+        if text.is_empty() {
+            return;
+        }
+        self.words.push(Word { text, tokens });
+        self.words.sort_by_key(|word| std::cmp::Reverse(word.text.len()));
+    }
+
+    /// Whether a word has tokens of its own.
+    pub fn knows(&self, word: &str) -> bool {
+        self.words.iter().any(|known| known.text == word.to_lowercase())
+    }
+
+    /// How many tokens from this one on are one word, which is not parted.
+    pub fn together(&self, token: u32) -> usize {
+        self.words.iter().find(|word| word.tokens.start == token).map_or(1, |word| word.tokens.len())
     }
 
     /// The tokens of a text, without those around it.
@@ -81,6 +112,34 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Invalid`] for what the tokenizer cannot read.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>> {
+        let (mut tokens, mut rest) = (Vec::new(), 0);
+        while let Some((place, word)) = self.next_word(text, rest) {
+            tokens.extend(self.plain(&text[rest..place.start])?);
+            tokens.extend(word.tokens.clone());
+            rest = place.end;
+        }
+        tokens.extend(self.plain(&text[rest..])?);
+        Ok(tokens)
+    }
+
+    /// The first added word from a byte of a text on, and where it stands.
+    fn next_word(&self, text: &str, from: usize) -> Option<(Range<usize>, &Word)> {
+        let of_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        text[from..].char_indices().find_map(|(i, _)| {
+            let start = from + i;
+            self.words.iter().find_map(|word| {
+                let end = start + beginning(&text[start..], &word.text)?;
+                let found = &text[start..end];
+                let parts_before =
+                    of_word(text[..start].chars().next_back()) && of_word(found.chars().next());
+                let parts_after = of_word(found.chars().next_back()) && of_word(text[end..].chars().next());
+                (!parts_before && !parts_after).then_some((start..end, word))
+            })
+        })
+    }
+
+    /// The tokens of a text without added words.
+    fn plain(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode(text, false).map_err(|e| Error::Invalid {
             what: "text".to_owned(),
             expected: "one that the tokenizer reads".to_owned(),
@@ -104,6 +163,20 @@ impl Tokenizer {
         chunk.resize(self.length, self.pad);
         chunk
     }
+}
+
+/// How many bytes of a text are a word of small letters, if it begins with it.
+fn beginning(text: &str, word: &str) -> Option<usize> {
+    let mut wanted = word.chars().peekable();
+    for (i, c) in text.char_indices() {
+        if wanted.peek().is_none() {
+            return Some(i);
+        }
+        if !c.to_lowercase().all(|c| wanted.next() == Some(c)) {
+            return None;
+        }
+    }
+    wanted.peek().is_none().then_some(text.len())
 }
 
 /// A tokenizer that neither cuts nor fills: how much is taken and what stands around it is decided for each chunk of a text.
