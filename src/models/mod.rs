@@ -5,6 +5,7 @@ pub(crate) mod boxes;
 pub mod bundled;
 pub mod clip_text;
 mod config;
+pub mod controlnet;
 pub mod convnext;
 pub mod denoise;
 pub mod densenet;

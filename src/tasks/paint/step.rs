@@ -41,7 +41,8 @@ impl Parts<'_> {
                 let extra = if self.copies() == 2 { g.concat(&[extra, extra], 0)? } else { extra };
                 x = g.concat(&[x, extra], 3)?;
             }
-            let conditions = Conditions { timesteps: row, text, pooled, guidance, class: None };
+            let conditions =
+                Conditions { timesteps: row, text, pooled, guidance, class: None, residuals: &[] };
             let source = Source { weights: &unet.weights, dtype };
             let y = unet2d_condition(g, &unet.config, source, x, &conditions)?;
             match self.options.rescale > 0.0 && self.copies() == 2 {
