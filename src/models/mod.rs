@@ -1,6 +1,7 @@
 //! Networks, one file each: a plain function from weights to graph.
 
 pub mod autoencoder_kl;
+pub mod autoencoder_tiny;
 pub(crate) mod boxes;
 pub mod bundled;
 pub mod clip_text;
