@@ -1,5 +1,6 @@
 //! Networks, one file each: a plain function from weights to graph.
 
+pub mod autoencoder;
 pub mod autoencoder_kl;
 pub mod autoencoder_tiny;
 pub(crate) mod boxes;

@@ -65,11 +65,11 @@ impl Step<'_> {
     }
 
     /// The step as a graph. Inputs `table`, `guidance`, `seeds` (or `noises` and `draws`) if the sampler draws noise
-    /// on the way, and those of `predict`, which gives the network's answer to its input `[copies · batch, h, w, c]` and the table's row.
+    /// on the way, and those of `predict`, which gives the network's answer to its input `[copies · batch, h, w, c]`, the table's row and the number of the step.
     /// States `sample` and `step`, which counts the runs. `keep` may change each next sample, knowing the number of the step.
     pub fn graph(
         &self,
-        predict: impl FnOnce(&mut Graph, ValueId, ValueId) -> Result<ValueId>,
+        predict: impl FnOnce(&mut Graph, ValueId, ValueId, ValueId) -> Result<ValueId>,
         keep: impl FnOnce(&mut Graph, ValueId, ValueId) -> Result<ValueId>,
     ) -> Result<Graph> {
         let mut g = Graph::new();
@@ -85,7 +85,7 @@ impl Step<'_> {
         let row = g.scoped("row", |g| g.gather(rows, step, 0))?;
         let x = g.scoped("input", |g| g.diffusion_input(sample, row, self.copies))?;
         let x = g.cast(x, self.dtype)?;
-        let prediction = predict(&mut g, x, row)?;
+        let prediction = predict(&mut g, x, row, step)?;
         let next = g.scoped("step", |g| g.diffusion_step(sample, prediction, row, guidance, seeds))?;
         let next = match draws > 0 && self.noise == NoiseSource::Cpu {
             true => g.scoped("noise", |g| self.add_noise(g, next, row, step))?,
@@ -277,6 +277,8 @@ pub struct Sampling<'a> {
     pub(super) around: &'a SamplingLoop,
     /// A `sample` and `which` of its slots and pictures → `picture`.
     pub(super) show: &'a Network,
+    /// The same for previews, if they are made otherwise.
+    pub(super) preview: Option<&'a Network>,
     /// All that a saved run must agree with.
     pub(super) description: String,
     pub(super) labels: Vec<u32>,
@@ -323,25 +325,25 @@ impl Sampling<'_> {
     /// The pictures as they would be if the noise left were none of theirs (the model's x0).
     pub fn preview(&self) -> Result<Vec<RgbImage>> {
         // Before the first step there is no x0.
-        self.show(usize::from(self.row > 0))
+        self.show_with(self.preview.unwrap_or(self.show), usize::from(self.row > 0))
     }
 
     /// Finishes the run and reads the pictures.
     pub fn pictures(&mut self) -> Result<Vec<RgbImage>> {
         self.run()?;
-        self.show(0)
+        self.show_with(self.show, 0)
     }
 
     /// Pictures of a slot of the sample: 0 is the latent, 1 its x0.
-    fn show(&self, slot: usize) -> Result<Vec<RgbImage>> {
-        self.show.copy("sample", &self.around.step, "sample")?;
-        let together = self.show.desc("picture")?.shape[0];
+    fn show_with(&self, show: &Network, slot: usize) -> Result<Vec<RgbImage>> {
+        show.copy("sample", &self.around.step, "sample")?;
+        let together = show.desc("picture")?.shape[0];
         let mut pictures = Vec::new();
         for first in (0..self.seeds.len()).step_by(together) {
             let at: Vec<u32> = (0..together).map(|i| (slot * self.around.batch + first + i) as u32).collect();
-            self.show.write("which", &Tensor::from_u32([together], &at))?;
-            self.show.submit(1)?;
-            pictures.extend(bytes_to_pictures(&self.show.read("picture")?));
+            show.write("which", &Tensor::from_u32([together], &at))?;
+            show.submit(1)?;
+            pictures.extend(bytes_to_pictures(&show.read("picture")?));
         }
         pictures.truncate(self.seeds.len());
         Ok(pictures)

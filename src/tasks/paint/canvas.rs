@@ -6,7 +6,7 @@ use crate::diffusion::Start;
 use crate::engine::Network;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::models::autoencoder_kl::{encode, sampled};
+use crate::models::autoencoder::encode;
 use crate::models::latent_diffusion::Given;
 use crate::nn::Source;
 use crate::tasks::sampling::NoiseSource;
@@ -113,10 +113,10 @@ impl Parts<'_> {
         };
         // A sample of what the encoder says of a picture, as the UNet sees it.
         let encoded = |g: &mut Graph, name: &str, draw: usize| {
-            let picture = g.input(name, [1, height, width, vae.config.in_channels], DType::F32);
-            let moments = g.scoped(name, |g| encode(g, &vae.config, source, picture))?;
-            let noise = noise(g, draw)?;
-            g.scoped(name, |g| sampled(g, &vae.config, moments, noise))
+            let picture = g.input(name, [1, height, width, vae.config.in_channels()], DType::F32);
+            let z = g.scoped(name, |g| encode(g, &vae.config, source, picture, |g| noise(g, draw)))?;
+            // What is not drawn is the same for all.
+            g.broadcast_to(z, [self.batch, h, w, c])
         };
         let draws = self.draws();
         let fresh = noise(&mut g, draws.start)?;

@@ -1,12 +1,14 @@
 //! Pictures out of text, of other pictures, and of both: latent diffusion on a device.
 
 mod canvas;
+mod control;
 mod parts;
 mod show;
 mod step;
 
 use image::{GrayImage, RgbImage};
 
+pub use self::control::Control;
 use self::parts::Parts;
 use self::step::embedded_guidance;
 use super::sampling::{NoiseSource, Sampling, SamplingLoop, padded};
@@ -15,7 +17,8 @@ use crate::diffusion::{Sampler, SigmaSchedule, Start};
 use crate::engine::Network;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::models::latent_diffusion::LatentDiffusion;
+use crate::models::autoencoder_tiny::AutoencoderTinyConfig;
+use crate::models::latent_diffusion::{LatentDiffusion, Part};
 use crate::plan::Plan;
 use crate::tensor::{DType, Tensor};
 use crate::text::TextEmbedding;
@@ -82,11 +85,16 @@ pub struct Painter {
     model: LatentDiffusion,
     options: PaintOptions,
     canvas: StartFrom,
+    controls: Vec<Control>,
+    /// Whether the controls were shown pictures.
+    controlled: bool,
     tokens: usize,
     start: Start,
     around: SamplingLoop,
     /// A sample → a picture of one of its latents.
     show: Network,
+    /// The same, faster and less exact.
+    preview: Option<Network>,
 }
 
 /// What runs begin with.
@@ -111,7 +119,23 @@ impl Painter {
         canvas: StartFrom,
         options: &PaintOptions,
     ) -> Result<Self> {
-        let parts = Parts { model, batch, tokens, canvas, options };
+        Painter::controlled(gpu, model, batch, tokens, canvas, options, &[])
+    }
+
+    /// The same with ControlNets, which must be shown pictures ([`Painter::control`]) before the first run.
+    ///
+    /// # Errors
+    /// As [`Painter::new`], and [`Error::Invalid`] for controls that were made for other models.
+    pub fn controlled(
+        gpu: &Gpu,
+        model: &LatentDiffusion,
+        batch: usize,
+        tokens: usize,
+        canvas: StartFrom,
+        options: &PaintOptions,
+        controls: &[Control],
+    ) -> Result<Self> {
+        let parts = Parts { model, batch, tokens, canvas, options, controls };
         parts.check(gpu)?;
         let start = parts.start()?;
         let step = parts.step(&start.table)?;
@@ -119,10 +143,13 @@ impl Painter {
         let around =
             SamplingLoop::new(gpu, step, &graph, options.guidance, options.sampler.calls_per_step())?;
         let painter = Painter {
-            show: Network::new(gpu, &parts.show_graph(&start.table)?)?,
+            show: Network::new(gpu, &parts.show_graph(&start.table, &model.vae)?)?,
+            preview: None,
             model: model.clone(),
             options: *options,
             canvas,
+            controls: controls.to_vec(),
+            controlled: false,
             tokens,
             around,
             start,
@@ -132,8 +159,27 @@ impl Painter {
     }
 
     fn parts(&self) -> Parts<'_> {
-        let Painter { model, options, canvas, tokens, .. } = self;
-        Parts { model, batch: self.around.batch, tokens: *tokens, canvas: *canvas, options }
+        let Painter { model, options, canvas, tokens, controls, .. } = self;
+        Parts { model, batch: self.around.batch, tokens: *tokens, canvas: *canvas, options, controls }
+    }
+
+    /// Has [`Sampling::preview`] decode with a tiny autoencoder for the same latents (TAESD for Stable Diffusion 1 and 2,
+    /// TAESDXL for XL), whatever the model's own is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for other latents, and all of [`Network::new`].
+    pub fn preview_with(&mut self, tiny: &Part<AutoencoderTinyConfig>) -> Result<()> {
+        let [_, _, channels] = self.parts().latent();
+        if tiny.config.latent_channels != channels {
+            return Err(Error::Invalid {
+                what: "latent_channels of the autoencoder for previews".to_owned(),
+                expected: format!("{channels}, as {} has", self.model.name),
+                found: tiny.config.latent_channels.to_string(),
+            });
+        }
+        let tiny = Part { config: tiny.config.clone().into(), weights: tiny.weights.clone() };
+        self.preview = Some(Network::new(self.gpu(), &self.parts().show_graph(&self.start.table, &tiny)?)?);
+        Ok(())
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -210,6 +256,7 @@ impl Painter {
         Sampling {
             around: &self.around,
             show: &self.show,
+            preview: self.preview.as_ref(),
             description: self.description(),
             labels: vec![0; seeds.len()],
             seeds,
@@ -245,7 +292,11 @@ impl Painter {
     }
 
     fn description(&self) -> String {
-        format!("{} with {:?}, from {:?}, batch {}", self.model.name, self.options, self.canvas, self.batch())
+        let Painter { model, options, canvas, .. } = self;
+        let controls: Vec<String> = self.controls.iter().map(Control::description).collect();
+        let controls =
+            if controls.is_empty() { String::new() } else { format!(", controls {}", controls.join(", ")) };
+        format!("{} with {options:?}, from {canvas:?}, batch {}{controls}", model.name, self.batch())
     }
 
     /// Uploads what is the same for all runs.
@@ -257,6 +308,7 @@ impl Painter {
             let embedded = embedded_guidance(self.options.guidance, dim).repeat(n);
             self.around.step.write("embedded_guidance", &Tensor::from_f32([n, dim], &embedded))?;
         }
+        self.tell_scales()?;
         if parts.ids().is_some() {
             let ids: Vec<f32> = parts.ids().into_iter().flatten().map(|v| v as f32).collect();
             let shape = [n, ids.len()];
@@ -276,6 +328,9 @@ impl Painter {
         if wishes.len() != seeds.len() || !(1..=batch).contains(&seeds.len()) {
             let found = format!("{} texts, {} seeds", wishes.len(), seeds.len());
             return Err(invalid("texts and seeds of a run", format!("as many of each, 1 to {batch}"), found));
+        }
+        if !self.controls.is_empty() && !self.controlled {
+            return Err(invalid("pictures for controls", self.controls.len().to_string(), "none".to_owned()));
         }
         let wishes: Vec<&Wish> = padded(&wishes.iter().collect::<Vec<_>>(), batch);
         let mut texts: Vec<&TextEmbedding> = wishes.iter().map(|wish| &wish.text).collect();
