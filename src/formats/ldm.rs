@@ -122,6 +122,21 @@ impl Checkpoint {
     }
 }
 
+/// A ControlNet's tensors under the names of `ControlNetModel`; none if the file has none under the names of a checkpoint.
+pub fn controlnet(file: &Weights) -> Option<Weights> {
+    let prefix = ["control_model.", ""]
+        .into_iter()
+        .find(|prefix| file.contains(&format!("{prefix}input_hint_block.0.weight")))?;
+    let control = file.renamed(|name, tensor| {
+        name.strip_prefix(prefix).map(|rest| (rest.to_owned(), tensor)).into_iter().collect()
+    });
+    let blocks = Blocks::of(&control);
+    Some(
+        control
+            .renamed(|name, tensor| blocks.diffusers(name).map(|name| (name, tensor)).into_iter().collect()),
+    )
+}
+
 /// What an input block of the UNet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -136,6 +151,8 @@ pub struct Blocks {
     places: Vec<Place>,
     /// Layers of each level on the way down.
     pub layers: Vec<usize>,
+    /// The last layer of a ControlNet's way from its picture to the latents.
+    last_hint: Option<usize>,
 }
 
 impl Blocks {
@@ -153,7 +170,10 @@ impl Blocks {
                 break;
             }
         }
-        Blocks { places, layers }
+        let hint = |i: &usize| unet.contains(&format!("input_hint_block.{i}.weight"));
+        // Every second is an activation.
+        let last_hint = (0..).step_by(2).take_while(hint).last();
+        Blocks { places, layers, last_hint }
     }
 
     /// The blocks of a UNet whose tensors have diffusers' names.
@@ -169,7 +189,7 @@ impl Blocks {
             layers.push((0..).take_while(|&layer| has(level, layer)).count());
             places.extend((0..layers[level]).map(|layer| Place::Layer { level, layer }));
         }
-        Blocks { places, layers }
+        Blocks { places, layers, last_hint: None }
     }
 
     /// The index of the input block of a layer.
@@ -189,7 +209,7 @@ impl Blocks {
         None
     }
 
-    /// diffusers' name of a tensor of the UNet; none for what it does not have.
+    /// diffusers' name of a tensor of the UNet or of its ControlNet; none for what they do not have.
     fn diffusers(&self, name: &str) -> Option<String> {
         let parts: Vec<&str> = name.split('.').collect();
         let number = |i: usize| parts.get(i)?.parse::<usize>().ok();
@@ -204,6 +224,16 @@ impl Blocks {
             "out" => {
                 Some(format!("{}.{}", if number(1)? == 0 { "conv_norm_out" } else { "conv_out" }, rest(2)?))
             }
+            "input_hint_block" => {
+                let part = match number(1)? {
+                    0 => "conv_in".to_owned(),
+                    last if Some(last) == self.last_hint => "conv_out".to_owned(),
+                    layer => format!("blocks.{}", (layer / 2).checked_sub(1)?),
+                };
+                Some(format!("controlnet_cond_embedding.{part}.{}", rest(2)?))
+            }
+            "zero_convs" => Some(format!("controlnet_down_blocks.{}.{}", number(1)?, rest(3)?)),
+            "middle_block_out" => Some(format!("controlnet_mid_block.{}", rest(2)?)),
             "input_blocks" => match (self.places.get(number(1)?)?, number(2)?) {
                 (Place::First, _) => Some(format!("conv_in.{}", rest(3)?)),
                 (Place::Down { level }, _) => {

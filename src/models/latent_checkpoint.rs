@@ -1,6 +1,7 @@
 //! What a single-file checkpoint leaves unsaid: configurations, told by the shapes of its tensors.
 
 use super::autoencoder_kl::AutoencoderKlConfig;
+use super::controlnet::ControlNetConfig;
 use super::latent_diffusion::{LatentDiffusion, Part};
 use super::unet2d::Size;
 use super::unet2d_condition::{Levels, UNet2dConditionConfig};
@@ -66,11 +67,31 @@ fn count(weights: &Weights, name: impl Fn(usize) -> String) -> usize {
 }
 
 fn unet_config(checkpoint: &Checkpoint, unet: &Weights) -> Result<(UNet2dConditionConfig, Family)> {
-    let layers = &checkpoint.blocks().layers;
-    let levels = layers.len();
-    let unsupported = |what: String| Error::Unsupported { path: checkpoint.file().into(), nodes: vec![what] };
-    let [width, in_channels, _, _] = shape::<4>(unet, "conv_in.weight")?;
+    let pooled = checkpoint
+        .text_encoders()
+        .last()
+        .and_then(|(_, text)| text.shape("text_projection.weight").and_then(|shape| shape.first().copied()));
+    let (encoder, family) = encoder_config(unet, &checkpoint.blocks().layers, pooled)?;
     let [out_channels, ..] = shape::<4>(unet, "conv_out.weight")?;
+    let up = |kind: &String| if kind.starts_with("Cross") { "CrossAttnUpBlock2D" } else { "UpBlock2D" };
+    let config = UNet2dConditionConfig {
+        out_channels,
+        up_block_types: encoder.down_block_types.iter().rev().map(|kind| up(kind).to_owned()).collect(),
+        ..encoder
+    };
+    config.check()?;
+    Ok((config, family))
+}
+
+/// What a UNet has up to its middle, or a ControlNet. `pooled` is the width of the pooled text, if the file tells it.
+fn encoder_config(
+    unet: &Weights,
+    layers: &[usize],
+    pooled: Option<usize>,
+) -> Result<(UNet2dConditionConfig, Family)> {
+    let levels = layers.len();
+    let unsupported = |what: String| Error::Unsupported { path: unet.file().into(), nodes: vec![what] };
+    let [width, in_channels, _, _] = shape::<4>(unet, "conv_in.weight")?;
     let mut channels = Vec::new();
     let mut depths = Vec::new();
     for (level, &layers) in layers.iter().enumerate() {
@@ -99,16 +120,8 @@ fn unet_config(checkpoint: &Checkpoint, unet: &Weights) -> Result<(UNet2dConditi
         (4, None) => Family::One,
         _ => Family::Two,
     };
-    let names = |with: &str, without: &str, attention: &mut dyn Iterator<Item = &bool>| {
-        attention.map(|a| if *a { with } else { without }.to_owned()).collect::<Vec<_>>()
-    };
-    let blocks = names("CrossAttnDownBlock2D", "DownBlock2D", &mut attention.iter());
-    let up = names("CrossAttnUpBlock2D", "UpBlock2D", &mut attention.iter().rev());
+    let down = |attention: &bool| if *attention { "CrossAttnDownBlock2D" } else { "DownBlock2D" };
     let classes = unet.shape("class_embedding.weight").and_then(|shape| shape.first().copied());
-    let pooled = checkpoint
-        .text_encoders()
-        .last()
-        .and_then(|(_, text)| text.shape("text_projection.weight").and_then(|shape| shape.first().copied()));
     let addition_time_embed_dim = match (added, pooled) {
         // Six numbers: original size, crop, size.
         (Some(added), Some(pooled)) if added > pooled && (added - pooled).is_multiple_of(6) => {
@@ -128,16 +141,14 @@ fn unet_config(checkpoint: &Checkpoint, unet: &Weights) -> Result<(UNet2dConditi
             Family::Xl => 128,
         })),
         in_channels,
-        out_channels,
         attention_head_dim: Levels::Each(channels.iter().map(heads).collect()),
         // The upscaler's transformers but the deepest look at the text alone, in both their attentions.
         only_cross_attention: match classes {
             Some(_) => Levels::Each((0..levels).map(|level| level != last).collect()),
             None => Levels::Same(false),
         },
-        down_block_types: blocks,
-        up_block_types: up,
-        layers_per_block: Levels::Each(layers.clone()),
+        down_block_types: attention.iter().map(|attention| down(attention).to_owned()).collect(),
+        layers_per_block: Levels::Each(layers.to_vec()),
         transformer_layers_per_block: Levels::Each(depths.iter().map(|depth| (*depth).max(1)).collect()),
         cross_attention_dim,
         use_linear_projection: proj == 2,
@@ -152,8 +163,31 @@ fn unet_config(checkpoint: &Checkpoint, unet: &Weights) -> Result<(UNet2dConditi
     if config.block_out_channels[0] != width {
         return Err(unsupported(format!("a UNet that begins with {width} channels")));
     }
-    config.check()?;
     Ok((config, family))
+}
+
+/// The configuration of a ControlNet by the shapes of its tensors, which have diffusers' names.
+pub(super) fn control_config(weights: &Weights) -> Result<ControlNetConfig> {
+    let resnet = |level: usize, layer: usize| format!("down_blocks.{level}.resnets.{layer}.norm1.weight");
+    let levels = count(weights, |level| resnet(level, 0));
+    let layers: Vec<usize> = (0..levels).map(|level| count(weights, |layer| resnet(level, layer))).collect();
+    let hint = |part: &str| Ok(shape::<4>(weights, &format!("controlnet_cond_embedding.{part}.weight"))?[0]);
+    let mut widths = vec![hint("conv_in")?];
+    let blocks = count(weights, |i| format!("controlnet_cond_embedding.blocks.{i}.weight"));
+    // Two for each level, of which the second widens.
+    for i in (1..blocks).step_by(2) {
+        widths.push(hint(&format!("blocks.{i}"))?);
+    }
+    if layers.is_empty() {
+        let name = resnet(0, 0);
+        let expected = "of 1 dimension".to_owned();
+        return Err(Error::MissingTensor { file: weights.file().to_owned(), name, expected });
+    }
+    Ok(ControlNetConfig {
+        unet: encoder_config(weights, &layers, None)?.0,
+        conditioning_embedding_out_channels: widths,
+        ..ControlNetConfig::default()
+    })
 }
 
 fn vae_config(vae: &Weights, family: Family) -> Result<AutoencoderKlConfig> {

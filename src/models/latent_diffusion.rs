@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::autoencoder_kl::AutoencoderKlConfig;
+use super::autoencoder::AutoencoderConfig;
 use super::unet2d::Size;
 use super::unet2d_condition::UNet2dConditionConfig;
 use crate::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule};
@@ -24,7 +24,7 @@ pub struct Part<C> {
 pub struct LatentDiffusion {
     pub name: String,
     pub unet: Part<UNet2dConditionConfig>,
-    pub vae: Part<AutoencoderKlConfig>,
+    pub vae: Part<AutoencoderConfig>,
     pub schedule: NoiseSchedule,
     pub sampler: Sampler,
     pub sigmas: SigmaSchedule,
@@ -49,19 +49,21 @@ impl LatentDiffusion {
     /// [`Error::Unsupported`] for a pipeline of other parts, [`Error::Invalid`] and [`Error::Unknown`] for settings that
     /// this crate does not have, and those of the files.
     pub fn open(folder: &Folder) -> Result<Self> {
-        let parts = [("unet", "UNet2DConditionModel"), ("vae", "AutoencoderKL")];
+        let parts = [("unet", &["UNet2DConditionModel"][..]), ("vae", &AutoencoderConfig::CLASSES)];
         let wrong: Vec<String> = parts
             .iter()
-            .filter(|(part, class)| folder.part(part) != Some(class))
-            .map(|(part, class)| {
-                format!("{part} of class {} (this crate has {class})", folder.part(part).unwrap_or("none"))
+            .map(|(part, classes)| (part, folder.part(part).unwrap_or("none"), classes))
+            .filter(|(_, class, classes)| !classes.contains(class))
+            .map(|(part, class, classes)| {
+                format!("{part} of class {class} (this crate has {})", classes.join(" and "))
             })
             .collect();
         if !wrong.is_empty() {
             return Err(Error::Unsupported { path: folder.path().to_owned(), nodes: wrong });
         }
         let unet = UNet2dConditionConfig::from_json(&folder.text("unet", "config.json")?)?;
-        let vae = AutoencoderKlConfig::from_json(&folder.text("vae", "config.json")?)?;
+        let vae = folder.part("vae").unwrap_or_default();
+        let vae = AutoencoderConfig::from_json(vae, &folder.text("vae", "config.json")?)?;
         let schedule = ScheduleConfig::from_json(&folder.text("scheduler", "scheduler_config.json")?)?;
         let path = folder.path();
         LatentDiffusion::new(
@@ -79,10 +81,11 @@ impl LatentDiffusion {
     pub fn new(
         name: &str,
         unet: Part<UNet2dConditionConfig>,
-        vae: Part<AutoencoderKlConfig>,
+        vae: Part<impl Into<AutoencoderConfig>>,
         schedule: &ScheduleConfig,
     ) -> Result<Self> {
-        let latents = vae.config.latent_channels;
+        let vae = Part { config: vae.config.into(), weights: vae.weights };
+        let latents = vae.config.latent_channels();
         if unet.config.out_channels != latents {
             return Err(Error::Invalid {
                 what: format!("UNet of {name}"),
@@ -111,7 +114,7 @@ impl LatentDiffusion {
     /// # Errors
     /// [`Error::Invalid`] for a number of channels that none of them has.
     pub fn given(&self) -> Result<Given> {
-        let (unet, latents) = (&self.unet.config, self.vae.config.latent_channels);
+        let (unet, latents) = (&self.unet.config, self.vae.config.latent_channels());
         match unet.in_channels.checked_sub(latents) {
             Some(0) => Ok(Given::Text),
             Some(more) if more == latents + 1 => Ok(Given::Masked),

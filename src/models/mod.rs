@@ -1,10 +1,13 @@
 //! Networks, one file each: a plain function from weights to graph.
 
+pub mod autoencoder;
 pub mod autoencoder_kl;
+pub mod autoencoder_tiny;
 pub(crate) mod boxes;
 pub mod bundled;
 pub mod clip_text;
 mod config;
+pub mod controlnet;
 pub mod convnext;
 pub mod denoise;
 pub mod densenet;

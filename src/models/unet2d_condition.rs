@@ -143,6 +143,7 @@ impl Default for UNet2dConditionConfig {
 }
 
 const CLASS: Class = Class("UNet2DConditionModel");
+const CROSS_ATTENTION_MID: &str = "UNetMidBlock2DCrossAttn";
 
 impl UNet2dConditionConfig {
     /// Reads and checks the text of a `config.json`.
@@ -156,23 +157,37 @@ impl UNet2dConditionConfig {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        CLASS.one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
-        CLASS.one_of("resnet_time_scale_shift", &self.resnet_time_scale_shift, &["default"])?;
-        CLASS.one_of("time_embedding_type", &self.time_embedding_type, &["positional"])?;
-        CLASS.one_of("attention_type", &self.attention_type, &["default"])?;
+        self.check_encoder(CLASS)?;
+        let levels = self.block_out_channels.len();
+        if self.up_block_types.len() != levels {
+            let expected = format!("{levels} blocks, as block_out_channels");
+            return Err(CLASS.unsupported("up_block_types", &expected, self.up_block_types.len()));
+        }
+        for kind in &self.up_block_types {
+            CLASS.one_of("up_block_types", kind, &["UpBlock2D", "CrossAttnUpBlock2D"])?;
+        }
+        CLASS.sizes([("out_channels", self.out_channels), ("conv_out_kernel", self.conv_out_kernel)])
+    }
+
+    /// All but what comes after the middle, for each `class` that has such an encoder.
+    pub(super) fn check_encoder(&self, class: Class) -> Result<()> {
+        class.one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
+        class.one_of("resnet_time_scale_shift", &self.resnet_time_scale_shift, &["default"])?;
+        class.one_of("time_embedding_type", &self.time_embedding_type, &["positional"])?;
+        class.one_of("attention_type", &self.attention_type, &["default"])?;
         if let Some(mid) = &self.mid_block_type {
-            CLASS.one_of("mid_block_type", mid, &["UNetMidBlock2DCrossAttn"])?;
+            class.one_of("mid_block_type", mid, &[CROSS_ATTENTION_MID, "UNetMidBlock2D"])?;
         }
         if let Some(added) = &self.addition_embed_type {
-            CLASS.one_of("addition_embed_type", added, &["text_time"])?;
+            class.one_of("addition_embed_type", added, &["text_time"])?;
             let [Some(1..), Some(1..)] =
                 [self.addition_time_embed_dim, self.projection_class_embeddings_input_dim]
             else {
                 let what = "addition_time_embed_dim and projection_class_embeddings_input_dim";
-                return Err(CLASS.unsupported(what, "numbers, as addition_embed_type is text_time", "null"));
+                return Err(class.unsupported(what, "numbers, as addition_embed_type is text_time", "null"));
             };
         }
-        CLASS.null(&[
+        class.null(&[
             ("class_embed_type", &self.class_embed_type),
             ("time_embedding_act_fn", &self.time_embedding_act_fn),
             ("timestep_post_act", &self.timestep_post_act),
@@ -188,7 +203,7 @@ impl UNet2dConditionConfig {
             ("reverse_transformer_layers_per_block", self.reverse_transformer_layers_per_block.is_none()),
         ] {
             if !is_default {
-                return Err(CLASS.unsupported(setting, "its default", "another value"));
+                return Err(class.unsupported(setting, "its default", "another value"));
             }
         }
         let levels = self.block_out_channels.len();
@@ -196,39 +211,36 @@ impl UNet2dConditionConfig {
             && self.heads().fits(levels)
             && self.transformer_layers_per_block.fits(levels)
             && self.only_cross_attention.fits(levels);
-        if levels == 0
-            || self.down_block_types.len() != levels
-            || self.up_block_types.len() != levels
-            || !each
-        {
-            let what = "lengths of down_block_types, up_block_types and what is given for each level";
-            return Err(CLASS.unsupported(what, &format!("{levels}, as block_out_channels"), "others"));
+        if levels == 0 || self.down_block_types.len() != levels || !each {
+            let what = "lengths of down_block_types and what is given for each level";
+            return Err(class.unsupported(what, &format!("{levels}, as block_out_channels"), "others"));
         }
         for kind in &self.down_block_types {
-            CLASS.one_of("down_block_types", kind, &["DownBlock2D", "CrossAttnDownBlock2D"])?;
-        }
-        for kind in &self.up_block_types {
-            CLASS.one_of("up_block_types", kind, &["UpBlock2D", "CrossAttnUpBlock2D"])?;
+            class.one_of("down_block_types", kind, &["DownBlock2D", "CrossAttnDownBlock2D"])?;
         }
         let mut sizes = vec![
             ("in_channels", self.in_channels),
-            ("out_channels", self.out_channels),
             ("norm_num_groups", self.norm_num_groups),
             ("cross_attention_dim", self.cross_attention_dim),
             ("conv_in_kernel", self.conv_in_kernel),
-            ("conv_out_kernel", self.conv_out_kernel),
         ];
         for level in 0..levels {
             sizes.push(("block_out_channels", self.block_out_channels[level]));
             sizes.push(("layers_per_block", self.layers_per_block.at(level)));
             sizes.push(("attention_head_dim", self.heads().at(level)));
-            sizes.push(("transformer_layers_per_block", self.transformer_layers_per_block.at(level)));
+            // Levels without transformers may say that they have none.
+            let transformers = self.transformer_layers_per_block.at(level).max(1);
+            sizes.push(("transformer_layers_per_block", transformers));
         }
-        CLASS.sizes(sizes)
+        class.sizes(sizes)
     }
 
     fn heads(&self) -> &Levels<usize> {
         self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim)
+    }
+
+    fn resnet(&self) -> ResnetOptions {
+        ResnetOptions { groups: self.norm_num_groups, eps: self.norm_eps }
     }
 
     fn transformer(&self, level: usize) -> TransformerOptions {
@@ -244,7 +256,7 @@ impl UNet2dConditionConfig {
 
 /// What the network is told beside the latent.
 #[derive(Clone, Copy, Debug)]
-pub struct Conditions {
+pub struct Conditions<'a> {
     /// `[n or 1, k]`, f32, the first column.
     pub timesteps: ValueId,
     /// `[n, tokens, cross_attention_dim]`.
@@ -255,6 +267,16 @@ pub struct Conditions {
     pub guidance: Option<ValueId>,
     /// The ×4 upscaler: noise level of the small picture, `[n]`, u32.
     pub class: Option<ValueId>,
+    /// What ControlNets have found: added to what the way down leaves.
+    pub residuals: &'a [Residuals],
+}
+
+/// What a ControlNet adds to each result of the way down, first to last, and to the middle: `[n, h, w, c]` as that has,
+/// or `[n, 1, 1, c]`.
+#[derive(Clone, Debug)]
+pub struct Residuals {
+    pub down: Vec<ValueId>,
+    pub middle: ValueId,
 }
 
 /// The network: `x` `[n, h, w, in_channels]` of any size; the result is `[n, h, w, out_channels]`.
@@ -269,16 +291,79 @@ pub fn unet2d_condition(
     conditions: &Conditions,
 ) -> Result<ValueId> {
     let channels = &config.block_out_channels;
-    let options = ResnetOptions { groups: config.norm_num_groups, eps: config.norm_eps };
+    let options = config.resnet();
     let last = channels.len() - 1;
-    let time = time(g, config, w, conditions)?;
-    let time = Some(g.scoped("time_embedding", |g| g.silu(time))?);
     let text = conditions.text;
+    let Encoded { time, mut skips, middle: mut h } = encode(g, CLASS, config, w, x, None, conditions)?;
+    for residuals in conditions.residuals {
+        if residuals.down.len() != skips.len() {
+            let expected = format!("{}, as the UNet has on its way down", skips.len());
+            return Err(CLASS.unsupported("number of residuals", &expected, residuals.down.len()));
+        }
+        for (skip, residual) in skips.iter_mut().zip(&residuals.down) {
+            *skip = g.add(*skip, *residual)?;
+        }
+        h = g.add(h, residuals.middle)?;
+    }
 
-    let padded = |kernel: usize| Conv2dOptions::padded(kernel / 2);
-    let mut h = w.conv(g, "conv_in", x, channels[0], config.conv_in_kernel, padded(config.conv_in_kernel))?;
+    // Up: one layer more than down, each beside what was kept.
+    for (block, kind) in config.up_block_types.iter().enumerate() {
+        let level = last - block;
+        for layer in 0..=config.layers_per_block.at(level) {
+            let name = |part: &str| format!("up_blocks.{block}.{part}.{layer}");
+            let skip = skips.pop().expect("up takes as many as down kept");
+            h = g.scoped(&format!("up_blocks.{block}"), |g| g.concat(&[h, skip], 3))?;
+            h = nn::resnet_block(g, w, &name("resnets"), h, Some(time), channels[level], options)?;
+            if kind == "CrossAttnUpBlock2D" {
+                h = nn::spatial_transformer(g, w, &name("attentions"), h, text, config.transformer(level))?;
+            }
+        }
+        if level > 0 {
+            let skip = *skips.last().expect("up takes as many as down kept");
+            let size = [g.shape(skip)[1], g.shape(skip)[2]];
+            h = nn::upsample_to(g, w, &format!("up_blocks.{block}.upsamplers.0"), h, size)?;
+        }
+    }
 
-    // Down: every result is kept for the way up.
+    let h = w.group_norm(g, "conv_norm_out", h, options.groups, options.eps)?;
+    let h = g.silu(h)?;
+    let padding = Conv2dOptions::padded(config.conv_out_kernel / 2);
+    w.conv(g, "conv_out", h, config.out_channels, config.conv_out_kernel, padding)
+}
+
+/// What the first half of the network leaves for the second.
+pub(super) struct Encoded {
+    /// For the blocks on the way up, as for those before: activated.
+    pub time: ValueId,
+    /// Every result of the way down.
+    pub skips: Vec<ValueId>,
+    pub middle: ValueId,
+}
+
+/// The first half: down and the middle. `hint` is added to what the first convolution makes of `x`.
+pub(super) fn encode(
+    g: &mut Graph,
+    class: Class,
+    config: &UNet2dConditionConfig,
+    w: Source,
+    x: ValueId,
+    hint: Option<ValueId>,
+    conditions: &Conditions,
+) -> Result<Encoded> {
+    let channels = &config.block_out_channels;
+    let options = config.resnet();
+    let last = channels.len() - 1;
+    let text = conditions.text;
+    let embedding = time(g, class, config, w, conditions)?;
+    let embedding = g.scoped("time_embedding", |g| g.silu(embedding))?;
+    let time = Some(embedding);
+
+    let padding = Conv2dOptions::padded(config.conv_in_kernel / 2);
+    let mut h = w.conv(g, "conv_in", x, channels[0], config.conv_in_kernel, padding)?;
+    if let Some(hint) = hint {
+        h = g.add(h, hint)?;
+    }
+
     let mut skips = vec![h];
     for (level, kind) in config.down_block_types.iter().enumerate() {
         for layer in 0..config.layers_per_block.at(level) {
@@ -296,40 +381,21 @@ pub fn unet2d_condition(
         }
     }
 
-    if config.mid_block_type.is_some() {
+    if let Some(kind) = &config.mid_block_type {
         h = nn::resnet_block(g, w, "mid_block.resnets.0", h, time, channels[last], options)?;
-        let transformer = TransformerOptions { only_cross_attention: false, ..config.transformer(last) };
-        h = nn::spatial_transformer(g, w, "mid_block.attentions.0", h, text, transformer)?;
-        h = nn::resnet_block(g, w, "mid_block.resnets.1", h, time, channels[last], options)?;
-    }
-
-    // Up: one layer more than down, each beside what was kept.
-    for (block, kind) in config.up_block_types.iter().enumerate() {
-        let level = last - block;
-        for layer in 0..=config.layers_per_block.at(level) {
-            let name = |part: &str| format!("up_blocks.{block}.{part}.{layer}");
-            let skip = skips.pop().expect("up takes as many as down kept");
-            h = g.scoped(&format!("up_blocks.{block}"), |g| g.concat(&[h, skip], 3))?;
-            h = nn::resnet_block(g, w, &name("resnets"), h, time, channels[level], options)?;
-            if kind == "CrossAttnUpBlock2D" {
-                h = nn::spatial_transformer(g, w, &name("attentions"), h, text, config.transformer(level))?;
-            }
-        }
-        if level > 0 {
-            let skip = *skips.last().expect("up takes as many as down kept");
-            let size = [g.shape(skip)[1], g.shape(skip)[2]];
-            h = nn::upsample_to(g, w, &format!("up_blocks.{block}.upsamplers.0"), h, size)?;
+        if kind == CROSS_ATTENTION_MID {
+            let transformer = TransformerOptions { only_cross_attention: false, ..config.transformer(last) };
+            h = nn::spatial_transformer(g, w, "mid_block.attentions.0", h, text, transformer)?;
+            h = nn::resnet_block(g, w, "mid_block.resnets.1", h, time, channels[last], options)?;
         }
     }
-
-    let h = w.group_norm(g, "conv_norm_out", h, options.groups, options.eps)?;
-    let h = g.silu(h)?;
-    w.conv(g, "conv_out", h, config.out_channels, config.conv_out_kernel, padded(config.conv_out_kernel))
+    Ok(Encoded { time: embedding, skips, middle: h })
 }
 
 /// Time and what is added to it, as one vector for all blocks: `[n or 1, width]`.
 fn time(
     g: &mut Graph,
+    class: Class,
     config: &UNet2dConditionConfig,
     w: Source,
     conditions: &Conditions,
@@ -349,7 +415,7 @@ fn time(
         (None, None) => {}
         (dim, _) => {
             let expected = "embedded guidance where there is one, none where not";
-            return Err(CLASS.unsupported("time_cond_proj_dim", expected, format!("{dim:?}")));
+            return Err(class.unsupported("time_cond_proj_dim", expected, format!("{dim:?}")));
         }
     }
     let h = w.linear(g, "time_embedding.linear_1", h, width)?;
@@ -357,21 +423,21 @@ fn time(
     let mut time = w.linear(g, "time_embedding.linear_2", h, width)?;
 
     match (config.num_class_embeds, conditions.class) {
-        (Some(classes), Some(class)) => {
+        (Some(classes), Some(index)) => {
             let table = w.get(g, "class_embedding.weight", &[classes, width])?;
-            let class = g.scoped("class_embedding", |g| g.gather(table, class, 0))?;
-            time = g.add(class, time)?;
+            let more = g.scoped("class_embedding", |g| g.gather(table, index, 0))?;
+            time = g.add(more, time)?;
         }
         (None, None) => {}
         (classes, _) => {
             let expected = "a class where there are some, none where not";
-            return Err(CLASS.unsupported("num_class_embeds", expected, format!("{classes:?}")));
+            return Err(class.unsupported("num_class_embeds", expected, format!("{classes:?}")));
         }
     }
     match (&config.addition_embed_type, conditions.pooled) {
         (Some(_), Some([pooled, sizes])) => {
             let [n, count] = g.shape(sizes)[..] else {
-                return Err(CLASS.unsupported("sizes", "of two dimensions", g.shape(sizes)));
+                return Err(class.unsupported("sizes", "of two dimensions", g.shape(sizes)));
             };
             let dim = config.addition_time_embed_dim.expect("checked with the configuration");
             let added = g.scoped("add_embedding", |g| {
@@ -388,7 +454,7 @@ fn time(
         (None, None) => {}
         (kind, _) => {
             let expected = "pooled text and sizes where there is one, none where not";
-            return Err(CLASS.unsupported("addition_embed_type", expected, format!("{kind:?}")));
+            return Err(class.unsupported("addition_embed_type", expected, format!("{kind:?}")));
         }
     }
     Ok(time)

@@ -166,7 +166,7 @@ impl DiffusionModel {
 
     fn build_step(&self, batch: usize, options: &GenerateOptions, table: &Table) -> Result<Graph> {
         let step = self.step(batch, options, table)?;
-        let predict = |g: &mut Graph, x, row| {
+        let predict = |g: &mut Graph, x, row, _| {
             let labels =
                 (!self.labels.is_empty()).then(|| g.input("labels", [step.copies * batch], DType::U32));
             let source = Source { weights: &self.weights, dtype: options.dtype };
@@ -337,6 +337,7 @@ impl Generator {
         Sampling {
             around: &self.around,
             show: &self.show,
+            preview: None,
             description: self.description(),
             labels,
             seeds,

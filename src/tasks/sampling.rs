@@ -66,11 +66,11 @@ impl Step<'_> {
     }
 
     /// The step as a graph. Inputs `table`, `guidance`, `seeds` (or `noises` and `draws`) if the sampler draws noise
-    /// on the way, and those of `predict`, which gives the network's answer to its input `[copies · batch, h, w, c]` and the table's row.
+    /// on the way, and those of `predict`, which gives the network's answer to its input `[copies · batch, h, w, c]`, the table's row and the number of the step.
     /// States `sample` and `step`, which counts the runs. `keep` may change each next sample, knowing the number of the step.
     pub fn graph(
         &self,
-        predict: impl FnOnce(&mut Graph, ValueId, ValueId) -> Result<ValueId>,
+        predict: impl FnOnce(&mut Graph, ValueId, ValueId, ValueId) -> Result<ValueId>,
         keep: impl FnOnce(&mut Graph, ValueId, ValueId) -> Result<ValueId>,
     ) -> Result<Graph> {
         let mut g = Graph::new();
@@ -86,7 +86,7 @@ impl Step<'_> {
         let row = g.scoped("row", |g| g.gather(rows, step, 0))?;
         let x = g.scoped("input", |g| g.diffusion_input(sample, row, self.copies))?;
         let x = g.cast(x, self.dtype)?;
-        let prediction = predict(&mut g, x, row)?;
+        let prediction = predict(&mut g, x, row, step)?;
         let next = g.scoped("step", |g| g.diffusion_step(sample, prediction, row, guidance, seeds))?;
         let next = match draws > 0 && self.noise == NoiseSource::Cpu {
             true => g.scoped("noise", |g| self.add_noise(g, next, row, step))?,
@@ -320,6 +320,8 @@ pub(super) fn refuse_faults(network: &Network) -> Result<()> {
 pub struct Sampling<'a> {
     pub(super) around: &'a SamplingLoop,
     pub(super) show: &'a dyn Show,
+    /// The same for previews, if they are made otherwise.
+    pub(super) preview: Option<&'a dyn Show>,
     /// All that a saved run must agree with.
     pub(super) description: String,
     pub(super) labels: Vec<u32>,
@@ -370,20 +372,20 @@ impl Sampling<'_> {
     /// The pictures as they would be if the noise left were none of theirs (the model's x0).
     pub fn preview(&self) -> Result<Vec<RgbImage>> {
         // Before the first step there is no x0.
-        self.show(usize::from(self.row > 0))
+        self.show_with(self.preview.unwrap_or(self.show), usize::from(self.row > 0))
     }
 
     /// Finishes the run and reads the pictures.
     pub fn pictures(&mut self) -> Result<Vec<RgbImage>> {
         self.run()?;
-        self.show(0)
+        self.show_with(self.show, 0)
     }
 
     /// Pictures of a slot of the sample: 0 is the latent, 1 its x0.
-    fn show(&self, slot: usize) -> Result<Vec<RgbImage>> {
+    fn show_with(&self, show: &dyn Show, slot: usize) -> Result<Vec<RgbImage>> {
         let at = |i: usize| (slot * self.around.batch + i) as u32;
         let at: Vec<u32> = (0..self.seeds.len()).map(at).collect();
-        self.show.show(&self.around.step, &at)
+        show.show(&self.around.step, &at)
     }
 
     /// The latents as they are now, `[n, h, w, c]`, f32.

@@ -8,7 +8,8 @@ use crate::diffusion::Start;
 use crate::engine::Network;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::models::autoencoder_kl::{encode, encode_first, encode_rest, sampled};
+use crate::models::autoencoder::{AutoencoderConfig, encode};
+use crate::models::autoencoder_kl::{encode_first, encode_rest, sampled};
 use crate::models::latent_diffusion::Given;
 use crate::nn::Source;
 use crate::plan::{NetworkMemory, Plan};
@@ -123,20 +124,22 @@ impl Parts<'_> {
         };
         // A sample of what the encoder says of a picture, as the UNet sees it.
         let encoded = |g: &mut Graph, name: &str, draw: usize| {
-            let moments = match levels {
-                None => {
-                    let picture = g.input(name, [1, height, width, vae.config.in_channels], DType::F32);
-                    g.scoped(name, |g| encode(g, &vae.config, source, picture))?
-                }
-                Some(levels) => {
-                    let channels = vae.config.block_out_channels[levels - 1];
+            let z = match (levels, &vae.config) {
+                (Some(levels), AutoencoderConfig::Kl(config)) => {
+                    let channels = config.block_out_channels[levels - 1];
                     let features =
                         g.input(name, [1, height >> levels, width >> levels, channels], DType::F32);
-                    g.scoped(name, |g| encode_rest(g, &vae.config, source, features, levels))?
+                    let moments = g.scoped(name, |g| encode_rest(g, config, source, features, levels))?;
+                    let noise = noise(g, draw)?;
+                    g.scoped(name, |g| sampled(g, config, moments, noise))?
+                }
+                _ => {
+                    let picture = g.input(name, [1, height, width, vae.config.in_channels()], DType::F32);
+                    g.scoped(name, |g| encode(g, &vae.config, source, picture, |g| noise(g, draw)))?
                 }
             };
-            let noise = noise(g, draw)?;
-            g.scoped(name, |g| sampled(g, &vae.config, moments, noise))
+            // What is not drawn is the same for all.
+            g.broadcast_to(z, [self.batch, h, w, c])
         };
         let draws = self.draws();
         let fresh = noise(&mut g, draws.start)?;
@@ -186,14 +189,15 @@ impl Parts<'_> {
         fits: &dyn Fn(u64) -> bool,
     ) -> Result<Option<EncoderPlan>> {
         let vae = &self.model.vae;
+        let AutoencoderConfig::Kl(config) = &vae.config else { return Ok(None) };
         let PaintOptions { height, width, .. } = *self.options;
-        for levels in 1..vae.config.block_out_channels.len() {
+        for levels in 1..config.block_out_channels.len() {
             let rest = match Plan::compile(&self.prepare_graph(start, Some(levels))?, target) {
                 Ok(plan) if fits(plan.memory().peak) => plan,
                 Ok(_) | Err(Error::Limit { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            let whole = Whole { height, step: 1 << levels, margin: vae.config.encoder_margin(levels) };
+            let whole = Whole { height, step: 1 << levels, margin: config.encoder_margin(levels) };
             let ports = rest.memory().ports;
             let bands = Bands::plan(
                 target,
@@ -202,8 +206,8 @@ impl Parts<'_> {
                 |lines| {
                     let mut g = Graph::new();
                     let source = Source { weights: &vae.weights, dtype: DType::F32 };
-                    let x = g.input("picture", [1, lines, width, vae.config.in_channels], DType::F32);
-                    let features = encode_first(&mut g, &vae.config, source, x, levels)?;
+                    let x = g.input("picture", [1, lines, width, config.in_channels], DType::F32);
+                    let features = encode_first(&mut g, config, source, x, levels)?;
                     g.output("features", features);
                     Ok(g)
                 },

@@ -2,6 +2,7 @@
 
 mod bands;
 mod canvas;
+mod control;
 mod memory;
 mod parts;
 mod pipeline;
@@ -10,6 +11,7 @@ mod step;
 
 use image::{GrayImage, RgbImage};
 
+pub use self::control::Control;
 pub use self::memory::{Memory, Turns};
 pub use self::pipeline::Pipeline;
 
@@ -17,13 +19,14 @@ use self::canvas::EncoderPlan;
 use self::parts::Parts;
 use self::show::Decoder;
 use self::step::embedded_guidance;
-use super::sampling::{NoiseSource, Sampling, SamplingLoop, padded};
+use super::sampling::{NoiseSource, Sampling, SamplingLoop, Show, padded};
 use super::sampling_state::SamplingState;
 use crate::diffusion::{Sampler, SigmaSchedule};
-use crate::engine::NotFinite;
+use crate::engine::{Network, NotFinite};
 use crate::error::{Error, Part, Result};
 use crate::gpu::Gpu;
-use crate::models::latent_diffusion::LatentDiffusion;
+use crate::models::autoencoder_tiny::AutoencoderTinyConfig;
+use crate::models::latent_diffusion::{self, LatentDiffusion};
 use crate::ops::quantized::BlockFormat;
 use crate::plan::Plan;
 use crate::target::Target;
@@ -102,12 +105,17 @@ pub struct Painter {
     model: LatentDiffusion,
     options: PaintOptions,
     canvas: StartFrom,
+    controls: Vec<Control>,
+    /// Whether the controls were shown pictures.
+    controlled: bool,
     tokens: usize,
     around: SamplingLoop,
     memory: Memory,
     /// A sample → a picture of one of its latents.
     show: Decoder,
     encoder: Option<EncoderPlan>,
+    /// The same, faster and less exact.
+    preview: Option<Network>,
 }
 
 /// What runs begin with.
@@ -132,7 +140,23 @@ impl Painter {
         canvas: StartFrom,
         options: &PaintOptions,
     ) -> Result<Self> {
-        let parts = Parts { model, batch, tokens, canvas, options };
+        Painter::controlled(gpu, model, batch, tokens, canvas, options, &[])
+    }
+
+    /// The same with ControlNets, which must be shown pictures ([`Painter::control`]) before the first run.
+    ///
+    /// # Errors
+    /// As [`Painter::new`], and [`Error::Invalid`] for controls that were made for other models.
+    pub fn controlled(
+        gpu: &Gpu,
+        model: &LatentDiffusion,
+        batch: usize,
+        tokens: usize,
+        canvas: StartFrom,
+        options: &PaintOptions,
+        controls: &[Control],
+    ) -> Result<Self> {
+        let parts = Parts { model, batch, tokens, canvas, options, controls };
         parts.check(gpu.target())?;
         let start = parts.start()?;
         let layout = parts.layout(&start, gpu.target())?;
@@ -142,9 +166,12 @@ impl Painter {
             show: Decoder::new(gpu, layout.decoder, layout.memory.turns)?,
             encoder: layout.encoder,
             memory: layout.memory,
+            preview: None,
             model: model.clone(),
             options: *options,
             canvas,
+            controls: controls.to_vec(),
+            controlled: false,
             tokens,
             around,
         };
@@ -167,7 +194,7 @@ impl Painter {
         canvas: StartFrom,
         options: &PaintOptions,
     ) -> Result<Memory> {
-        let parts = Parts { model, batch, tokens, canvas, options };
+        let parts = Parts { model, batch, tokens, canvas, options, controls: &[] };
         parts.check(target)?;
         let mut memory = parts.layout(&parts.start()?, target)?.memory;
         if let Some(encoders) = encoders {
@@ -187,8 +214,28 @@ impl Painter {
     }
 
     fn parts(&self) -> Parts<'_> {
-        let Painter { model, options, canvas, tokens, .. } = self;
-        Parts { model, batch: self.around.batch, tokens: *tokens, canvas: *canvas, options }
+        let Painter { model, options, canvas, tokens, controls, .. } = self;
+        Parts { model, batch: self.around.batch, tokens: *tokens, canvas: *canvas, options, controls }
+    }
+
+    /// Has [`Sampling::preview`] decode with a tiny autoencoder for the same latents (TAESD for Stable Diffusion 1 and 2,
+    /// TAESDXL for XL), whatever the model's own is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for other latents, and all of [`Network::new`].
+    pub fn preview_with(&mut self, tiny: &latent_diffusion::Part<AutoencoderTinyConfig>) -> Result<()> {
+        let [_, _, channels] = self.parts().latent();
+        if tiny.config.latent_channels != channels {
+            return Err(Error::Invalid {
+                what: "latent_channels of the autoencoder for previews".to_owned(),
+                expected: format!("{channels}, as {} has", self.model.name),
+                found: tiny.config.latent_channels.to_string(),
+            });
+        }
+        let tiny =
+            latent_diffusion::Part { config: tiny.config.clone().into(), weights: tiny.weights.clone() };
+        self.preview = Some(Network::new(self.gpu(), &self.parts().show_graph(&self.around.table, &tiny)?)?);
+        Ok(())
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -270,6 +317,7 @@ impl Painter {
         Sampling {
             around: &self.around,
             show: &self.show,
+            preview: self.preview.as_ref().map(|network| network as &dyn Show),
             description: self.description(),
             labels: vec![0; seeds.len()],
             seeds,
@@ -309,7 +357,7 @@ impl Painter {
     /// # Errors
     /// Those of [`Painter::new`].
     pub fn decode_in_f32(&mut self) -> Result<()> {
-        self.model.vae.config.force_upcast = true;
+        self.model.vae.config.upcast();
         let parts = self.parts();
         let layout = parts.layout(&parts.start()?, self.gpu().target())?;
         self.show = Decoder::new(self.gpu(), layout.decoder, layout.memory.turns)?;
@@ -321,7 +369,15 @@ impl Painter {
     /// # Errors
     /// Those of [`Painter::new`].
     pub fn again(&self, options: &PaintOptions) -> Result<Self> {
-        Painter::new(self.gpu(), &self.model, self.batch(), self.tokens, self.canvas, options)
+        Painter::controlled(
+            self.gpu(),
+            &self.model,
+            self.batch(),
+            self.tokens,
+            self.canvas,
+            options,
+            &self.controls,
+        )
     }
 
     /// Repeats a run in which this part gave what is no number, launch by launch up to the first that did: much slower.
@@ -360,7 +416,11 @@ impl Painter {
     fn description(&self) -> String {
         // How much memory there is changes nothing about the pictures.
         let options = PaintOptions { memory_budget: None, ..self.options };
-        format!("{} with {options:?}, from {:?}, batch {}", self.model.name, self.canvas, self.batch())
+        let Painter { model, canvas, .. } = self;
+        let controls: Vec<String> = self.controls.iter().map(Control::description).collect();
+        let controls =
+            if controls.is_empty() { String::new() } else { format!(", controls {}", controls.join(", ")) };
+        format!("{} with {options:?}, from {canvas:?}, batch {}{controls}", model.name, self.batch())
     }
 
     /// Uploads what is the same for all runs.
@@ -372,6 +432,7 @@ impl Painter {
             let embedded = embedded_guidance(self.options.guidance, dim).repeat(n);
             self.around.step.write("embedded_guidance", &Tensor::from_f32([n, dim], &embedded))?;
         }
+        self.tell_scales()?;
         if parts.ids().is_some() {
             let ids: Vec<f32> = parts.ids().into_iter().flatten().map(|v| v as f32).collect();
             let shape = [n, ids.len()];
@@ -391,6 +452,9 @@ impl Painter {
         if wishes.len() != seeds.len() || !(1..=batch).contains(&seeds.len()) {
             let found = format!("{} texts, {} seeds", wishes.len(), seeds.len());
             return Err(invalid("texts and seeds of a run", format!("as many of each, 1 to {batch}"), found));
+        }
+        if !self.controls.is_empty() && !self.controlled {
+            return Err(invalid("pictures for controls", self.controls.len().to_string(), "none".to_owned()));
         }
         let wishes: Vec<&Wish> = padded(&wishes.iter().collect::<Vec<_>>(), batch);
         let mut texts: Vec<&TextEmbedding> = wishes.iter().map(|wish| &wish.text).collect();

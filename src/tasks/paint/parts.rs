@@ -1,5 +1,6 @@
 //! What a painter's networks are made of, and whether it fits together.
 
+use super::control::Control;
 use super::{PaintOptions, StartFrom};
 use crate::diffusion::{Start, Table};
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ pub(super) struct Parts<'a> {
     pub tokens: usize,
     pub canvas: StartFrom,
     pub options: &'a PaintOptions,
+    pub controls: &'a [Control],
 }
 
 impl Parts<'_> {
@@ -48,6 +50,7 @@ impl Parts<'_> {
             }
             _ => {}
         }
+        self.check_controls()?;
         if dtype == DType::F16 && !target.f16 {
             let device = target.name.clone();
             return Err(Error::Feature { device, feature: "16-bit floats", advice: "use f32" });
@@ -67,7 +70,7 @@ impl Parts<'_> {
     /// Height, width and channels of the latents.
     pub(super) fn latent(&self) -> [usize; 3] {
         let factor = self.model.vae.config.factor();
-        [self.options.height / factor, self.options.width / factor, self.model.vae.config.latent_channels]
+        [self.options.height / factor, self.options.width / factor, self.model.vae.config.latent_channels()]
     }
 
     /// Sizes and crop that the UNet is told (SDXL): original, crop, wanted.
@@ -109,8 +112,9 @@ impl Parts<'_> {
     /// Which tensors of noise the parts take, in the order of diffusers' pipelines: the encoded picture's,
     /// the first sample's, the masked picture's, then those on the way.
     pub(super) fn draws(&self) -> Draws {
-        let start = usize::from(self.encodes());
-        Draws { start, rows: start + 1 + usize::from(self.canvas == StartFrom::Masked) }
+        let drawn = self.model.vae.config.draws();
+        let start = usize::from(drawn && self.encodes());
+        Draws { start, rows: start + 1 + usize::from(drawn && self.canvas == StartFrom::Masked) }
     }
 
     pub(super) fn step<'t>(&self, table: &'t Table) -> Result<Step<'t>> {

@@ -10,7 +10,9 @@ use crate::engine::{Network, NotFinite};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, ValueId};
-use crate::models::autoencoder_kl::{decode, decode_first, decode_rest};
+use crate::models::autoencoder::{AutoencoderConfig, decode};
+use crate::models::autoencoder_kl::{AutoencoderKlConfig, decode_first, decode_rest};
+use crate::models::latent_diffusion::Part;
 use crate::nn::Source;
 use crate::plan::{NetworkMemory, Plan};
 use crate::target::Target;
@@ -18,10 +20,10 @@ use crate::tasks::sampling::{Show, bytes_to_pictures, count_faults, refuse_fault
 use crate::tensor::{DType, Tensor};
 
 impl Parts<'_> {
-    /// One picture of a sample: input `which` says of which slot and picture.
-    pub(super) fn show_graph(&self, table: &Table) -> Result<Graph> {
-        self.shown(table, |g, source, z| {
-            let picture = decode(g, &self.model.vae.config, source, z)?;
+    /// One picture of a sample, as an autoencoder shows it: input `which` says of which slot and picture.
+    pub(super) fn show_graph(&self, table: &Table, vae: &Part<AutoencoderConfig>) -> Result<Graph> {
+        self.shown(table, vae, |g, source, z| {
+            let picture = decode(g, &vae.config, source, z)?;
             count_faults(g, z, picture)?;
             let picture = g.picture_from_tensor(picture, 0, 0.5, 0.5)?;
             g.output("picture", picture);
@@ -30,9 +32,9 @@ impl Parts<'_> {
     }
 
     /// The part of it that is computed at once where the rest is in bands: as far as `decode_first` goes.
-    fn first_graph(&self, table: &Table, blocks: usize) -> Result<Graph> {
-        self.shown(table, |g, source, z| {
-            let features = decode_first(g, &self.model.vae.config, source, z, blocks)?;
+    fn first_graph(&self, table: &Table, config: &AutoencoderKlConfig, blocks: usize) -> Result<Graph> {
+        self.shown(table, &self.model.vae, |g, source, z| {
+            let features = decode_first(g, config, source, z, blocks)?;
             count_faults(g, z, features)?;
             g.output("features", features);
             Ok(())
@@ -42,9 +44,9 @@ impl Parts<'_> {
     fn shown(
         &self,
         table: &Table,
+        vae: &Part<AutoencoderConfig>,
         decode: impl FnOnce(&mut Graph, Source, ValueId) -> Result<()>,
     ) -> Result<Graph> {
-        let vae = &self.model.vae;
         let [h, w, c] = self.latent();
         let slots = 2 + table.history;
         let mut g = Graph::new();
@@ -52,27 +54,33 @@ impl Parts<'_> {
         let which = g.input("which", [1], DType::U32);
         let all = g.reshape(sample, [slots * self.batch, h, w, c])?;
         let z = g.gather(all, which, 0)?;
-        let scale = 1.0 / vae.config.scaling_factor;
-        let z = g.affine(z, scale, vae.config.shift_factor.unwrap_or(0.0))?;
-        let dtype = self.decoder_dtype();
+        let [scale, shift] = vae.config.scaling();
+        let z = g.affine(z, 1.0 / scale, shift)?;
+        let dtype = self.dtype_of(&vae.config);
         let z = g.cast(z, dtype)?;
         decode(&mut g, Source { weights: &vae.weights, dtype }, z)?;
         Ok(g)
     }
 
-    fn decoder_dtype(&self) -> DType {
-        if self.model.vae.config.force_upcast { DType::F32 } else { self.options.dtype }
+    fn dtype_of(&self, vae: &AutoencoderConfig) -> DType {
+        if vae.force_upcast() { DType::F32 } else { self.options.dtype }
     }
 
     /// A band of the picture: the `lines` of the `features`.
-    fn rest_graph(&self, blocks: usize, features: &[usize], lines: usize) -> Result<Graph> {
+    fn rest_graph(
+        &self,
+        config: &AutoencoderKlConfig,
+        blocks: usize,
+        features: &[usize],
+        lines: usize,
+    ) -> Result<Graph> {
         let vae = &self.model.vae;
-        let dtype = self.decoder_dtype();
+        let dtype = self.dtype_of(&vae.config);
         let mut g = Graph::new();
         let features = g.input("features", features, dtype);
         let chosen = g.input("lines", [lines], DType::U32);
         let h = g.gather(features, chosen, 1)?;
-        let picture = decode_rest(&mut g, &vae.config, Source { weights: &vae.weights, dtype }, h, blocks)?;
+        let picture = decode_rest(&mut g, config, Source { weights: &vae.weights, dtype }, h, blocks)?;
         // What is wrong before the bands was counted there.
         let none = g.weight("none", Tensor::from_f32([1], &[0.0]));
         count_faults(&mut g, none, picture)?;
@@ -83,7 +91,10 @@ impl Parts<'_> {
 
     /// The decoder at once.
     pub(super) fn decoder(&self, table: &Table, target: &Target) -> Result<DecoderPlan> {
-        Ok(DecoderPlan { first: Plan::compile(&self.show_graph(table)?, target)?, bands: None })
+        Ok(DecoderPlan {
+            first: Plan::compile(&self.show_graph(table, &self.model.vae)?, target)?,
+            bands: None,
+        })
     }
 
     /// The decoder in bands: as much of it at once as fits, the rest in as few as fit.
@@ -93,9 +104,10 @@ impl Parts<'_> {
         target: &Target,
         fits: &dyn Fn(u64) -> bool,
     ) -> Result<Option<DecoderPlan>> {
-        let config = &self.model.vae.config;
+        // A tiny one needs little, and has no norms that see the whole picture.
+        let AutoencoderConfig::Kl(config) = &self.model.vae.config else { return Ok(None) };
         for blocks in (0..config.block_out_channels.len()).rev() {
-            let first = match Plan::compile(&self.first_graph(table, blocks)?, target) {
+            let first = match Plan::compile(&self.first_graph(table, config, blocks)?, target) {
                 Ok(plan) if fits(plan.memory().peak) => plan,
                 Ok(_) | Err(Error::Limit { .. }) => continue,
                 Err(error) => return Err(error),
@@ -106,7 +118,7 @@ impl Parts<'_> {
             // A band's network counts the features among its own.
             let shared = first.outputs[0].desc.bytes();
             let fits = |memory: NetworkMemory| fits(ports - shared + memory.peak);
-            let graph = |lines| self.rest_graph(blocks, features, lines);
+            let graph = |lines| self.rest_graph(config, blocks, features, lines);
             if let Some(bands) = Bands::plan(target, whole, fits, graph)? {
                 return Ok(Some(DecoderPlan { first, bands: Some(bands) }));
             }

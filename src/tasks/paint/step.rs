@@ -19,7 +19,7 @@ impl Parts<'_> {
         let weights = unet.weights.in_blocks(self.options.weights);
         let n = self.copies() * self.batch;
         let [h, w, c] = self.latent();
-        let predict = |g: &mut Graph, mut x: ValueId, row: ValueId| {
+        let predict = |g: &mut Graph, mut x: ValueId, row: ValueId, step: ValueId| {
             let dtype = self.options.dtype;
             let input = |g: &mut Graph, name: &str, shape: &[usize]| {
                 let id = g.input(name, shape, DType::F32);
@@ -37,12 +37,15 @@ impl Parts<'_> {
                 Some(dim) => Some(input(g, "embedded_guidance", &[n, dim])?),
                 None => None,
             };
+            let mut conditions =
+                Conditions { timesteps: row, text, pooled, guidance, class: None, residuals: &[] };
+            let residuals = self.residuals(g, x, step, &conditions)?;
+            conditions.residuals = &residuals;
             if self.given() == Given::Masked {
                 let extra = input(g, "extra", &[self.batch, h, w, 1 + c])?;
                 let extra = if self.copies() == 2 { g.concat(&[extra, extra], 0)? } else { extra };
                 x = g.concat(&[x, extra], 3)?;
             }
-            let conditions = Conditions { timesteps: row, text, pooled, guidance, class: None };
             let source = Source { weights: &weights, dtype };
             let y = unet2d_condition(g, &unet.config, source, x, &conditions)?;
             match self.options.rescale > 0.0 && self.copies() == 2 {
