@@ -153,7 +153,7 @@ impl Table {
 
     /// Where to begin when changing a picture rather than making one:
     /// `strength` 1 runs all steps, less runs the last ⌊steps · strength⌋ of
-    /// them (diffusers' image-to-image pipelines).
+    /// them (diffusers' image-to-image pipelines), of flow models ⌈steps · strength⌉.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] if `strength` is not in (0, 1] or so small that
@@ -163,7 +163,12 @@ impl Table {
             return Err(invalid("strength", "above 0, up to 1", strength));
         }
         let whole = self.origin.steps;
-        let begin = whole - (whole as f64 * strength) as usize;
+        let share = whole as f64 * strength;
+        let begin = match self.origin.schedule.flow {
+            // diffusers' pipelines of flow models run a broken step whole, the others not at all.
+            Some(_) => (whole as f64 - share) as usize,
+            None => whole - share as usize,
+        };
         if begin >= self.steps {
             let what = format!("strength in a run of {whole} steps");
             let least = format!("at least {}", (whole - self.steps + 1) as f64 / whole as f64);
