@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::config::Class;
+use super::token_table;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
@@ -121,27 +122,13 @@ impl ClipTextConfig {
         tokens.iter().position(|&token| is_end(token)).unwrap_or(0)
     }
 
-    /// The embeddings of tokens `[tokens, hidden_size]`, f32. They are looked up on the host: a text has some dozen
-    /// rows of a table of some 150 MB, which the device then need not hold.
+    /// The embeddings of tokens `[tokens, hidden_size]`, f32.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::WrongTensor`], [`Error::Invalid`] for a token that is not in the table.
     pub fn embed(&self, weights: &Weights, tokens: &[u32]) -> Result<Tensor> {
         let name = format!("{}embeddings.token_embedding.weight", prefix(weights));
-        let table = weights.tensor(&name, &[self.vocab_size, self.hidden_size])?;
-        let mut rows = Vec::with_capacity(tokens.len() * self.hidden_size);
-        for &token in tokens {
-            let row = token as usize;
-            if row >= self.vocab_size {
-                return Err(Error::Invalid {
-                    what: "token".to_owned(),
-                    expected: format!("below {}, the size of the encoder's vocabulary", self.vocab_size),
-                    found: token.to_string(),
-                });
-            }
-            rows.extend(table.rows(row..row + 1).to_f32());
-        }
-        Ok(Tensor::from_f32([tokens.len(), self.hidden_size], &rows))
+        token_table::embed(weights, &name, [self.vocab_size, self.hidden_size], tokens)
     }
 }
 
