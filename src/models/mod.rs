@@ -8,7 +8,6 @@ mod config;
 pub mod convnext;
 pub mod denoise;
 pub mod denoiser;
-
 pub mod densenet;
 pub mod efficientnet;
 pub mod iresnet;

@@ -12,6 +12,7 @@ use crate::ops::attention::{AttentionOptions, MAX_HEAD_SIZE};
 use crate::ops::conv2d::Conv2dOptions;
 use crate::ops::expr::{Binary, Expr, Unary};
 use crate::ops::strided::Range;
+use crate::tensor::{Tensor, TensorDesc};
 
 /// `config.json`, with diffusers' defaults. [`Sd3TransformerConfig::from_json`] refuses what this crate cannot run.
 #[derive(Clone, Debug, Deserialize)]
@@ -181,16 +182,14 @@ fn patches(
         let found = format!("{}×{}", g.shape(x)[2], g.shape(x)[1]);
         return Err(CLASS.unsupported("latent", &expected, found));
     }
-    let table = w.get(g, "pos_embed.pos_embed", &[1, most * most, c])?;
-    let middle = |count: usize| {
-        let start = (most - count) / 2;
-        Range { start, stop: Some(start + count), step: 1 }
-    };
-    let places = g.scoped("pos_embed", |g| {
-        let table = g.reshape(table, [most, most, c])?;
-        let places = g.slice(table, &[middle(rows), middle(columns), Range::all()])?;
-        g.reshape(places, [1, rows, columns, c])
-    })?;
+    let table = w.weights.tensor("pos_embed.pos_embed", &[1, most * most, c])?;
+    let table = Tensor { desc: TensorDesc::new([most * most, c], table.desc.dtype), ..table };
+    // Cut out here: all of it can take a gigabyte of the device's memory.
+    let [top, left] = [rows, columns].map(|count| (most - count) / 2);
+    let row = |row: usize| table.rows(row * most + left..row * most + left + columns).to_f32();
+    let places: Vec<f32> = (top..top + rows).flat_map(row).collect();
+    let places = g.weight("pos_embed.pos_embed", Tensor::from_f32([1, rows, columns, c], &places));
+    let places = g.scoped("pos_embed", |g| g.cast(places, w.dtype))?;
     let options = Conv2dOptions { stride: [p; 2], ..Conv2dOptions::default() };
     let tokens = w.conv(g, "pos_embed.proj", x, c, p, options)?;
     let tokens = g.add(tokens, places)?;
