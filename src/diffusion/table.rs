@@ -133,19 +133,19 @@ impl Table {
         steps: usize,
     ) -> Result<Self> {
         let schedule = schedule.clone();
-        Self::from(&Box::new(Origin { schedule, sampler, sigmas, steps }), 0)
+        Self::from(&Origin { schedule, sampler, sigmas, steps }, 0)
     }
 
     /// The table of the steps from `begin` on.
-    fn from(origin: &Box<Origin>, begin: usize) -> Result<Self> {
-        let Origin { schedule, sampler, sigmas, steps } = &**origin;
+    fn from(origin: &Origin, begin: usize) -> Result<Self> {
+        let Origin { schedule, sampler, sigmas, steps } = origin;
         let rows = sampler.rows(schedule, sigmas, *steps, begin)?;
         Ok(Self {
             history: 0,
             init_noise_scale: sampler.init_noise_scale(schedule, &rows[0]),
             // The last step of Heun has one row only.
             steps: rows.len().div_ceil(sampler.calls_per_step()),
-            origin: origin.clone(),
+            origin: Box::new(origin.clone()),
             rows,
         }
         .finished())
@@ -237,6 +237,7 @@ mod tests {
                         Prediction::Epsilon => 1.0,
                         Prediction::Sample => 1.0,
                         Prediction::V => (row.signal - row.sigma) * scale,
+                        Prediction::Flow => 0.0,
                     };
                     let x0 = row.x0_x * x + row.x0_m * m;
                     assert!((x0 - 1.0).abs() < 1e-3, "{sampler}, {prediction:?}, {steps}: {x0}");

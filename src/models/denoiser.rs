@@ -6,6 +6,7 @@ use super::unet2d_condition::UNet2dConditionConfig;
 
 /// Which one, and how it is built.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has one")]
 pub enum DenoiserConfig {
     UNet(UNet2dConditionConfig),
     Sd3(Sd3TransformerConfig),
