@@ -14,7 +14,7 @@ mod peer;
 use std::time::Instant;
 
 use aquatint::formats::diffusers::Folder;
-use aquatint::models::autoencoder_kl::decode;
+use aquatint::models::autoencoder::decode;
 use aquatint::models::clip_text::{ClipTextOptions, clip_text_graph};
 use aquatint::models::latent_diffusion::LatentDiffusion;
 use aquatint::models::unet2d_condition::{Conditions, unet2d_condition};
@@ -107,15 +107,17 @@ fn load(gpu: &Gpu, folder: &str, part: &str) -> Result<Network> {
         g = clip_text_graph(&encoder.config, source, [1, side], options)?;
     } else {
         let model = LatentDiffusion::open(&folder)?;
-        let c = model.vae.config.latent_channels;
+        let c = model.vae.config.latent_channels();
         let x = input(&mut g, "x", &[1, side, side, c]);
         let y = match name {
             "unet" => {
-                let text = input(&mut g, "text", &[1, 77, model.unet.config.cross_attention_dim]);
+                let unet = model.denoiser.config.unet().expect("Stable Diffusion 1 or 2");
+                let text = input(&mut g, "text", &[1, 77, unet.cross_attention_dim]);
                 let timesteps = input(&mut g, "timesteps", &[1, 1]);
-                let conditions = Conditions { timesteps, text, pooled: None, guidance: None, class: None };
-                let source = Source { weights: &model.unet.weights, dtype: DType::F32 };
-                unet2d_condition(&mut g, &model.unet.config, source, x, &conditions)?
+                let conditions =
+                    Conditions { timesteps, text, pooled: None, guidance: None, class: None, residuals: &[] };
+                let source = Source { weights: &model.denoiser.weights, dtype: DType::F32 };
+                unet2d_condition(&mut g, unet, source, x, &conditions)?
             }
             _ => {
                 let source = Source { weights: &model.vae.weights, dtype: DType::F32 };

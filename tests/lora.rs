@@ -121,6 +121,7 @@ impl Unet {
             }),
             guidance: None,
             class: None,
+            residuals: &[],
         };
         let w = Source { weights: &self.weights, dtype: DType::F32 };
         let y = unet2d_condition(&mut g, config, w, x, &conditions).unwrap();
@@ -163,7 +164,7 @@ fn encoders(xl: bool) -> TextEncoders {
     if xl {
         encoders.push(open("two", true));
     }
-    TextEncoders { encoders, xl, clip_skip: 0, zeros_for_none: true }
+    TextEncoders { encoders, xl, clip_skip: 0, zeros_for_none: true, t5: None }
 }
 
 /// Within 1e-4 of the range, as the networks without adapters.

@@ -77,15 +77,14 @@ fn write(folder: &Path, case: &Case) {
 }
 
 fn text(model: &LatentDiffusion, [states, pooled]: [&str; 2]) -> TextEmbedding {
-    let width = model.unet.config.cross_attention_dim;
+    let width = model.denoiser.config.text_width();
     TextEmbedding {
         states: Tensor::from_f32([TOKENS, width], &numbers(states, TOKENS * width)),
         pooled: model
-            .unet
+            .denoiser
             .config
-            .addition_embed_type
-            .is_some()
-            .then(|| Tensor::from_f32([16], &numbers(pooled, 16))),
+            .pooled_width()
+            .map(|width| Tensor::from_f32([width], &numbers(pooled, width))),
     }
 }
 
@@ -215,7 +214,10 @@ fn what_does_not_fit_is_said() {
     let index = r#"{"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}"#;
     std::fs::write(folder.path().join("model_index.json"), index).unwrap();
     let error = LatentDiffusion::open(&Folder::open(folder.path()).unwrap()).unwrap_err();
-    assert!(matches!(error, Error::Unsupported { .. }) && error.to_string().contains("unet"), "{error}");
+    assert!(
+        matches!(error, Error::Unsupported { .. }) && error.to_string().contains("FluxTransformer2DModel"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -122,8 +122,13 @@ fn first_chunk(embedding: &TextEmbedding) -> Tensor {
 #[test]
 fn embeddings_of_stable_diffusion() {
     let Some(gpu) = gpu() else { return };
-    let encoders =
-        TextEncoders { encoders: vec![encoder("one", None)], xl: false, clip_skip: 0, zeros_for_none: true };
+    let encoders = TextEncoders {
+        encoders: vec![encoder("one", None)],
+        xl: false,
+        clip_skip: 0,
+        zeros_for_none: true,
+        t5: None,
+    };
     for (i, (text, negative)) in fixture().texts.iter().enumerate() {
         let [wanted, unwanted] = &encoders.encode(gpu, &[(text, Some(negative))], DType::F32).unwrap()[0];
         assert!(wanted.pooled.is_none());
@@ -136,7 +141,7 @@ fn embeddings_of_stable_diffusion() {
 fn embeddings_of_xl() {
     let Some(gpu) = gpu() else { return };
     let parts = vec![encoder("one", None), encoder("two", Some("!"))];
-    let encoders = TextEncoders { encoders: parts, xl: true, clip_skip: 0, zeros_for_none: true };
+    let encoders = TextEncoders { encoders: parts, xl: true, clip_skip: 0, zeros_for_none: true, t5: None };
     let texts = fixture().texts;
     // All at once: prompts do not disturb each other.
     let pairs: Vec<(&str, Option<&str>)> =
@@ -157,8 +162,13 @@ fn embeddings_of_xl() {
 #[test]
 fn long_prompts_are_taken_in_chunks_and_words_weigh() {
     let Some(gpu) = gpu() else { return };
-    let encoders =
-        TextEncoders { encoders: vec![encoder("one", None)], xl: false, clip_skip: 0, zeros_for_none: true };
+    let encoders = TextEncoders {
+        encoders: vec![encoder("one", None)],
+        xl: false,
+        clip_skip: 0,
+        zeros_for_none: true,
+        t5: None,
+    };
     let encode = |text: &str| encoders.encode(gpu, &[(text, None)], DType::F32).unwrap()[0].clone();
     let states = |embedding: &TextEmbedding| embedding.states.to_f32();
     // Two chunks, and the negative text has as many.

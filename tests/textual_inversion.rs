@@ -75,7 +75,7 @@ fn encoders(names: &[&str]) -> TextEncoders {
         }
     };
     let encoders: Vec<TextEncoder> = names.iter().map(open).collect();
-    TextEncoders { xl: encoders.len() == 2, encoders, clip_skip: 0, zeros_for_none: true }
+    TextEncoders { xl: encoders.len() == 2, encoders, clip_skip: 0, zeros_for_none: true, t5: None }
 }
 
 fn encode(encoders: &TextEncoders, prompt: &str) -> TextEmbedding {

@@ -102,9 +102,9 @@ CLASSES = {
 }
 
 
-def canvas():
+def canvas(size=SIZE):
     """A picture of smooth waves and a mask, both also made by the test."""
-    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    y, x = np.mgrid[: size[0], : size[1]]
     channels = [(x * 5 + y * 2) % 256, (x * 3 + y * 5) % 256, (x * y) % 256]
     inside = (x >= 12) & (x < 32) & (y >= 8) & (y < 28)
     return Image.fromarray(np.stack(channels, 2).astype("uint8")), Image.fromarray((inside * 255).astype("uint8"))

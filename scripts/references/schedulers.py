@@ -53,6 +53,8 @@ MODULES = {
     "DEISMultistepScheduler": "deis_multistep",
     "LCMScheduler": "lcm",
     "TCDScheduler": "tcd",
+    "FlowMatchEulerDiscreteScheduler": "flow_match_euler_discrete",
+    "FlowMatchHeunDiscreteScheduler": "flow_match_heun_discrete",
 }
 
 FIRST = list(MODULES)[:6]
@@ -195,27 +197,37 @@ def run(case, pools, dtype, model=None):
             # Scales whole timesteps, which makes them float32 whatever the rest is.
             scalings = scheduler.get_scalings_for_boundary_condition_discrete
             scheduler.get_scalings_for_boundary_condition_discrete = lambda t: scalings(t.to(dtype))
-        scheduler.set_timesteps(case["steps"])
+        scheduler.set_timesteps(**case.get("given", {"num_inference_steps": case["steps"]}))
         timesteps, begin = scheduler.timesteps, 0
-        init = float(scheduler.init_noise_sigma)
+        # Of flow models latents begin as noise alone.
+        init = float(getattr(scheduler, "init_noise_sigma", 1.0))
         x = x.reshape(1, ELEMENTS) * init
         if "strength" in case:
-            run_steps = min(int(case["steps"] * case["strength"]), case["steps"])
-            begin = (case["steps"] - run_steps) * scheduler.order
+            share = min(case["steps"] * case["strength"], case["steps"])
+            # The pipelines of flow models round the other way.
+            skipped = int(case["steps"] - share) if cls.startswith("FlowMatch") else case["steps"] - int(share)
+            begin = skipped * scheduler.order
             timesteps = timesteps[begin:]
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(begin)
         if "strength" in case:
             picture, noise = picture.reshape(1, ELEMENTS), z[0].reshape(1, ELEMENTS)
-            x = scheduler.add_noise(picture, noise, timesteps[:1])
+            mix = getattr(scheduler, "add_noise", None)
+            if mix:
+                x = mix(picture, noise, timesteps[:1])
+            else:
+                x = scheduler.scale_noise(picture, timesteps[:1], noise)
         rows = []
         for i, t in enumerate(timesteps):
-            scaled = scheduler.scale_model_input(x, t)
+            scaled = x if cls.startswith("FlowMatch") else scheduler.scale_model_input(x, t)
             if cls.startswith("KDPM2") and i % 2:
                 # Its own list has the sigma of the step after.
                 sigma = scheduler.sigmas_interpol[begin + i - ("Ancestral" in cls)]
             elif cls == "DPMSolverSDEScheduler" and i % 2:
                 sigma = (scheduler.sigmas[begin + i - 1] * scheduler.sigmas[begin + i]) ** 0.5
+            elif cls.startswith("FlowMatch"):
+                sigma = scheduler.sigmas[begin + i]
+                sigma = sigma / (1 - sigma) if sigma < 1 else torch.tensor(0.0)
             elif hasattr(scheduler, "sigmas"):
                 sigma = scheduler.sigmas[begin + i]
             else:
@@ -363,7 +375,7 @@ def multistep():
     yield {"class": cls, "config": dict(SD, solver_type="heun", use_karras_sigmas=True), "steps": 4}
 
 
-def write_schedulers():
+def write_schedulers(cases, file):
     torch.manual_seed(1)
     pools = {
         "x": torch.randn(ELEMENTS),
@@ -372,7 +384,7 @@ def write_schedulers():
         "z": torch.randn(ROWS, ELEMENTS),
     }
     tensors, listed, worst = dict(pools), [], 0.0
-    for i, case in enumerate(cases()):
+    for i, case in enumerate(cases):
         case["name"] = f"{i:03}"
         rows, init = run(case, pools, torch.float64)
         stock, stock_init = run(case, pools, torch.float32)
@@ -390,7 +402,7 @@ def write_schedulers():
         listed.append(case)
     assert worst < 2e-2, worst
     metadata = {"cases": json.dumps(listed, separators=(",", ":"))}
-    save_file(tensors, FIXTURES / "schedulers.safetensors", metadata)
+    save_file(tensors, FIXTURES / file, metadata)
     print(len(listed), "cases")
 
 
@@ -409,5 +421,6 @@ def write_randn():
     save_file(tensors, FIXTURES / "randn.safetensors")
 
 
-write_schedulers()
-write_randn()
+if __name__ == "__main__":
+    write_schedulers(cases(), "schedulers.safetensors")
+    write_randn()

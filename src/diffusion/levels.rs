@@ -46,6 +46,8 @@ pub(super) fn row(prediction: Prediction, timestep: f64, signal: f64, sigma: f64
         Prediction::Epsilon => (1.0 / signal, -sigma / signal),
         Prediction::Sample => (0.0, 1.0),
         Prediction::V => (signal, -sigma),
+        // Where signal + sigma = 1.
+        Prediction::Flow => (1.0, -sigma),
     };
     Row { timestep, in_scale: 1.0, x0_x, x0_m, signal, sigma, ..Row::default() }
 }

@@ -4,6 +4,7 @@
 //! A sampler is a [`Table`]: one [`Row`] of numbers a model call, which the one
 //! step kernel applies to the latent.
 
+mod flow;
 mod form;
 mod levels;
 mod noise;
@@ -12,6 +13,7 @@ mod samplers;
 mod schedule;
 mod table;
 
+pub use flow::{Flow, FlowConfig, Shift};
 pub use noise::{CpuGenerator, cuda_normal, philox_block};
 pub use sampler::Sampler;
 pub use schedule::{

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::levels::{self, Level, Rounding};
 use super::samplers::{
-    consistency, ddim, ddpm, deis, dpm_single, dpm_solver, dpm2, euler, heun, lms, plms, unipc,
+    consistency, ddim, ddpm, deis, dpm_single, dpm_solver, dpm2, euler, flow, heun, lms, plms, unipc,
 };
 use super::schedule::{NoiseSchedule, ScheduleConfig, SigmaSchedule, Spacing, invalid, unknown};
 use super::table::Row;
@@ -123,9 +123,9 @@ impl Sampler {
         Ok(Some(match class {
             "DDPMScheduler" => Self::Ddpm,
             "DDIMScheduler" => Self::Ddim { eta: 0.0 },
-            "EulerDiscreteScheduler" => Self::Euler,
+            "EulerDiscreteScheduler" | "FlowMatchEulerDiscreteScheduler" => Self::Euler,
             "EulerAncestralDiscreteScheduler" => Self::EulerAncestral,
-            "HeunDiscreteScheduler" => Self::Heun,
+            "HeunDiscreteScheduler" | "FlowMatchHeunDiscreteScheduler" => Self::Heun,
             "DPMSolverMultistepScheduler" => {
                 let algorithm = config.algorithm_type.as_deref().unwrap_or("dpmsolver++");
                 match (algorithm, config.solver_order.unwrap_or(2)) {
@@ -159,7 +159,8 @@ impl Sampler {
             _ => {
                 let known = "DDPM, DDIM, PNDM, LMSDiscrete, EulerDiscrete, EulerAncestralDiscrete, \
                              HeunDiscrete, KDPM2Discrete, KDPM2AncestralDiscrete, DPMSolverMultistep, \
-                             DPMSolverSDE, UniPCMultistep, DEISMultistep, LCM, TCD (each …Scheduler)";
+                             DPMSolverSDE, UniPCMultistep, DEISMultistep, LCM, TCD, \
+                             FlowMatchEulerDiscrete, FlowMatchHeunDiscrete (each …Scheduler)";
                 return Err(unknown("_class_name of a scheduler", class, known));
             }
         }))
@@ -195,7 +196,7 @@ impl Sampler {
     /// Standard deviation of the latent that a run from nothing starts with.
     pub(super) fn init_noise_scale(self, schedule: &NoiseSchedule, first: &Row) -> f64 {
         match self.spacing(schedule) {
-            _ if !self.is_unscaled() => 1.0,
+            _ if !self.is_unscaled() || schedule.flow.is_some() => 1.0,
             Spacing::Linspace | Spacing::Trailing => first.sigma,
             // diffusers counts the unit variance of the picture in here.
             Spacing::Leading => first.sigma.hypot(1.0),
@@ -233,6 +234,9 @@ impl Sampler {
         steps: usize,
         begin: usize,
     ) -> Result<Vec<Row>> {
+        if let Some(flow) = &schedule.flow {
+            return flow::rows(flow, self, sigmas, steps, begin);
+        }
         let spacing = self.spacing(schedule);
         let prediction = schedule.prediction;
         let of_euler = |end| {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use super::flow::{Flow, FlowConfig};
 use crate::error::{Error, Result};
 
 /// What stands in for ᾱ = 0 where a sampler divides by √ᾱ. It is diffusers'
@@ -24,6 +25,8 @@ pub enum Prediction {
     Sample,
     /// v = √ᾱ · noise − √(1 − ᾱ) · x0 (Salimans & Ho 2022, arXiv:2202.00512).
     V,
+    /// v = noise − x0, of flow models (Esser et al. 2024, arXiv:2403.03206).
+    Flow,
 }
 
 impl FromStr for Prediction {
@@ -161,6 +164,8 @@ pub struct ScheduleConfig {
     pub use_beta_sigmas: Option<bool>,
     pub use_lu_lambdas: Option<bool>,
     pub use_flow_sigmas: Option<bool>,
+    #[serde(flatten)]
+    pub flow: FlowConfig,
 }
 
 impl ScheduleConfig {
@@ -229,7 +234,7 @@ impl ScheduleConfig {
 /// What a model was trained with, and what its authors want of samplers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseSchedule {
-    /// ᾱ_t for each training timestep, falling; the last is 0 at zero terminal SNR.
+    /// ᾱ_t for each training timestep, falling; the last is 0 at zero terminal SNR. None of a flow model.
     pub alphas_cumprod: Vec<f64>,
     pub betas: BetaSchedule,
     pub prediction: Prediction,
@@ -256,6 +261,8 @@ pub struct NoiseSchedule {
     pub original_inference_steps: usize,
     /// Of LCM's boundary conditions.
     pub timestep_scaling: f64,
+    /// Of a flow model, for which all that is above but the prediction means nothing.
+    pub flow: Option<Flow>,
 }
 
 /// How multistep solvers are run.
@@ -292,11 +299,18 @@ impl NoiseSchedule {
         if !(clip_range > 0.0 && clip_range.is_finite()) {
             return Err(invalid("clip_sample_range", "a positive number", clip_range));
         }
-        let (betas, alphas_cumprod) = alphas_cumprod(config)?;
+        let flow = Flow::of_config(config)?;
+        let (betas, alphas_cumprod) = match flow {
+            Some(_) => (BetaSchedule::Trained, Vec::new()),
+            None => alphas_cumprod(config)?,
+        };
         Ok(Self {
             alphas_cumprod,
             betas,
-            prediction: config.prediction_type.as_deref().unwrap_or("epsilon").parse()?,
+            prediction: match flow {
+                Some(_) => Prediction::Flow,
+                None => config.prediction_type.as_deref().unwrap_or("epsilon").parse()?,
+            },
             spacing: match config.timestep_spacing.as_deref() {
                 None => None,
                 Some("leading") => Some(Spacing::Leading),
@@ -338,13 +352,26 @@ impl NoiseSchedule {
             uncorrected: config.disable_corrector.clone().unwrap_or_default(),
             original_inference_steps: config.original_inference_steps.unwrap_or(50),
             timestep_scaling: config.timestep_scaling.unwrap_or(10.0),
+            flow,
         })
+    }
+
+    /// The schedule for pictures of so many tokens; the same but for flow models that want to know it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a number of tokens at which there is no shift.
+    pub fn for_tokens(&self, tokens: usize) -> Result<Self> {
+        let mut schedule = self.clone();
+        if let Some(flow) = &mut schedule.flow {
+            flow.shift = flow.shift.for_tokens(tokens)?;
+        }
+        Ok(schedule)
     }
 
     /// Number of timesteps the model was trained with.
     #[must_use]
     pub fn num_train_timesteps(&self) -> usize {
-        self.alphas_cumprod.len()
+        self.flow.as_ref().map_or(self.alphas_cumprod.len(), |flow| flow.num_train_timesteps)
     }
 
     /// Sigma of every training timestep, rising; finite at zero terminal SNR.
@@ -466,7 +493,7 @@ pub(super) fn timestep_of(sigmas: &[f64], sigma: f64) -> f64 {
 }
 
 /// `n` numbers from `first` to `last`, both included; `first` alone for one.
-fn linspace(first: f64, last: f64, n: usize) -> Vec<f64> {
+pub(super) fn linspace(first: f64, last: f64, n: usize) -> Vec<f64> {
     let step = if n > 1 { (last - first) / (n - 1) as f64 } else { 0.0 };
     (0..n).map(|i| if i > 0 && i == n - 1 { last } else { first + step * i as f64 }).collect()
 }

@@ -133,19 +133,19 @@ impl Table {
         steps: usize,
     ) -> Result<Self> {
         let schedule = schedule.clone();
-        Self::from(&Box::new(Origin { schedule, sampler, sigmas, steps }), 0)
+        Self::from(&Origin { schedule, sampler, sigmas, steps }, 0)
     }
 
     /// The table of the steps from `begin` on.
-    fn from(origin: &Box<Origin>, begin: usize) -> Result<Self> {
-        let Origin { schedule, sampler, sigmas, steps } = &**origin;
+    fn from(origin: &Origin, begin: usize) -> Result<Self> {
+        let Origin { schedule, sampler, sigmas, steps } = origin;
         let rows = sampler.rows(schedule, sigmas, *steps, begin)?;
         Ok(Self {
             history: 0,
             init_noise_scale: sampler.init_noise_scale(schedule, &rows[0]),
             // The last step of Heun has one row only.
             steps: rows.len().div_ceil(sampler.calls_per_step()),
-            origin: origin.clone(),
+            origin: Box::new(origin.clone()),
             rows,
         }
         .finished())
@@ -153,7 +153,7 @@ impl Table {
 
     /// Where to begin when changing a picture rather than making one:
     /// `strength` 1 runs all steps, less runs the last ⌊steps · strength⌋ of
-    /// them (diffusers' image-to-image pipelines).
+    /// them (diffusers' image-to-image pipelines), of flow models ⌈steps · strength⌉.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] if `strength` is not in (0, 1] or so small that
@@ -163,7 +163,12 @@ impl Table {
             return Err(invalid("strength", "above 0, up to 1", strength));
         }
         let whole = self.origin.steps;
-        let begin = whole - (whole as f64 * strength) as usize;
+        let share = whole as f64 * strength;
+        let begin = match self.origin.schedule.flow {
+            // diffusers' pipelines of flow models run a broken step whole, the others not at all.
+            Some(_) => (whole as f64 - share) as usize,
+            None => whole - share as usize,
+        };
         if begin >= self.steps {
             let what = format!("strength in a run of {whole} steps");
             let least = format!("at least {}", (whole - self.steps + 1) as f64 / whole as f64);
@@ -232,6 +237,7 @@ mod tests {
                         Prediction::Epsilon => 1.0,
                         Prediction::Sample => 1.0,
                         Prediction::V => (row.signal - row.sigma) * scale,
+                        Prediction::Flow => 0.0,
                     };
                     let x0 = row.x0_x * x + row.x0_m * m;
                     assert!((x0 - 1.0).abs() < 1e-3, "{sampler}, {prediction:?}, {steps}: {x0}");

@@ -1,10 +1,12 @@
-//! Latent diffusion (Rombach et al. 2022, arXiv:2112.10752): a UNet that works on the latents of an autoencoder, told
-//! by text. Stable Diffusion 1, 2 and XL, their turbo, consistency and inpainting variants, the ×4 upscaler.
+//! Latent diffusion (Rombach et al. 2022, arXiv:2112.10752): a network that works on the latents of an autoencoder, told
+//! by text. Stable Diffusion 1, 2 and XL, their turbo, consistency and inpainting variants, the ×4 upscaler; Stable
+//! Diffusion 3.
 
 use std::path::Path;
 
 use super::autoencoder::AutoencoderConfig;
-use super::unet2d::Size;
+use super::denoiser::DenoiserConfig;
+use super::sd3_transformer::Sd3TransformerConfig;
 use super::unet2d_condition::UNet2dConditionConfig;
 use crate::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule};
 use crate::error::{Error, Result};
@@ -23,7 +25,7 @@ pub struct Part<C> {
 #[derive(Clone, Debug)]
 pub struct LatentDiffusion {
     pub name: String,
-    pub unet: Part<UNet2dConditionConfig>,
+    pub denoiser: Part<DenoiserConfig>,
     pub vae: Part<AutoencoderConfig>,
     pub schedule: NoiseSchedule,
     pub sampler: Sampler,
@@ -31,7 +33,7 @@ pub struct LatentDiffusion {
     few_steps: bool,
 }
 
-/// What a model makes pictures from beside text, told by the channels of its UNet.
+/// What a model makes pictures from beside text, told by the channels of its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
     /// Nothing.
@@ -49,7 +51,9 @@ impl LatentDiffusion {
     /// [`Error::Unsupported`] for a pipeline of other parts, [`Error::Invalid`] and [`Error::Unknown`] for settings that
     /// this crate does not have, and those of the files.
     pub fn open(folder: &Folder) -> Result<Self> {
-        let parts = [("unet", &["UNet2DConditionModel"][..]), ("vae", &AutoencoderConfig::CLASSES)];
+        let [unet, transformer] = DenoiserConfig::PARTS;
+        let denoiser = if folder.part(transformer.0).is_some() { transformer } else { unet };
+        let parts = [(denoiser.0, &[denoiser.1][..]), ("vae", &AutoencoderConfig::CLASSES)];
         let wrong: Vec<String> = parts
             .iter()
             .map(|(part, classes)| (part, folder.part(part).unwrap_or("none"), classes))
@@ -61,14 +65,18 @@ impl LatentDiffusion {
         if !wrong.is_empty() {
             return Err(Error::Unsupported { path: folder.path().to_owned(), nodes: wrong });
         }
-        let unet = UNet2dConditionConfig::from_json(&folder.text("unet", "config.json")?)?;
+        let text = folder.text(denoiser.0, "config.json")?;
+        let config: DenoiserConfig = match denoiser == transformer {
+            true => Sd3TransformerConfig::from_json(&text)?.into(),
+            false => UNet2dConditionConfig::from_json(&text)?.into(),
+        };
         let vae = folder.part("vae").unwrap_or_default();
         let vae = AutoencoderConfig::from_json(vae, &folder.text("vae", "config.json")?)?;
         let schedule = ScheduleConfig::from_json(&folder.text("scheduler", "scheduler_config.json")?)?;
         let path = folder.path();
         LatentDiffusion::new(
             &name_of(path),
-            Part { config: unet, weights: folder.weights("unet")? },
+            Part { config, weights: folder.weights(denoiser.0)? },
             Part { config: vae, weights: folder.weights("vae")? },
             &schedule,
         )
@@ -80,26 +88,34 @@ impl LatentDiffusion {
     /// [`Error::Invalid`] for parts that do not fit each other and for schedules that this crate does not have.
     pub fn new(
         name: &str,
-        unet: Part<UNet2dConditionConfig>,
+        denoiser: Part<impl Into<DenoiserConfig>>,
         vae: Part<impl Into<AutoencoderConfig>>,
         schedule: &ScheduleConfig,
     ) -> Result<Self> {
+        let denoiser = Part { config: denoiser.config.into(), weights: denoiser.weights };
         let vae = Part { config: vae.config.into(), weights: vae.weights };
         let latents = vae.config.latent_channels();
-        if unet.config.out_channels != latents {
+        if denoiser.config.out_channels() != latents {
             return Err(Error::Invalid {
-                what: format!("UNet of {name}"),
+                what: format!("network of {name}"),
                 expected: format!("{latents} channels, as the latents of its autoencoder have"),
-                found: unet.config.out_channels.to_string(),
+                found: denoiser.config.out_channels().to_string(),
             });
         }
         let sampler = Sampler::of_config(schedule)?.unwrap_or(Sampler::DpmPlusPlus2M);
+        let few_steps = match &denoiser.config {
+            DenoiserConfig::UNet(_) => {
+                schedule.timestep_spacing.as_deref() == Some("trailing")
+                    && schedule.rescale_betas_zero_snr != Some(true)
+                    && matches!(sampler, Sampler::Euler | Sampler::EulerAncestral)
+            }
+            // Nothing in its files but the name tells a distilled one from its teacher.
+            DenoiserConfig::Sd3(_) => name.to_ascii_lowercase().contains("turbo"),
+        };
         let model = LatentDiffusion {
             name: name.to_owned(),
-            few_steps: schedule.timestep_spacing.as_deref() == Some("trailing")
-                && schedule.rescale_betas_zero_snr != Some(true)
-                && matches!(sampler, Sampler::Euler | Sampler::EulerAncestral),
-            unet,
+            few_steps,
+            denoiser,
             vae,
             sampler,
             sigmas: schedule.sigma_schedule()?,
@@ -109,16 +125,21 @@ impl LatentDiffusion {
         Ok(model)
     }
 
-    /// What the UNet wants beside text.
+    /// What the network wants beside text.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a number of channels that none of them has.
     pub fn given(&self) -> Result<Given> {
-        let (unet, latents) = (&self.unet.config, self.vae.config.latent_channels());
-        match unet.in_channels.checked_sub(latents) {
-            Some(0) => Ok(Given::Text),
-            Some(more) if more == latents + 1 => Ok(Given::Masked),
-            Some(3) => Ok(Given::Small),
+        let (denoiser, latents) = (&self.denoiser.config, self.vae.config.latent_channels());
+        match (denoiser.in_channels().checked_sub(latents), denoiser) {
+            (Some(0), _) => Ok(Given::Text),
+            (Some(more), DenoiserConfig::UNet(_)) if more == latents + 1 => Ok(Given::Masked),
+            (Some(3), DenoiserConfig::UNet(_)) => Ok(Given::Small),
+            (_, DenoiserConfig::Sd3(_)) => Err(Error::Invalid {
+                what: format!("in_channels of the transformer of {}", self.name),
+                expected: latents.to_string(),
+                found: denoiser.in_channels().to_string(),
+            }),
             _ => Err(Error::Invalid {
                 what: format!("in_channels of the UNet of {}", self.name),
                 expected: format!(
@@ -126,29 +147,38 @@ impl LatentDiffusion {
                     2 * latents + 1,
                     latents + 3
                 ),
-                found: unet.in_channels.to_string(),
+                found: denoiser.in_channels().to_string(),
             }),
         }
     }
 
     /// Height and width of pictures that the model was trained for.
     pub fn size(&self) -> [usize; 2] {
-        let [height, width] = match self.unet.config.sample_size {
-            None => [64, 64],
-            Some(Size::Square(side)) => [side, side],
-            Some(Size::HeightWidth(size)) => size,
-        };
-        [height, width].map(|side| side * self.vae.config.factor())
+        self.denoiser.config.sample_size().map(|side| side * self.vae.config.factor())
     }
 
-    /// Whether the guidance is an input of the UNet (consistency models) rather than a second run of it.
+    /// Pixels of a picture of which its height and width are multiples.
+    pub fn multiple(&self) -> usize {
+        self.vae.config.factor() * self.denoiser.config.patch()
+    }
+
+    /// Whether the guidance is an input of the network (consistency models) rather than a second run of it.
     pub fn embeds_guidance(&self) -> bool {
-        self.unet.config.time_cond_proj_dim.is_some()
+        self.denoiser.config.guidance_width().is_some()
     }
 
     /// Steps and guidance that suit the model.
     pub fn habits(&self) -> (usize, f32) {
-        match (self.embeds_guidance(), self.few_steps, self.unet.config.addition_embed_type.is_some()) {
+        if let DenoiserConfig::Sd3(config) = &self.denoiser.config {
+            return match (self.few_steps, config.dual_attention_layers.is_empty(), &config.qk_norm) {
+                (true, ..) => (4, 1.0),
+                // As the authors run 3.5 medium, 3.5 large and 3.
+                (_, false, _) => (40, 4.5),
+                (_, _, Some(_)) => (28, 3.5),
+                _ => (28, 7.0),
+            };
+        }
+        match (self.embeds_guidance(), self.few_steps, self.denoiser.config.is_told_sizes()) {
             (true, _, _) => (4, 8.5),
             (_, true, _) => (2, 1.0),
             (_, _, true) => (25, 5.0),

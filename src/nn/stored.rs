@@ -80,6 +80,13 @@ impl Source<'_> {
         g.scoped(name, |g| g.layer_norm(x, Some(weight), Some(bias), eps))
     }
 
+    /// The RMS norm `NAME` over the last dimension.
+    pub fn rms_norm(&self, g: &mut Graph, name: &str, x: ValueId, eps: f32) -> Result<ValueId> {
+        let c = g.shape(x).last();
+        let weight = self.get(g, &format!("{name}.weight"), &[c])?;
+        g.scoped(name, |g| g.rms_norm(x, Some(weight), eps))
+    }
+
     /// The fully connected layer `NAME.weight`, with `NAME.bias` if there is one.
     pub fn stored_linear(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
         let shape: [usize; 2] = self.stored(name)?;

@@ -34,6 +34,6 @@ impl TextEncoders {
                 ],
             });
         }
-        Ok(TextEncoders { encoders, xl, clip_skip: 0, zeros_for_none: true })
+        Ok(TextEncoders { encoders, xl, clip_skip: 0, zeros_for_none: true, t5: None })
     }
 }

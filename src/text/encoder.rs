@@ -1,6 +1,7 @@
 //! Prompts to embeddings: tokens in chunks through one encoder or two, weighed as the prompt says.
 
 use super::prompt::{Piece, pieces};
+use super::sd3::T5Part;
 use super::tokenizer::Tokenizer;
 use crate::engine::Network;
 use crate::error::{Error, Result};
@@ -32,7 +33,8 @@ pub struct TextEncoder {
 }
 
 /// The encoders of a model. Stable Diffusion 1 and 2 have one, whose last states go through its last norm; SDXL has
-/// two, side by side, whose last layers are not used, and the second's text as a whole.
+/// two, side by side, whose last layers are not used, and the second's text as a whole. Stable Diffusion 3 has those and
+/// T5, and each one's text as a whole.
 #[derive(Clone, Debug)]
 pub struct TextEncoders {
     pub encoders: Vec<TextEncoder>,
@@ -41,10 +43,12 @@ pub struct TextEncoders {
     pub clip_skip: usize,
     /// An absent negative text is zeros, not the empty text (SDXL's `force_zeros_for_empty_prompt`).
     pub zeros_for_none: bool,
+    /// Of Stable Diffusion 3.
+    pub t5: Option<T5Part>,
 }
 
 /// Tokens of a chunk and what each weighs.
-type Chunk = Vec<(u32, f32)>;
+pub(super) type Chunk = Vec<(u32, f32)>;
 
 impl TextEncoders {
     /// The encoders in a pipeline's folder.
@@ -79,6 +83,7 @@ impl TextEncoders {
                 .setting("force_zeros_for_empty_prompt")
                 .and_then(|v| v.as_bool())
                 .unwrap_or(true),
+            t5: T5Part::open(folder)?,
         })
     }
 
@@ -129,18 +134,14 @@ impl TextEncoders {
     ) -> Result<Vec<[TextEmbedding; 2]>> {
         let texts: Vec<&str> =
             prompts.iter().flat_map(|(text, negative)| [text, negative.unwrap_or("")]).collect();
-        let mut chunked = Vec::new();
-        let mut most = 1;
-        for encoder in &self.encoders {
-            let chunks = texts.iter().map(|text| encoder.chunks(text)).collect::<Result<Vec<_>>>()?;
-            most = chunks.iter().map(Vec::len).fold(most, usize::max);
-            chunked.push(chunks);
+        if let Some(t5) = &self.t5 {
+            return self.encode_for_sd3(gpu, &texts, t5, dtype);
         }
+        let chunked = self.chunks(&texts)?;
         let mut states: Vec<Vec<Vec<f32>>> = Vec::new();
         let mut pooled: Vec<Tensor> = Vec::new();
         let mut width = 0;
-        for (i, (encoder, chunks)) in self.encoders.iter().zip(&mut chunked).enumerate() {
-            chunks.iter_mut().for_each(|chunks| chunks.resize(most, Chunk::new()));
+        for (i, (encoder, chunks)) in self.encoders.iter().zip(&chunked).enumerate() {
             let (found, whole) = encoder.run(gpu, chunks, self.options(i), dtype)?;
             width += encoder.config.hidden_size;
             states.push(found);
@@ -164,6 +165,19 @@ impl TextEncoders {
             if absent && self.xl && self.zeros_for_none { zeros(&embedding) } else { embedding }
         };
         Ok((0..prompts.len()).map(|i| [joined(2 * i), joined(2 * i + 1)]).collect())
+    }
+
+    /// For each encoder the chunks of each text, of all texts as many.
+    pub(super) fn chunks(&self, texts: &[&str]) -> Result<Vec<Vec<Vec<Chunk>>>> {
+        let mut chunked = Vec::new();
+        let mut most = 1;
+        for encoder in &self.encoders {
+            let chunks = texts.iter().map(|text| encoder.chunks(text)).collect::<Result<Vec<_>>>()?;
+            most = chunks.iter().map(Vec::len).fold(most, usize::max);
+            chunked.push(chunks);
+        }
+        chunked.iter_mut().flatten().for_each(|chunks| chunks.resize(most, Chunk::new()));
+        Ok(chunked)
     }
 }
 
@@ -205,7 +219,7 @@ impl TextEncoder {
     }
 
     /// States of each text, its chunks one after the other, and the texts as a whole (of their first chunks).
-    fn run(
+    pub(super) fn run(
         &self,
         gpu: &Gpu,
         texts: &[Vec<Chunk>],
@@ -228,17 +242,11 @@ impl TextEncoder {
             network.write("ends", &Tensor::from_u32([all.len()], &ends))?;
         }
         network.submit(1)?;
-        let mut states = network.read("states")?.to_f32();
-        if let Some(wrong) = states.iter().find(|v| !v.is_finite()) {
-            return Err(Error::Invalid {
-                what: format!("result of the encoder of text in {}", self.weights.file()),
-                expected: "numbers".to_owned(),
-                found: format!("{wrong}{}", if dtype == DType::F16 { "; it may need f32" } else { "" }),
-            });
-        }
+        let mut states = finite(network.read("states")?.to_f32(), &self.weights, dtype)?;
         let size = length * config.hidden_size;
         for (states, chunk) in states.chunks_exact_mut(size).zip(&all) {
-            weigh(states, chunk, config.hidden_size);
+            // The first row is the token that begins the text.
+            weigh(states, 1, chunk, config.hidden_size);
         }
         let per_text = texts[0].len();
         let mut pooled = Vec::new();
@@ -252,15 +260,26 @@ impl TextEncoder {
     }
 }
 
-/// Multiplies the states of a chunk's tokens by their weights and keeps the mean of all.
-fn weigh(states: &mut [f32], chunk: &Chunk, width: usize) {
+/// Refuses results that are no numbers.
+pub(super) fn finite(states: Vec<f32>, weights: &Weights, dtype: DType) -> Result<Vec<f32>> {
+    match states.iter().find(|v| !v.is_finite()) {
+        None => Ok(states),
+        Some(wrong) => Err(Error::Invalid {
+            what: format!("result of the encoder of text in {}", weights.file()),
+            expected: "numbers".to_owned(),
+            found: format!("{wrong}{}", if dtype == DType::F16 { "; it may need f32" } else { "" }),
+        }),
+    }
+}
+
+/// Multiplies the states of a chunk's tokens, from row `first` on, by their weights and keeps the mean of all.
+pub(super) fn weigh(states: &mut [f32], first: usize, chunk: &[(u32, f32)], width: usize) {
     if chunk.iter().all(|(_, weight)| *weight == 1.0) {
         return;
     }
     let mean = |states: &[f32]| states.iter().map(|v| f64::from(*v)).sum::<f64>() / states.len() as f64;
     let before = mean(states);
-    // The first row is the token that begins the text.
-    for (row, (_, weight)) in states.chunks_exact_mut(width).skip(1).zip(chunk) {
+    for (row, (_, weight)) in states.chunks_exact_mut(width).skip(first).zip(chunk) {
         row.iter_mut().for_each(|v| *v *= weight);
     }
     let scale = (before / mean(states)) as f32;

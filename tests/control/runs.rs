@@ -65,7 +65,7 @@ fn model(run: &Run) -> LatentDiffusion {
 }
 
 fn text(model: &LatentDiffusion, [states, pooled]: [&str; 2]) -> TextEmbedding {
-    let unet = &model.unet.config;
+    let unet = model.denoiser.config.unet().unwrap();
     let states = Tensor::from_f32(
         [TOKENS, unet.cross_attention_dim],
         &numbers(states, TOKENS * unet.cross_attention_dim),

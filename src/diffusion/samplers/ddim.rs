@@ -48,5 +48,6 @@ pub(super) fn epsilon(prediction: Prediction, signal: f64, sigma: f64) -> Form {
         Prediction::Epsilon => M,
         Prediction::Sample => 1.0 / sigma * (X - signal * M),
         Prediction::V => sigma * X + signal * M,
+        Prediction::Flow => X + signal * M,
     }
 }

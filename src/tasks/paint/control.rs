@@ -50,7 +50,17 @@ impl Control {
 
 impl Parts<'_> {
     pub(super) fn check_controls(&self) -> Result<()> {
-        let (unet, vae) = (&self.model.unet.config, &self.model.vae.config);
+        let vae = &self.model.vae.config;
+        let Some(unet) = self.model.denoiser.config.unet() else {
+            return match self.controls {
+                [] => Ok(()),
+                _ => Err(Error::Invalid {
+                    what: format!("controls of {}", self.model.name),
+                    expected: "none, as it is a transformer".to_owned(),
+                    found: self.controls.len().to_string(),
+                }),
+            };
+        };
         for (i, control) in self.controls.iter().enumerate() {
             let config = &control.model.config;
             let invalid = |what: &str, expected: String, found: String| {

@@ -44,7 +44,7 @@ pub struct Wish {
 /// How pictures are made; [`PaintOptions::of`] gives a model's own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PaintOptions {
-    /// In pixels; multiples of [`PaintOptions::multiple`].
+    /// In pixels; multiples of [`LatentDiffusion::multiple`].
     pub height: usize,
     pub width: usize,
     pub steps: usize,
@@ -427,8 +427,7 @@ impl Painter {
     fn tell_what_is_fixed(&self) -> Result<()> {
         let parts = self.parts();
         let n = parts.copies() * self.batch();
-        let unet = &self.model.unet.config;
-        if let Some(dim) = unet.time_cond_proj_dim {
+        if let Some(dim) = self.model.denoiser.config.guidance_width() {
             let embedded = embedded_guidance(self.options.guidance, dim).repeat(n);
             self.around.step.write("embedded_guidance", &Tensor::from_f32([n, dim], &embedded))?;
         }
@@ -467,7 +466,7 @@ impl Painter {
                     })?);
             }
         }
-        let shape = [self.tokens, self.model.unet.config.cross_attention_dim];
+        let shape = [self.tokens, self.model.denoiser.config.text_width()];
         let mut states = Vec::with_capacity(texts.len() * shape[0] * shape[1]);
         let mut pooled = Vec::new();
         for text in &texts {

@@ -25,10 +25,10 @@ impl Parts<'_> {
         let invalid = |what: &str, expected: String, found: String| {
             Err(Error::Invalid { what: format!("{what} of {}", self.model.name), expected, found })
         };
-        let factor = self.model.vae.config.factor();
-        let fits = |side: usize| side > 0 && side.is_multiple_of(factor);
+        let multiple = self.model.multiple();
+        let fits = |side: usize| side > 0 && side.is_multiple_of(multiple);
         if !fits(height) || !fits(width) {
-            return invalid("size", format!("multiples of {factor}"), format!("{width}×{height}"));
+            return invalid("size", format!("multiples of {multiple}"), format!("{width}×{height}"));
         }
         if self.batch == 0 || self.tokens == 0 {
             return invalid("batch and tokens", "at least 1".to_owned(), "0".to_owned());
@@ -75,24 +75,22 @@ impl Parts<'_> {
 
     /// Sizes and crop that the UNet is told (SDXL): original, crop, wanted.
     pub(super) fn ids(&self) -> Option<[usize; 6]> {
-        self.model.unet.config.addition_embed_type.as_ref()?;
         let PaintOptions { height, width, original, .. } = *self.options;
         let [h, w, top, left] = original.unwrap_or([height, width, 0, 0]);
-        Some([h, w, top, left, height, width])
+        self.model.denoiser.config.is_told_sizes().then_some([h, w, top, left, height, width])
     }
 
     /// Width of the pooled text.
     pub(super) fn pooled(&self) -> Option<usize> {
-        let unet = &self.model.unet.config;
-        let ids = 6 * unet.addition_time_embed_dim.unwrap_or(0);
-        self.ids()?;
-        unet.projection_class_embeddings_input_dim?.checked_sub(ids)
+        self.model.denoiser.config.pooled_width()
     }
 
     /// The table and where in it the run begins.
     pub(super) fn start(&self) -> Result<Start> {
         let o = self.options;
-        let table = Table::new(&self.model.schedule, o.sampler, o.sigmas, o.steps)?;
+        let multiple = self.model.multiple();
+        let schedule = self.model.schedule.for_tokens(o.height / multiple * (o.width / multiple))?;
+        let table = Table::new(&schedule, o.sampler, o.sigmas, o.steps)?;
         match self.canvas {
             StartFrom::Noise => Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table }),
             _ if o.strength == 1.0 && self.canvas == StartFrom::Masked => {

@@ -17,7 +17,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Whether there is a pipeline of latent diffusion at a path: a folder of diffusers with a UNet that reads text, or a file
+    /// Whether there is a pipeline of latent diffusion at a path: a folder of diffusers with a network that reads text, or a file
     /// with the names of a checkpoint.
     pub fn is_at(path: &Path) -> bool {
         match path.is_dir() {

@@ -1,10 +1,12 @@
-//! One step as a graph: the UNet with all that it is told, guidance, and what stays as it was.
+//! One step as a graph: the network with all that it is told, guidance, and what stays as it was.
 
 use super::StartFrom;
 use super::parts::Parts;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
+use crate::models::denoiser::DenoiserConfig;
 use crate::models::latent_diffusion::Given;
+use crate::models::sd3_transformer::{self, sd3_transformer};
 use crate::models::unet2d_condition::{Conditions, unet2d_condition};
 use crate::nn::Source;
 use crate::ops::expr::Binary;
@@ -15,8 +17,8 @@ use crate::tensor::{DType, Tensor};
 
 impl Parts<'_> {
     pub(super) fn step_graph(&self, step: Step) -> Result<Graph> {
-        let unet = &self.model.unet;
-        let weights = unet.weights.in_blocks(self.options.weights);
+        let denoiser = &self.model.denoiser;
+        let weights = denoiser.weights.in_blocks(self.options.weights);
         let n = self.copies() * self.batch;
         let [h, w, c] = self.latent();
         let predict = |g: &mut Graph, mut x: ValueId, row: ValueId, step: ValueId| {
@@ -25,15 +27,14 @@ impl Parts<'_> {
                 let id = g.input(name, shape, DType::F32);
                 g.cast(id, dtype)
             };
-            let text = input(g, "text", &[n, self.tokens, unet.config.cross_attention_dim])?;
-            let pooled = match (self.pooled(), self.ids()) {
-                (Some(width), Some(ids)) => {
-                    let pooled = input(g, "pooled", &[n, width])?;
-                    Some([pooled, g.input("sizes", [n, ids.len()], DType::F32)])
-                }
-                _ => None,
+            let text = input(g, "text", &[n, self.tokens, denoiser.config.text_width()])?;
+            let whole = match self.pooled() {
+                Some(width) => Some(input(g, "pooled", &[n, width])?),
+                None => None,
             };
-            let guidance = match unet.config.time_cond_proj_dim {
+            let sizes = self.ids().map(|ids| g.input("sizes", [n, ids.len()], DType::F32));
+            let pooled = whole.zip(sizes).map(<[ValueId; 2]>::from);
+            let guidance = match denoiser.config.guidance_width() {
                 Some(dim) => Some(input(g, "embedded_guidance", &[n, dim])?),
                 None => None,
             };
@@ -47,7 +48,14 @@ impl Parts<'_> {
                 x = g.concat(&[x, extra], 3)?;
             }
             let source = Source { weights: &weights, dtype };
-            let y = unet2d_condition(g, &unet.config, source, x, &conditions)?;
+            let y = match &denoiser.config {
+                DenoiserConfig::UNet(config) => unet2d_condition(g, config, source, x, &conditions)?,
+                DenoiserConfig::Sd3(config) => {
+                    let pooled = whole.expect("its configuration has a width of pooled text");
+                    let conditions = sd3_transformer::Conditions { timesteps: row, text, pooled };
+                    sd3_transformer(g, config, source, x, &conditions)?
+                }
+            };
             match self.options.rescale > 0.0 && self.copies() == 2 {
                 true => g.scoped("rescale", |g| self.guided(g, y)),
                 false => Ok(y),
