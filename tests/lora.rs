@@ -5,12 +5,13 @@ mod hashed;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use aquatint::formats::ldm::Blocks;
 use aquatint::formats::lora::{Applied, Lora, Strength};
 use aquatint::models::clip_text::ClipTextConfig;
 use aquatint::models::unet2d_condition::{Conditions, UNet2dConditionConfig, unet2d_condition};
 use aquatint::nn::Source;
 use aquatint::text::{TextEncoder, TextEncoders, Tokenizer};
-use aquatint::{DType, Graph, Network, Plan, Target, Tensor, Weights, passes};
+use aquatint::{Change, DType, Delta, Factors, Graph, Network, Plan, Target, Tensor, Weights, passes};
 use hashed::{compare, gpu, numbers, save};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -372,4 +373,55 @@ fn sums_of_odd_sizes_and_halves() {
             }
         }
     }
+}
+
+/// Every layer of SDXL's UNet under kohya's name for it, which has one meaning.
+#[test]
+fn every_layer_of_a_checkpoint_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("all.safetensors");
+    let Unet { weights, .. } = Unet::open("sdxl");
+    let blocks = Blocks::of_unet(&weights);
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for name in weights.names().into_iter().filter(|name| name.ends_with(".weight")) {
+        let old = blocks.checkpoint_name(name, &weights).unwrap();
+        let old = old.strip_suffix(".weight").unwrap().replace('.', "_");
+        assert_eq!(names.insert(format!("lora_unet_{old}.diff"), name.to_owned()), None, "{old}");
+    }
+    let tensors: Vec<(&str, &[usize], Vec<f32>)> = names
+        .iter()
+        .map(|(old, name)| {
+            let shape = weights.shape(name).unwrap();
+            (old.as_str(), &shape[..], numbers(name, shape.elements()))
+        })
+        .collect();
+    write(&path, &tensors, None);
+    let mut adapted = weights.clone();
+    let applied = Lora::open(&path).unwrap().apply(&mut adapted, &mut [], 1.0).unwrap();
+    assert_eq!(applied, Applied { layers: names.len(), unmatched: Vec::new() });
+    for name in names.values() {
+        let [Delta { change: Change::Plain(Factors::Whole(found)), .. }] = adapted.deltas(name) else {
+            panic!("{name}: {:?}", adapted.deltas(name));
+        };
+        assert_eq!(found.to_f32(), numbers(name, found.desc.shape.elements()), "{name}");
+    }
+}
+
+/// Newer files leave out a word of the names of encoders' tensors.
+#[test]
+fn encoders_are_known_by_both_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut unet, mut texts) = (Unet::open("sd1"), encoders(false));
+    let text = &mut texts.encoders[0].weights;
+    *text = text.renamed(|name, tensor| {
+        let short = name.strip_prefix("text_model.").unwrap_or(name);
+        vec![(short.to_owned(), tensor)]
+    });
+    for file in ["kohya", "peft", "middle", "old"] {
+        let lora = adapter(folder.path(), file);
+        let applied = lora.apply(&mut unet.weights, &mut texts.weights_mut(), 1.0).unwrap();
+        assert_eq!(applied.unmatched, Vec::<String>::new(), "{file}");
+    }
+    assert_eq!(texts.encoders[0].weights.deltas("encoder.layers.0.mlp.fc1.weight").len(), 3);
+    assert_eq!(texts.encoders[0].weights.deltas("encoder.layers.1.self_attn.q_proj.weight").len(), 1);
 }

@@ -94,8 +94,11 @@ impl Key {
             })
         })?;
         let ends = match role {
-            // PEFT writes the adapter's name between.
-            "down" | "up" | "mid" => matches!(tail, ["weight"] | [_, "weight"]),
+            // PEFT may write the adapter's name between.
+            "down" | "up" if matches!(words[at], "lora_A" | "lora_B") => {
+                matches!(tail, ["weight"] | [_, "weight"])
+            }
+            "down" | "up" | "mid" => tail == ["weight"],
             _ => matches!(tail, [] | ["weight"]),
         };
         ends.then(|| Key { part, path: path(part, &words[..at]), role })
