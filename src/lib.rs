@@ -57,7 +57,7 @@ mod unroll;
 mod weights;
 
 pub use engine::Network;
-pub use error::{Error, Result};
+pub use error::{Error, HubError, Result};
 pub use gpu::{AdapterOptions, Gpu};
 pub use graph::{Graph, Source, Value, ValueId};
 pub use plan::Plan;
