@@ -187,8 +187,15 @@ impl<'a> Hub<'a> {
         let Content { size, checksum } = &self.content[file];
         let (size, checksum) = (*size, checksum.clone());
         let _alone = self.cache.lock(&checksum)?;
+        if self.is_there(file, size) {
+            // Another program had it.
+            self.done += size;
+            return Ok(());
+        }
         let blob = self.cache.blob(&checksum)?;
-        if !is_whole(&blob, size) {
+        if is_whole(&blob, size) {
+            self.done += size;
+        } else {
             let part = blob.with_extension("incomplete");
             self.complete(file, size, &part)?;
             let found = sum(&part, size, checksum.len())?;
@@ -243,7 +250,9 @@ impl<'a> Hub<'a> {
             (StatusCode::PARTIAL_CONTENT, Some(range)) if range.starts_with(&begin) => there,
             // All of it, also where a rest was asked for.
             (StatusCode::OK, _) => {
-                part.set_len(0).map_err(failed(path))?;
+                if there > 0 {
+                    part.set_len(0).map_err(failed(path))?;
+                }
                 0
             }
             (StatusCode::PARTIAL_CONTENT, range) => {
