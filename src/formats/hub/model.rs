@@ -29,6 +29,7 @@ const NETWORKS: [&str; 5] =
 const INDEX: &str = "model_index.json";
 const CONFIG: &str = "config.json";
 const SCHEDULER: &str = "scheduler_config.json";
+const VOCABULARY: &str = "vocab.json";
 
 /// Gets what the name asks for: the path of a file, of a pipeline's folder or of a network's.
 pub fn get(name: &Name, source: &mut dyn Source) -> Result<PathBuf> {
@@ -63,12 +64,19 @@ fn pipeline(name: &Name, source: &dyn Source, wanted: &mut Wanted) -> Result<()>
             let message = format!("has a part \"{part}\", expected the name of a folder");
             return Err(Error::Format { path: index, message });
         }
+        let (is_scheduler, is_tokenizer) = (class.contains("Scheduler"), class.contains("Tokenizer"));
+        let known_by = match (is_scheduler, is_tokenizer) {
+            (true, _) => SCHEDULER,
+            (_, true) => VOCABULARY,
+            _ => CONFIG,
+        };
         // Pipelines of one network may have its files beside the index.
         let inside = format!("{part}/");
-        let at = if source.files().iter().any(|file| file.starts_with(&inside)) { &*inside } else { "" };
-        if class.contains("Scheduler") {
+        let has_folder = source.files().iter().any(|file| file.starts_with(&inside));
+        let at = if !has_folder && source.files().contains(known_by) { "" } else { &*inside };
+        if is_scheduler {
             wanted.texts.push(need(source, &format!("{at}{SCHEDULER}"))?);
-        } else if class.contains("Tokenizer") {
+        } else if is_tokenizer {
             wanted.tokenizer(source, at)?;
         } else if NETWORKS.contains(&class) {
             let stem = if class.starts_with("CLIP") { "model" } else { "diffusion_pytorch_model" };
@@ -115,10 +123,10 @@ impl Wanted {
         };
         take("special_tokens_map.json");
         take("tokenizer_config.json");
-        match (take("vocab.json"), take("merges.txt"), take("tokenizer.json")) {
+        match (take(VOCABULARY), take("merges.txt"), take("tokenizer.json")) {
             (true, true, _) | (false, _, true) => Ok(()),
             (true, false, _) => Err(source.lacks(&format!("{at}merges.txt"))),
-            (false, _, false) => Err(source.lacks(&format!("{at}vocab.json"))),
+            (false, _, false) => Err(source.lacks(&format!("{at}{VOCABULARY}"))),
         }
     }
 
