@@ -33,6 +33,9 @@ pub enum Error {
     /// A weight whose shape or type is not what the network needs.
     #[error("{file}: tensor \"{name}\" has {found}, expected {expected}")]
     WrongTensor { file: String, name: String, expected: String, found: String },
+    /// A model on a hub that could not be had.
+    #[error("{model}: {problem}")]
+    Hub { model: String, problem: HubError },
     /// No GPU, not even a software one.
     #[error(
         "no GPU adapter found ({detail}); install a Vulkan driver (Debian and Ubuntu: \
@@ -100,6 +103,53 @@ impl std::fmt::Display for Part {
 
 fn first_fault(first: Option<&NotFinite>) -> String {
     first.map_or_else(String::new, |first| format!(" (first {first})"))
+}
+
+/// Why a model could not be had from a hub.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// Not of the form that names on the hub have.
+    #[error(
+        "is no name on the hub; expected organisation/name, organisation/name@revision or a file in it, .safetensors or .onnx"
+    )]
+    Name,
+    /// Nothing of this name.
+    #[error(
+        "there is no such path here and no such repository at {endpoint}, or it is private and HF_TOKEN not that of \
+         an account that may read it"
+    )]
+    NoRepository { endpoint: String },
+    /// The repository is there, this branch, tag or commit is not.
+    #[error("the repository has no revision \"{revision}\"")]
+    NoRevision { revision: String },
+    /// The repository lacks a file that the model needs or that was asked for.
+    #[error("the repository has no {file}; it has {has}")]
+    NoFile { file: String, has: String },
+    /// The hub did not say who may read this, or not to this reader.
+    #[error(
+        "{endpoint} refused ({status}{said}): if the name is right, the repository is private or has terms to accept \
+         on its page; then set HF_TOKEN to a token of an account that may read it"
+    )]
+    Denied { endpoint: String, status: u16, said: String },
+    /// No answer at all.
+    #[error("{endpoint} cannot be reached: {reason}; check the network and HF_ENDPOINT")]
+    Unreachable { endpoint: String, reason: String },
+    /// An answer that was not expected.
+    #[error("{endpoint} answered {found}")]
+    Answer { endpoint: String, found: String },
+    /// Only the cache may be used, and it lacks a file.
+    #[error("{file} is not in the cache {cache}; {advice}", cache = cache.display())]
+    NotCached { file: String, cache: PathBuf, advice: &'static str },
+    /// The connection ended early. What came is kept and continued the next time.
+    #[error("{file} broke off after {received} of {size} bytes: {reason}; try again, it goes on from there")]
+    BrokeOff { file: String, received: u64, size: u64, reason: String },
+    /// What came is not what the hub said it would send. It was deleted.
+    #[error("{file} arrived damaged: expected {expected}, found {found}; try again")]
+    Damaged { file: String, expected: String, found: String },
+    /// No room left for a file.
+    #[error("no room for {file}: {needed} bytes more are needed in {cache}", cache = cache.display())]
+    DiskFull { file: String, needed: u64, cache: PathBuf },
 }
 
 /// Result with this crate's [`Error`].

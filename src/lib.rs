@@ -59,7 +59,7 @@ mod weights;
 
 pub use delta::{Change, Delta, Factors};
 pub use engine::{Network, NotFinite};
-pub use error::{Error, Part, Result};
+pub use error::{Error, HubError, Part, Result};
 pub use gpu::{AdapterOptions, Gpu};
 pub use graph::{Graph, Source, Value, ValueId};
 pub use plan::Plan;

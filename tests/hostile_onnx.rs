@@ -146,15 +146,17 @@ fn values_in_other_files() {
     std::fs::create_dir(&inner).unwrap();
     std::fs::write(folder.path().join("secret"), [0; 16]).unwrap();
     std::fs::write(inner.join("data"), [0; 16]).unwrap();
-    let open = |location: &str, length: &str| {
-        let parts = [
+    let of = |location: &str, length: &str| {
+        model(&[
             node("Add", &["x", "w"], "y"),
             weight("w", &[4], &external(location, length)),
             port(11, "x", &[4]),
             port(12, "y", &[4]),
-        ];
+        ])
+    };
+    let open = |location: &str, length: &str| {
         let path = inner.join("model.onnx");
-        std::fs::write(&path, model(&parts)).unwrap();
+        std::fs::write(&path, of(location, length)).unwrap();
         OnnxModel::open(path)
     };
     open("data", "16").unwrap().graph(&[]).unwrap();
@@ -169,6 +171,20 @@ fn values_in_other_files() {
     {
         std::os::unix::fs::symlink(&outside, inner.join("link")).unwrap();
         assert!(open("link", "16").unwrap_err().to_string().contains("outside"));
+        // A folder of links to what lies side by side, as in the cache of the hub.
+        let [content, links] = ["content", "links"].map(|name| folder.path().join(name));
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, links.join(name)).unwrap();
+        std::fs::create_dir(&content).unwrap();
+        std::fs::create_dir(&links).unwrap();
+        std::fs::write(content.join("1"), of("data", "16")).unwrap();
+        std::fs::write(content.join("2"), [0; 16]).unwrap();
+        link("../content/1", "model.onnx");
+        link("../content/2", "data");
+        OnnxModel::open(links.join("model.onnx")).unwrap().graph(&[]).unwrap();
+        std::fs::remove_file(links.join("data")).unwrap();
+        link("../secret", "data");
+        let error = OnnxModel::open(links.join("model.onnx")).unwrap_err().to_string();
+        assert!(error.contains("outside"), "{error}");
     }
     assert!(matches!(open("missing", "16"), Err(Error::Io { .. })));
     assert!(open("data", "17").is_err());

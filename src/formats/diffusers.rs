@@ -57,6 +57,11 @@ impl Folder {
         }
     }
 
+    /// The parts that the pipeline has, each with its class.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.keys().filter_map(|name| Some((name.as_str(), self.part(name)?)))
+    }
+
     /// A setting of the pipeline itself.
     pub fn setting(&self, name: &str) -> Option<&Value> {
         self.entries.get(name)
@@ -79,41 +84,61 @@ impl Folder {
     }
 }
 
-/// The weights in a part's folder: one file or several, in f32 if there are both kinds.
+/// The weights in a part's folder.
 ///
 /// # Errors
 /// [`Error::Format`] for a folder without safetensors and for an index that is not sound, [`Error::Io`], and those of
 /// [`Weights::open`].
 pub fn weights(folder: &Path) -> Result<Weights> {
-    const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
-    for variant in ["", ".fp16"] {
-        for stem in STEMS {
-            let whole = folder.join(format!("{stem}{variant}.safetensors"));
-            if whole.is_file() {
-                return Weights::open(whole);
-            }
-            let index = folder.join(format!("{stem}.safetensors.index{variant}.json"));
-            if index.is_file() {
-                return sharded(folder, &index);
-            }
-        }
+    match stored(|file| folder.join(file).is_file()) {
+        Some(Stored::Whole(file)) => return Weights::open(folder.join(file)),
+        Some(Stored::Sharded(index)) => return sharded(folder, &folder.join(index)),
+        None => {}
     }
-    let pickle = STEMS.map(|stem| folder.join(format!("{stem}.bin"))).into_iter().find(|p| p.is_file());
-    let pickle = pickle.or_else(|| Some(folder.join("pytorch_model.bin")).filter(|p| p.is_file()));
+    let pickle = PICKLES.map(|file| folder.join(file)).into_iter().find(|p| p.is_file());
     Err(match pickle {
-        Some(path) => Error::Format {
-            path,
-            message:
-                "holds pickled weights, which can run programs when they are read; save the pipeline with \
-                      diffusers and safe_serialization=True"
-                    .to_owned(),
-        },
+        Some(path) => pickled(path),
         None => Error::Format {
             path: folder.to_owned(),
             message: "holds no weights: expected diffusion_pytorch_model.safetensors or model.safetensors"
                 .to_owned(),
         },
     })
+}
+
+/// How the weights of a part are stored: the name of their one file, or of the index of several.
+pub(crate) enum Stored {
+    Whole(String),
+    Sharded(String),
+}
+
+/// Which of a folder's files has the weights, those in f32 if there are both kinds.
+pub(crate) fn stored(has: impl Fn(&str) -> bool) -> Option<Stored> {
+    for variant in ["", ".fp16"] {
+        for stem in ["diffusion_pytorch_model", "model"] {
+            let whole = format!("{stem}{variant}.safetensors");
+            if has(&whole) {
+                return Some(Stored::Whole(whole));
+            }
+            let index = format!("{stem}.safetensors.index{variant}.json");
+            if has(&index) {
+                return Some(Stored::Sharded(index));
+            }
+        }
+    }
+    None
+}
+
+/// Files that hold weights in a form that is never read.
+pub(crate) const PICKLES: [&str; 3] = ["diffusion_pytorch_model.bin", "model.bin", "pytorch_model.bin"];
+
+pub(crate) fn pickled(path: PathBuf) -> Error {
+    Error::Format {
+        path,
+        message: "holds pickled weights, which can run programs when they are read; save the pipeline with \
+                  diffusers and safe_serialization=True"
+            .to_owned(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -123,19 +148,30 @@ struct Index {
 
 /// The weights of several files, each tensor from the file that the index names.
 fn sharded(folder: &Path, path: &Path) -> Result<Weights> {
-    let format = |message: String| Error::Format { path: path.to_owned(), message };
-    let index: Index = serde_json::from_str(&read(path)?).map_err(|e| format(e.to_string()))?;
+    let map = weight_map(path)?;
     let mut shards = BTreeMap::new();
-    for file in index.weight_map.values() {
-        let mut parts = Path::new(file).components();
-        let (Some(Component::Normal(_)), None) = (parts.next(), parts.next()) else {
-            return Err(format(format!("names \"{file}\", expected a file in the same folder")));
-        };
+    for file in map.values() {
         if !shards.contains_key(file) {
             shards.insert(file.clone(), Weights::open(folder.join(file))?);
         }
     }
-    Weights::gathered(&path.display().to_string(), &index.weight_map, &shards)
+    Weights::gathered(&path.display().to_string(), &map, &shards)
+}
+
+/// The file of each tensor, by an index; all lie in the index's own folder.
+pub(crate) fn weight_map(path: &Path) -> Result<BTreeMap<String, String>> {
+    let format = |message: String| Error::Format { path: path.to_owned(), message };
+    let index: Index = serde_json::from_str(&read(path)?).map_err(|e| format(e.to_string()))?;
+    match index.weight_map.values().find(|file| !is_plain(file)) {
+        Some(file) => Err(format(format!("names \"{file}\", expected a file in the same folder"))),
+        None => Ok(index.weight_map),
+    }
+}
+
+/// Whether this is the name of a file or folder and leads nowhere else.
+pub(crate) fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
 
 fn read(path: &Path) -> Result<String> {

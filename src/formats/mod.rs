@@ -2,6 +2,7 @@
 
 pub mod diffusers;
 pub mod draw;
+pub mod hub;
 pub mod ldm;
 pub mod lora;
 pub mod npy;

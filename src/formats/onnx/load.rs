@@ -100,10 +100,11 @@ fn external(
     let folder = path.parent().unwrap_or(Path::new(""));
     if !files.contains_key(location) {
         let target = folder.join(location);
-        // A link may lead out of the folder even if the name does not.
+        // A link may lead out of the folder even if the name does not; to where the model's own link leads, it may.
         let real = |p: &Path| p.canonicalize().map_err(|source| Error::Io { path: p.to_owned(), source });
         let home = real(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
-        if !real(&target)?.starts_with(home) {
+        let (target, model) = (real(&target)?, real(path)?);
+        if !target.starts_with(home) && target.parent() != model.parent() {
             let message = format!("its values lie in \"{location}\", which is outside the model's folder");
             return Err(format(path, message));
         }
