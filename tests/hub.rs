@@ -131,7 +131,7 @@ fn a_pipeline_is_fetched_once_and_then_needs_no_hub() {
     check(&folder, &wanted, &options);
     assert_eq!(std::fs::read_to_string(repository(&options).join("refs/main")).unwrap(), COMMIT);
     let model = LatentDiffusion::open(&Folder::open(&folder).unwrap()).unwrap();
-    assert_eq!((model.unet.config.in_channels, model.vae.config.latent_channels), (4, 4));
+    assert_eq!((model.denoiser.config.in_channels(), model.vae.config.latent_channels()), (4, 4));
 
     let bytes: usize = wanted.values().map(Vec::len).sum();
     assert_eq!(heard.last().map(|(_, done, total)| (*done, *total)), Some((bytes as u64, bytes as u64)));

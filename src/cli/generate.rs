@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use super::painting::{Painting, Settings, TextSettings};
 use super::preview::{Preview, When};
 use super::recipe::Recipe;
-use super::{interrupt, make_folder_of, paint, progress};
+use super::{interrupt, make_folder_of, model, paint, progress};
 
 /// Most pictures of one call.
 pub const MAX_PICTURES: usize = 10_000;
@@ -37,16 +37,22 @@ pub struct Generate {
     /// Make the pictures of an earlier PNG again; other options change what they name
     #[arg(long, value_name = "PICTURE")]
     pub from: Option<PathBuf>,
-    /// A model of one's own: latent diffusion as a folder of diffusers or a .safetensors checkpoint, told by --prompt; or a
-    /// folder with a UNet2DModel, its labels numbers
-    #[arg(long, value_name = "FOLDER|FILE")]
+    /// A model of one's own: latent diffusion as a folder of diffusers, a .safetensors checkpoint or a name on the Hugging
+    /// Face hub, told by --prompt; or a folder with a UNet2DModel, its labels numbers
+    #[arg(long, value_name = "FOLDER|FILE|NAME")]
     pub model: Option<PathBuf>,
+    /// Take models of the hub from its cache alone
+    #[arg(long)]
+    pub offline: bool,
     /// Show the pictures on the terminal while they are made
     #[arg(long, value_enum, default_value_t = When::Auto)]
     pub preview: When,
     /// Show them every so many steps; where there is no terminal, in a file NAME.preview.png
     #[arg(long, value_name = "STEPS")]
     pub preview_every: Option<usize>,
+    /// A tiny autoencoder for these pictures from text (TAESD): quicker, less exact
+    #[arg(long, value_name = "FOLDER|FILE")]
+    pub preview_model: Option<PathBuf>,
     /// Pictures from text that are painted together
     #[arg(long, value_name = "PICTURES", default_value_t = 1)]
     pub batch: usize,
@@ -216,7 +222,7 @@ pub fn run(args: &Generate, options: &AdapterOptions, out: &mut dyn Write) -> Re
 fn letters(args: &Generate, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
     let model = match &args.model {
         None => DiffusionModel::letters()?,
-        Some(folder) => DiffusionModel::open(folder)?,
+        Some(folder) => DiffusionModel::open(model::locate(folder, args.offline)?)?,
     };
     let recipe = args.recipe(&model)?;
     let generate = GenerateOptions {

@@ -9,6 +9,7 @@ mod embed;
 mod generate;
 mod inspect;
 mod interrupt;
+mod model;
 mod paint;
 mod painting;
 mod parameters;

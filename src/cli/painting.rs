@@ -110,6 +110,26 @@ pub struct TextSettings {
     #[arg(long, value_name = "q8_0|q4_0")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
+    /// A LoRA file and how much of it; may be given several times [default weight: 1]
+    #[arg(long, value_name = "FILE[:WEIGHT]")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lora: Vec<String>,
+    /// A file of textual inversion, whose name is a word for the prompt; may be given several times
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub embedding: Vec<PathBuf>,
+    /// A ControlNet; may be given several times, each with what follows
+    #[arg(long, value_name = "FOLDER|FILE")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub control: Vec<PathBuf>,
+    /// The picture that it looks at: edges, depth, a pose
+    #[arg(long, value_name = "PICTURE", requires = "control")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub control_picture: Vec<PathBuf>,
+    /// How much it has to say [default: 1]
+    #[arg(long, value_name = "FACTOR", requires = "control")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub control_scale: Vec<f32>,
     /// Layers at the end of the text's encoder that are left out, beside those that the model leaves out [default: 0]
     #[arg(long, value_name = "LAYERS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +154,10 @@ impl Settings {
     }
 }
 
+fn or<T>(given: Vec<T>, base: Vec<T>) -> Vec<T> {
+    if given.is_empty() { base } else { given }
+}
+
 impl TextSettings {
     fn or(self, base: TextSettings) -> TextSettings {
         TextSettings {
@@ -149,6 +173,11 @@ impl TextSettings {
             rng: self.rng.or(base.rng),
             precision: self.precision.or(base.precision),
             weights: self.weights.or(base.weights),
+            lora: or(self.lora, base.lora),
+            embedding: or(self.embedding, base.embedding),
+            control: or(self.control, base.control),
+            control_picture: or(self.control_picture, base.control_picture),
+            control_scale: or(self.control_scale, base.control_scale),
             clip_skip: self.clip_skip.or(base.clip_skip),
             prediction: self.prediction.or(base.prediction),
         }

@@ -12,6 +12,13 @@ pub fn pictures(length: u64) -> ProgressBar {
     bar(length, "pictures")
 }
 
+/// A bar of bytes that arrive, whose number is told as it goes.
+pub fn bytes() -> ProgressBar {
+    let template = "{bar:32} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}";
+    let style = ProgressStyle::with_template(template).expect("the template is valid");
+    ProgressBar::new(0).with_style(style.progress_chars("━╸─"))
+}
+
 fn bar(length: u64, what: &'static str) -> ProgressBar {
     let rate = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let _ = write!(out, "{:.1} {what}/s", state.per_sec());

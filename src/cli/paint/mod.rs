@@ -1,7 +1,9 @@
 //! `aquatint generate --prompt`: pictures out of text, by a model of latent diffusion.
 
+mod adapters;
 mod batch;
 mod begin;
+mod controls;
 mod target;
 
 use std::io::{self, Write};
@@ -9,6 +11,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
+use aquatint::models::autoencoder_tiny::AutoencoderTinyConfig;
+use aquatint::models::latent_diffusion::Part;
 use aquatint::tasks::{NoiseSource, PaintOptions, Painter, Pipeline, SamplingState, StartFrom, Wish};
 use aquatint::{AdapterOptions, DType, Error, Gpu, units};
 
@@ -18,7 +22,7 @@ use self::target::Target;
 use super::generate::{Generate, random_seed};
 use super::painting::Painting;
 use super::preview::Preview;
-use super::progress;
+use super::{model, progress};
 
 /// Most pixels of a picture's side.
 const MAX_SIDE: usize = 8192;
@@ -31,8 +35,14 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
     let saved = args.resume.as_ref().map(SamplingState::load).transpose()?;
     let painting = complete(args, painting)?;
     let settings = &painting.settings;
-    let mut pipeline = Pipeline::open(&painting.model, settings.text.prediction.as_deref())?;
+    let path = model::locate(Path::new(&painting.model), args.offline)?;
+    let mut pipeline = Pipeline::open(&path, settings.text.prediction.as_deref())?;
+    // A folder of the hub's cache is called by a checksum.
+    if let Some(name) = Path::new(&painting.model).file_stem() {
+        pipeline.model.name = name.display().to_string();
+    }
     pipeline.text.clip_skip = settings.text.clip_skip.unwrap_or(0);
+    adapters::apply(&mut pipeline, &settings.text)?;
 
     let (options, begin) = options(args, &painting, &pipeline)?;
     let mut painting = painting;
@@ -51,13 +61,18 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
         .expect("one text gives one embedding");
     let tokens = wanted.states.desc.shape[0];
     let chunk = pipeline.text.encoders[0].tokenizer.length;
-    if tokens > chunk {
+    if tokens > chunk && pipeline.text.t5.is_none() {
         say(&format!("the prompt is longer than {} tokens: read in {} chunks", chunk - 2, tokens / chunk));
     }
     let wish = Wish { text: wanted, negative: Some(unwanted) };
     let kind = begin.as_ref().map_or(StartFrom::Noise, Begin::kind);
     let batch = args.batch.clamp(1, count.max(1));
-    let mut painter = Painter::new(&gpu, &pipeline.model, batch, tokens, kind, &options)?;
+    let (controls, pictures) = controls::open(text, &options)?;
+    let mut painter = Painter::controlled(&gpu, &pipeline.model, batch, tokens, kind, &options, &controls)?;
+    painter.control(&pictures.iter().collect::<Vec<_>>())?;
+    if let Some(tiny) = &args.preview_model {
+        painter.preview_with(&Part::<AutoencoderTinyConfig>::open(model::locate(tiny, args.offline)?)?)?;
+    }
 
     let start = Instant::now();
     let steps = painter.steps();
