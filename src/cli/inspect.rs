@@ -5,17 +5,22 @@ use std::path::Path;
 
 use anyhow::Result;
 use aquatint::formats::onnx::{Dim, OnnxModel};
+use aquatint::models::latent_diffusion::Given;
 use aquatint::models::letters;
+use aquatint::plan::NetworkMemory;
 use aquatint::report::{self, Report};
-use aquatint::tasks::{self, DiffusionModel};
-use aquatint::{AdapterOptions, Error, Graph, Plan, Source, Target, gpu};
+use aquatint::tasks::{self, DiffusionModel, Memory, PaintOptions, Painter, Pipeline, StartFrom, Turns};
+use aquatint::{AdapterOptions, DType, Error, Graph, Plan, Source, Target, gpu, units};
+
+use super::model;
 
 /// Names of the bundled models.
 const BUNDLED: [&str; 2] = ["letters-unet", "letters-classifier"];
 
 #[derive(clap::Args)]
 pub struct Inspect {
-    /// letters-unet, letters-classifier, a folder of diffusers with a UNet2DModel, or an ONNX file
+    /// letters-unet, letters-classifier, latent diffusion as a folder of diffusers or a .safetensors checkpoint, a folder with a
+    /// UNet2DModel, an ONNX file, or a name on the Hugging Face hub
     #[arg(value_name = "MODEL")]
     model: String,
     /// Shape of an input of an ONNX model, as input=1,3,224,224; for those that the file leaves open
@@ -24,6 +29,24 @@ pub struct Inspect {
     /// Pictures at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
+    /// Width of pictures from text, in pixels [default: the model's]
+    #[arg(long)]
+    width: Option<usize>,
+    /// Height of pictures from text, in pixels [default: the model's]
+    #[arg(long)]
+    height: Option<usize>,
+    /// Storage of weights and activations for pictures from text
+    #[arg(long, value_parser = ["f32", "f16"], default_value = "f32")]
+    precision: String,
+    /// Blocks of small integers that the UNet's weights are kept in [default: none]
+    #[arg(long, value_name = "q8_0|q4_0")]
+    weights: Option<String>,
+    /// Device memory that pictures from text may take, as 6GB or 900MiB [default: all]
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    memory_budget: Option<u64>,
+    /// Take models of the hub from its cache alone
+    #[arg(long)]
+    offline: bool,
     /// Print the graph in Graphviz's language
     #[arg(long, conflicts_with = "json")]
     dot: bool,
@@ -68,8 +91,70 @@ fn onnx_graph(args: &Inspect) -> Result<(String, Graph), Error> {
     Ok((format!("{}: {}", args.model, list.join(", ")), graph))
 }
 
+/// Latent diffusion: one step, and what all its parts will take of the device's memory.
+fn latent(args: &Inspect, pipeline: &Pipeline, target: &Target) -> Result<(String, Graph, Memory), Error> {
+    let batch = args.batch.into();
+    let own = PaintOptions::of(&pipeline.model);
+    let multiple = pipeline.model.vae.config.factor();
+    let side = |given: Option<usize>, own: usize| given.map_or(own, |s| s.next_multiple_of(multiple));
+    let options = PaintOptions {
+        width: side(args.width, own.width),
+        height: side(args.height, own.height),
+        dtype: if args.precision == "f16" { DType::F16 } else { DType::F32 },
+        weights: args.weights.as_deref().map(str::parse).transpose()?,
+        memory_budget: args.memory_budget,
+        ..own
+    };
+    let tokens = pipeline.text.tokens();
+    let graph = Painter::step_graph(target, &pipeline.model, batch, tokens, &options)?;
+    let (model, text) = (&pipeline.model, Some(&pipeline.text));
+    // Text-to-picture; an inpainting model has the same networks and is told a picture besides.
+    let kind = match model.given()? {
+        Given::Masked => StartFrom::Masked,
+        _ => StartFrom::Noise,
+    };
+    let memory = Painter::predict(target, model, text, batch, tokens, kind, &options)?;
+    let PaintOptions { width, height, guidance, dtype, .. } = options;
+    let name = format!(
+        "{}: one step of {width}×{height}, guidance {guidance}, {dtype}, {batch} at a time",
+        model.name
+    );
+    Ok((name, graph, memory))
+}
+
+/// Lines for people on what a painter holds and when.
+fn memory_lines(memory: &Memory) -> String {
+    let mut lines = String::from("\nmemory, part by part\n");
+    let mut line = |part: &str, m: &NetworkMemory| {
+        lines += &format!(
+            "  {part:<18} {:>10} held, {:>10} at most\n",
+            units::bytes(m.held),
+            units::bytes(m.peak)
+        );
+    };
+    for (i, encoder) in memory.text_encoders.iter().enumerate() {
+        line(&format!("text encoder {}", i + 1), encoder);
+    }
+    line("denoising step", &memory.step);
+    if let Some(encoder) = &memory.encoder {
+        line("picture encoder", encoder);
+    }
+    line("picture decoder", &memory.decoder);
+    let turns = match memory.turns {
+        Turns::Together => "all parts of a run together",
+        Turns::DecoderInTurn => "the decoder in turn with the rest",
+        Turns::OneAtATime => "one part at a time",
+    };
+    lines += &format!(
+        "  {turns}; decoded in {} band(s)\n  peak of a whole run {:>9}\n",
+        memory.decoder_bands.max(1),
+        units::bytes(memory.peak)
+    );
+    lines
+}
+
 /// Name and graph: of a diffusion model one step, guidance and sampler included.
-fn graph(args: &Inspect) -> Result<(String, Graph), Error> {
+fn graph(args: &Inspect, path: &Path) -> Result<(String, Graph), Error> {
     let batch = args.batch.into();
     let step = |model: DiffusionModel| {
         let graph = model.step_graph(batch, &model.options())?;
@@ -82,7 +167,7 @@ fn graph(args: &Inspect) -> Result<(String, Graph), Error> {
             let graph = tasks::classifier_graph(&model, batch, model.preprocess.size.unwrap_or([224, 224]))?;
             Ok((format!("{}: {batch} at a time", model.name), graph))
         }
-        folder if Path::new(folder).is_dir() => step(DiffusionModel::open(folder)?),
+        _ if path.is_dir() => step(DiffusionModel::open(path)?),
         file if file.ends_with(".onnx") => onnx_graph(args),
         other => Err(Error::Unknown {
             what: "model",
@@ -109,16 +194,32 @@ fn target(options: &AdapterOptions) -> Result<Target, Error> {
 }
 
 pub fn run(args: &Inspect, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
-    let (name, graph) = graph(args)?;
+    let path = model::locate(Path::new(&args.model), args.offline)?;
+    let target = target(options)?;
+    let mut memory = None;
+    let (name, graph) = if Pipeline::is_at(&path) {
+        let pipeline = Pipeline::open(&path, None)?;
+        let (name, graph, found) = latent(args, &pipeline, &target)?;
+        memory = Some(found);
+        (name, graph)
+    } else {
+        graph(args, &path)?
+    };
     if args.dot {
         write!(out, "{}", report::dot(&name, &graph))?;
         return Ok(());
     }
-    let plan = Plan::compile(&graph, &target(options)?)?;
+    let plan = Plan::compile(&graph, &target)?;
     let report = Report::new(&name, &graph, &plan);
     match args.json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
-        false => write!(out, "{report}")?,
+        true => {
+            let mut json = serde_json::to_value(&report)?;
+            if let Some(memory) = &memory {
+                json["memory"] = serde_json::to_value(memory)?;
+            }
+            writeln!(out, "{}", serde_json::to_string_pretty(&json)?)?;
+        }
+        false => write!(out, "{report}{}", memory.as_ref().map_or_else(String::new, memory_lines))?,
     }
     Ok(())
 }

@@ -116,6 +116,12 @@ impl TextEncoders {
         }
     }
 
+    /// Tokens of an embedding of one chunk, with those of T5 where there is one.
+    pub fn tokens(&self) -> usize {
+        self.encoders.iter().map(TextEncoder::length).max().unwrap_or(0)
+            + self.t5.as_ref().map_or(0, |t5| t5.tokens)
+    }
+
     /// Their weights, for adapters.
     pub fn weights_mut(&mut self) -> Vec<&mut Weights> {
         self.encoders.iter_mut().map(|encoder| &mut encoder.weights).collect()

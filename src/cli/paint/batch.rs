@@ -37,6 +37,8 @@ pub struct Run<'a> {
     pub args: &'a Generate,
     pub painting: &'a Painting,
     pub target: &'a Target,
+    /// What the controls look at.
+    pub controls: &'a [RgbImage],
     pub bar: ProgressBar,
     pub preview: Option<Preview>,
 }
@@ -75,6 +77,7 @@ impl Run<'_> {
                 Part::Denoiser => {
                     let options = PaintOptions { dtype: DType::F32, ..painter.options().clone() };
                     *painter = painter.again(&options)?;
+                    painter.control(&self.controls.iter().collect::<Vec<_>>())?;
                     self.bar.set_position(self.bar.position().saturating_sub(painter.steps() as u64));
                     saved = None;
                 }

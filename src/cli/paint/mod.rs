@@ -78,7 +78,7 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
     let steps = painter.steps();
     let bar = progress::steps((count.div_ceil(batch) * steps) as u64);
     let preview = Preview::new(args.preview);
-    let mut run = Run { args, painting: &painting, target: &target, bar, preview };
+    let mut run = Run { args, painting: &painting, target: &target, controls: &pictures, bar, preview };
     let first = painting.settings.seed.unwrap_or(0);
     let mut saved = saved;
     let mut done = 0;

@@ -25,6 +25,7 @@ use crate::diffusion::{Sampler, SigmaSchedule};
 use crate::engine::{Network, NotFinite};
 use crate::error::{Error, Part, Result};
 use crate::gpu::Gpu;
+use crate::graph::Graph;
 use crate::models::autoencoder_tiny::AutoencoderTinyConfig;
 use crate::models::latent_diffusion::{self, LatentDiffusion};
 use crate::ops::quantized::BlockFormat;
@@ -206,6 +207,23 @@ impl Painter {
             memory.peak = memory.peak.max(most);
         }
         Ok(memory)
+    }
+
+    /// One step as a graph, with guidance and sampler: what the time goes to.
+    ///
+    /// # Errors
+    /// As [`Painter::predict`].
+    pub fn step_graph(
+        target: &Target,
+        model: &LatentDiffusion,
+        batch: usize,
+        tokens: usize,
+        options: &PaintOptions,
+    ) -> Result<Graph> {
+        let parts = Parts { model, batch, tokens, canvas: StartFrom::Noise, options, controls: &[] };
+        parts.check(target)?;
+        let start = parts.start()?;
+        parts.step_graph(parts.step(&start.table)?)
     }
 
     /// What this one takes.
