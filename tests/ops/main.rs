@@ -19,6 +19,7 @@ mod pad;
 mod picture;
 mod pool;
 mod resize;
+mod sampling;
 mod strided;
 mod suppress;
 mod timestep_embedding;

@@ -10,6 +10,7 @@ mod layers;
 mod movement;
 mod reduce;
 mod resize;
+mod sampling;
 mod typed;
 
 use super::import::{Import, Node, Result, Value};
@@ -35,6 +36,7 @@ pub fn find(domain: &str, op: &str) -> Result<Row> {
         layers::ROWS,
         movement::ROWS,
         reduce::ROWS,
+        sampling::ROWS,
         typed::ROWS,
         KNOWN_ONLY,
     ];
