@@ -216,7 +216,8 @@ fn regions_as_bins() {
                                 let (low, high) = (edge(), edge());
                                 // Some have no extent or less, and one is far larger than the map.
                                 let high = if r == 2 { low + 1024.03125 } else { high };
-                                let (low, high) = if r % 3 == 1 { (low, high) } else { (low.min(high), low.max(high)) };
+                                let (low, high) =
+                                    if r % 3 == 1 { (low, high) } else { (low.min(high), low.max(high)) };
                                 if clear(low, high, size[1 - axis], n) {
                                     regions.data[r * 4 + axis] = low;
                                     regions.data[r * 4 + axis + 2] = high;
@@ -271,11 +272,8 @@ fn regions_that_do_not_fit_are_errors() {
     let pictures = graph.input("pictures", [3], DType::I32);
     let found = graph.roi_align(x, regions, pictures, RoiAlign { samples: 1 << 20, ..o });
     assert!(found.is_err_and(|e| e.to_string().contains("samples at most 256")));
-    let o = GridSample {
-        interpolation: Interpolation::Bilinear,
-        outside: Outside::Zeros,
-        align_corners: false,
-    };
+    let o =
+        GridSample { interpolation: Interpolation::Bilinear, outside: Outside::Zeros, align_corners: false };
     let found = graph.grid_sample(x, regions, o);
     assert!(found.is_err_and(|e| e.to_string().contains("grid must be [n, oh, ow, 2]")));
 }
