@@ -15,10 +15,14 @@ use aquatint::ops::Matmul;
 use aquatint::ops::attention::AttentionOptions;
 use aquatint::ops::conv_transpose2d::ConvTranspose2dOptions;
 use aquatint::ops::conv2d::Conv2dOptions;
+use aquatint::ops::deform_columns::DeformColumns;
 use aquatint::ops::expr::{Binary, Expr, Unary};
+use aquatint::ops::grid_sample::{GridSample, Outside};
 use aquatint::ops::pool::PoolOptions;
+use aquatint::ops::quantize::{Per, Quantize};
 use aquatint::ops::reduce::Reduction;
 use aquatint::ops::resize::{Coordinates, Interpolation};
+use aquatint::ops::roi_align::{RoiAlign, Samples};
 use aquatint::{DType, Gpu, Graph, Network, Result, Tensor, ValueId};
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{Criterion, Throughput};
@@ -40,6 +44,8 @@ fn main() {
     matrices(&mut criterion, &gpu);
     lines(&mut criterion, &gpu);
     sampling_of_pictures(&mut criterion, &gpu);
+    sampling_at_places(&mut criterion, &gpu);
+    integers(&mut criterion, &gpu);
     movement(&mut criterion, &gpu);
     diffusion(&mut criterion, &gpu);
     criterion.final_summary();
@@ -177,6 +183,51 @@ fn sampling_of_pictures(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
         let weight = case.weight([64, 32, 4, 4]);
         let options = ConvTranspose2dOptions { stride: [2, 2], padding: [1; 4], ..Default::default() };
         case.graph.conv_transpose2d(x, weight, None, options)
+    });
+}
+
+/// A detector's regions, a warped map, and what a deformable convolution reads.
+fn sampling_at_places(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
+    measure(criterion, gpu, "grid_sample/bilinear 64x64x64", |case| {
+        let (x, grid) = (case.input([1, 64, 64, 64]), case.input([1, 64, 64, 2]));
+        let interpolation = Interpolation::Bilinear;
+        let options = GridSample { interpolation, outside: Outside::Zeros, align_corners: false };
+        case.graph.grid_sample(x, grid, options)
+    });
+    measure(criterion, gpu, "roi_align/7x7 of 100 regions, 56x56x256", |case| {
+        let (x, regions) = (case.input([1, 56, 56, 256]), case.input([100, 4]));
+        let pictures = case.graph.weight("pictures", Tensor::from_i32([100], &[0; 100]));
+        let reduce = Samples::Mean;
+        let options = RoiAlign { size: [7, 7], samples: 2, scale: 20.0, half_pixel: true, reduce };
+        case.graph.roi_align(x, regions, pictures, options)
+    });
+    measure(criterion, gpu, "deform_columns/3x3 28x28x128", |case| {
+        let (x, offsets) = (case.input([1, 28, 28, 128]), case.input([1, 28, 28, 18]));
+        let options = DeformColumns { options: Conv2dOptions::padded(1), kernel: [3, 3], sets: 1 };
+        case.graph.deform_columns(x, offsets, None, options)
+    });
+}
+
+/// A quantised network's layer: numbers to the grid, exact sums, and back.
+fn integers(criterion: &mut Criterion<DeviceTime>, gpu: &Gpu) {
+    fn whole<const N: usize>(case: &mut Case, shape: [usize; N]) -> Result<ValueId> {
+        let x = case.weight(shape);
+        let steps = case.graph.affine(x, 127.0, 0.0)?;
+        case.graph.convert(steps, DType::I32)
+    }
+    measure(criterion, gpu, "quantize/56x56x64", |case| {
+        let x = case.input([1, 56, 56, 64]);
+        let scale = case.graph.weight("scale", Tensor::from_f32([1], &[0.02]));
+        let options = Quantize { per: Per::Tensor, low: -128, high: 127, times: false, back: false };
+        case.graph.quantize(x, scale, None, options)
+    });
+    measure(criterion, gpu, "conv2d_integer/3x3 64->64 56x56", |case| {
+        let (x, weight) = (whole(case, [1, 56, 56, 64])?, whole(case, [3, 3, 64, 64])?);
+        case.graph.conv2d_integer(x, weight, Conv2dOptions::padded(1))
+    });
+    measure(criterion, gpu, "matmul_integer/256x768x768", |case| {
+        let (a, b) = (whole(case, [256, 768])?, whole(case, [768, 768])?);
+        case.graph.matmul_integer(a, b)
     });
 }
 

@@ -11,7 +11,7 @@ packages="onnx==1.23.2 numpy onnxruntime==1.32.0"
 folder="${AQUATINT_ONNX_SUITE:-target/onnx-suite}"
 venv="${CARGO_TARGET_DIR:-target}/onnx-venv"
 stamp="$folder/made-by"
-maker="$packages $(cat scripts/onnx_suite.py scripts/onnx_sweep.py | cksum)"
+maker="$packages $(cat scripts/onnx_suite.py scripts/onnx_sweep.py scripts/onnx_sweep_sampled.py | cksum)"
 
 say() { printf 'onnx_suite: %s\n' "$*" >&2; }
 

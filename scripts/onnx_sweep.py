@@ -15,6 +15,7 @@ import sys
 import numpy as np
 import onnx
 import onnx.backend.test
+import onnx_sweep_sampled
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx_suite import save
@@ -364,6 +365,7 @@ def main(folder):
     for _ in range(8):
         sweep.cumulate()
         sweep.reverse_sequence()
+    onnx_sweep_sampled.add(sweep)
     data = pathlib.Path(onnx.backend.test.__file__).parent / "data" / "light"
     for path in sorted(data.glob("*.onnx")):
         sweep.light(path)

@@ -22,6 +22,7 @@ struct Params {
 @group(0) @binding(4) var<uniform> P: Params;
 
 // #include lib/index
+// #include lib/quotient
 
 fn strided(i: u32, input: u32) -> u32 {
     var rest = i;

@@ -191,3 +191,69 @@ fn values_in_other_files() {
     assert!(open("data", "18446744073709551615").is_err());
     assert!(open("data", "-1").is_err());
 }
+
+/// Sizes, counts and axes that make no sense, one at a time, in operators that read windows, places and grids of
+/// integers: they are refused or mean something, and nothing panics.
+#[test]
+fn attributes_without_sense() {
+    let attribute = |name: &str, value: &[u8]| bytes(5, &[text(1, name), value.to_vec()].concat());
+    let with = |op: &str, inputs: &[&str], more: &[u8]| {
+        let inputs: Vec<u8> = inputs.iter().flat_map(|i| text(1, i)).collect();
+        bytes(1, &[inputs, text(2, "y"), text(2, "z"), text(4, op), more.to_vec()].concat())
+    };
+    // Integers of eight bytes each, as shapes are given; of one byte each, as weights are.
+    let raw = |code: i64, name: &str, dims: &[i64], content: &[u8]| {
+        let dims: Vec<u8> = dims.iter().flat_map(|&d| number(1, d)).collect();
+        bytes(5, &[dims, number(2, code), text(8, name), bytes(9, content)].concat())
+    };
+    let long = |values: &[i64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let windows = ["kernel_shape", "strides", "pads", "dilations", "group", "ceil_mode", "auto_pad", "p"];
+    let cases: [(&str, &[&str], &[&str]); 17] = [
+        ("MaxPool", &["x"], &windows),
+        ("LpPool", &["x"], &windows),
+        ("MaxUnpool", &["x", "i"], &windows),
+        ("Col2Im", &["flat", "s", "s"], &windows),
+        ("DeformConv", &["x", "wf", "x"], &[&windows[..], &["offset_group"]].concat()),
+        ("QLinearConv", &["q", "one", "q1", "wq", "one", "q1", "one", "q1"], &windows),
+        ("ConvInteger", &["q", "wq", "q1", "q1"], &windows),
+        ("QuantizeLinear", &["x", "one", "q1"], &["axis", "block_size", "output_dtype", "precision"]),
+        ("DequantizeLinear", &["q", "one", "q1"], &["axis", "block_size", "output_dtype"]),
+        ("QLinearMatMul", &["q", "one", "q1", "q", "one", "q1", "one", "q1"], &["axis"]),
+        ("MatMulInteger", &["q", "q", "q1", "q1"], &["axis"]),
+        ("RoiAlign", &["x", "rois", "s"], &["output_height", "output_width", "sampling_ratio"]),
+        ("GridSample", &["x", "grid"], &["align_corners", "mode", "padding_mode"]),
+        ("AffineGrid", &["theta", "huge"], &["align_corners"]),
+        ("CenterCropPad", &["x", "s"], &["axes"]),
+        ("RotaryEmbedding", &["x", "flat", "flat"], &["num_heads", "rotary_embedding_dim", "interleaved"]),
+        ("Compress", &["x", "truth"], &["axis"]),
+    ];
+    for (op, inputs, names) in cases {
+        for name in names {
+            for value in [i64::MIN, -1, 0, 1, 3, 1 << 20, 1 << 40, i64::MAX] {
+                for count in [0, 1, 2, 4] {
+                    let list: Vec<u8> = (0..count).flat_map(|_| number(8, value)).collect();
+                    let value = if count == 0 { number(3, value) } else { list };
+                    let parts = [
+                        with(op, inputs, &attribute(name, &value)),
+                        raw(7, "s", &[2], &long(&[2, 2])),
+                        raw(7, "huge", &[4], &long(&[1, 1, 1 << 30, 1 << 30])),
+                        raw(7, "i", &[1, 2, 4, 4], &long(&[0; 32])),
+                        raw(2, "wq", &[2, 2, 1, 1], &[7; 4]),
+                        raw(1, "wf", &[2, 2, 1, 1], &[0; 16]),
+                        raw(2, "q", &[1, 2, 4, 4], &[5; 32]),
+                        raw(2, "q1", &[], &[3]),
+                        raw(1, "one", &[], &1.0f32.to_le_bytes()),
+                        raw(9, "truth", &[3], &[1, 0, 1]),
+                        port(11, "x", &[1, 2, 4, 4]),
+                        port(11, "flat", &[1, 8, 9]),
+                        port(11, "rois", &[2, 4]),
+                        port(11, "grid", &[1, 3, 3, 2]),
+                        port(11, "theta", &[1, 2, 3]),
+                        port(12, "y", &[1]),
+                    ];
+                    let _ = built(model(&parts));
+                }
+            }
+        }
+    }
+}

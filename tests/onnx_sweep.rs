@@ -1,5 +1,5 @@
-//! Convolutions, pools, norms, resizings and operators with computed indices of random shapes, and whole networks with
-//! random weights, against ONNX Runtime, as scripts/onnx_sweep.py writes them. Nothing here may be refused but what `REFUSED` names.
+//! Convolutions, pools, norms, resizings, operators with computed indices or places and quantised ones of random shapes, and
+//! whole networks with random weights, against ONNX Runtime, as scripts/onnx_sweep.py writes them. Nothing here may be refused but what `REFUSED` names.
 
 use std::path::PathBuf;
 
@@ -12,6 +12,9 @@ struct Case {
     name: String,
     kind: String,
     inputs: Vec<String>,
+    /// Most units by which integers may be off.
+    #[serde(default)]
+    units: Option<u32>,
 }
 
 /// Reasons for which single cases may be refused.
@@ -52,12 +55,30 @@ fn tensor(file: &SafeTensors, name: &str) -> Tensor {
             let values = view.data().chunks_exact(4).map(|c| f32::from_le_bytes(c.try_into().unwrap()));
             Tensor::from_f32(view.shape(), &values.collect::<Vec<f32>>())
         }
+        Dtype::I32 => {
+            let values = view.data().chunks_exact(4).map(|c| i32::from_le_bytes(c.try_into().unwrap()));
+            Tensor::from_i32(view.shape(), &values.collect::<Vec<i32>>())
+        }
+        Dtype::BOOL => {
+            Tensor::from_u32(view.shape(), &view.data().iter().map(|&v| v.into()).collect::<Vec<u32>>())
+        }
+        Dtype::U8 => {
+            Tensor::from_i32(view.shape(), &view.data().iter().map(|&v| v.into()).collect::<Vec<i32>>())
+        }
+        Dtype::I8 => {
+            let values = view.data().iter().map(|&v| (v as i8).into());
+            Tensor::from_i32(view.shape(), &values.collect::<Vec<i32>>())
+        }
         other => panic!("{name}: type {other:?}"),
     }
 }
 
 /// What the engine makes of a case, and what ONNX Runtime did.
 fn run(gpu: &Gpu, case: &Case) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    tensors(gpu, case).map(|(found, expected)| (found.to_f32(), expected.to_f32()))
+}
+
+fn tensors(gpu: &Gpu, case: &Case) -> Result<(Tensor, Tensor), Error> {
     let path = folder().join(format!("{}.onnx", case.name));
     let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -70,6 +91,11 @@ fn run(gpu: &Gpu, case: &Case) -> Result<(Vec<f32>, Vec<f32>), Error> {
     let shapes: Vec<(&str, Vec<usize>)> =
         inputs.iter().map(|(name, tensor)| (*name, tensor.desc.shape.to_vec())).collect();
     let (graph, outputs) = OnnxModel::open(&path)?.graph_and_outputs(&shapes)?;
+    // A choice of nothing is known before a run.
+    if let Some(values) = &outputs[0].constant {
+        let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+        return Ok((Tensor::from_f32(outputs[0].shape.clone(), &values), tensor(&file, "output_0")));
+    }
     let network = Network::new(gpu, &graph)?;
     network.poison()?;
     let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
@@ -86,7 +112,13 @@ fn run(gpu: &Gpu, case: &Case) -> Result<(Vec<f32>, Vec<f32>), Error> {
             found: found.desc.shape.to_string(),
         });
     }
-    Ok((found.to_f32(), expected.to_f32()))
+    Ok((found, expected))
+}
+
+/// Integers of a tensor.
+fn whole(tensor: &Tensor) -> Vec<i64> {
+    let words = tensor.bytes.chunks_exact(4);
+    words.map(|c| i32::from_le_bytes(c.try_into().unwrap()).into()).collect()
 }
 
 /// Largest difference as a part of the range of what is expected.
@@ -103,7 +135,9 @@ fn layers_of_random_shapes() {
     let Some((cases, gpu)) = cases() else { return };
     let mut wrong = Vec::new();
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
-    for case in cases.iter().filter(|c| c.kind != "network") {
+    for case in
+        cases.iter().filter(|c| !matches!(c.kind.as_str(), "network" | "quantised") && c.units.is_none())
+    {
         match run(&gpu, case) {
             Ok((found, expected)) => {
                 *counts.entry(&case.kind).or_default() += 1;
@@ -119,7 +153,59 @@ fn layers_of_random_shapes() {
     }
     println!("{counts:?}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(counts.values().sum::<usize>() > 330, "{counts:?}");
+    assert!(counts.values().sum::<usize>() > 500, "{counts:?}");
+}
+
+/// Integers are ONNX Runtime's, but for the units that scripts/onnx_sweep_sampled.py gives its reasons for.
+#[test]
+fn quantised_layers() {
+    let Some((cases, gpu)) = cases() else { return };
+    let mut wrong = Vec::new();
+    let mut counts = std::collections::BTreeMap::<&str, [usize; 3]>::new();
+    for case in &cases {
+        let Some(units) = case.units else { continue };
+        match tensors(&gpu, case) {
+            Ok((found, expected)) => {
+                let (found, expected) = (whole(&found), whole(&expected));
+                let off: Vec<u64> = found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).collect();
+                let worst = off.iter().copied().max().unwrap_or(0);
+                let count = counts.entry(&case.kind).or_default();
+                *count =
+                    [count[0] + 1, count[1] + off.len(), count[2] + off.iter().filter(|&&d| d > 0).count()];
+                if worst > units.into() {
+                    wrong.push(format!("{}: {worst} units", case.name));
+                }
+            }
+            Err(error) if REFUSED.iter().any(|r| error.to_string().contains(r)) => {}
+            Err(error) => wrong.push(format!("{}: {error}", case.name)),
+        }
+    }
+    println!("cases, integers, of them off: {counts:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(counts.values().map(|c| c[0]).sum::<usize>() > 200, "{counts:?}");
+}
+
+/// A network that ONNX Runtime's static quantiser wrote, as float operators between grids and as operators of integers.
+#[test]
+fn quantised_networks() {
+    let Some((cases, gpu)) = cases() else { return };
+    let networks: Vec<&Case> = cases.iter().filter(|c| c.kind == "quantised").collect();
+    assert_eq!(networks.len(), 10);
+    let mut wrong = Vec::new();
+    for case in networks {
+        match run(&gpu, case) {
+            Ok((found, expected)) => {
+                let error = error(&found, &expected);
+                println!("{}: error {error:.1e}", case.name);
+                // A number in the middle between two steps may go to either, and what follows from it.
+                if error.is_nan() || error > 2.0 / 255.0 {
+                    wrong.push(format!("{}: error {error:.1e}", case.name));
+                }
+            }
+            Err(error) => wrong.push(format!("{}: {error}", case.name)),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Logits of the architectures in the onnx package, with seeded random weights: cosine ≥ 0.99999, largest error

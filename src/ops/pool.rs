@@ -56,7 +56,7 @@ pub struct Pool {
 }
 
 /// Number of windows along an axis.
-fn extent(o: &PoolOptions, axis: usize, size: usize) -> Result<usize, String> {
+pub(super) fn extent(o: &PoolOptions, axis: usize, size: usize) -> Result<usize, String> {
     let (before, after) = (o.padding[axis], o.padding[axis + 2]);
     let (kernel, stride, dilation) = (o.kernel[axis], o.stride[axis], o.dilation[axis]);
     let large = [size, before, after, kernel, stride, dilation].into_iter().any(|x| x > 1 << 15);

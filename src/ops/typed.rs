@@ -36,6 +36,8 @@ pub enum Function {
     Mul,
     /// Towards zero for integers.
     Div,
+    /// Of floats, to the nearest number, as IEEE 754 has it; `Div` may be off in the last places.
+    Quotient,
     Min,
     Max,
     /// With the sign of the divisor; integers.
@@ -98,6 +100,7 @@ impl Function {
             Mul => "Out(a * b)".to_owned(),
             Div if float => "Out(a / b)".to_owned(),
             Div => format!("Out(a / {divisor})"),
+            Quotient => "Out(quotient(a, b))".to_owned(),
             Min => "Out(min(a, b))".to_owned(),
             Max => "Out(max(a, b))".to_owned(),
             Modulo => format!("integer_modulo(a, {divisor})"),
@@ -140,7 +143,7 @@ impl Operator for Typed {
             Bits => first.bytes() == 4 && self.dtype.bytes() == 4,
             Not => first == DType::U32,
             Where => first == DType::U32 && inputs[1].dtype == inputs[2].dtype && self.dtype == inputs[1].dtype,
-            IsNan | IsInfinite { .. } => first.is_float(),
+            IsNan | IsInfinite { .. } | Quotient => first.is_float(),
             And | Or | Xor | BitNot => !first.is_float(),
             Modulo | Power | Wrap { .. } => first == DType::I32,
             Neg | Abs | Sign => first != DType::U32,

@@ -2,6 +2,7 @@
 
 mod attention;
 mod boxes;
+mod columns;
 mod concat;
 mod conv2d;
 mod conv_transpose2d;
@@ -11,6 +12,7 @@ mod epilogue;
 mod gather;
 mod harness;
 mod indexing;
+mod integer;
 mod lines;
 mod matmul;
 mod noise;
@@ -20,6 +22,7 @@ mod picture;
 mod pool;
 mod quantized;
 mod resize;
+mod sampling;
 mod strided;
 mod suppress;
 mod timestep_embedding;

@@ -6,7 +6,7 @@ use super::host::{Data, Host, round};
 use super::import::{Node, Result, Value, axis, size};
 use super::shape::{self, Part};
 
-/// Most elements of floating-point tensors that are worked on here; larger ones are
+/// Most elements of tensors of floating-point numbers or packed integers that are worked on here; larger ones are
 /// weights, which the device computes with when the network is loaded.
 const MOST_FLOATS: usize = 1 << 10;
 
@@ -34,7 +34,8 @@ pub fn fold(node: &Node) -> Result<Option<Vec<Value>>> {
             None => {}
         }
     }
-    let large = |h: &&Host| h.elem.is_float() && h.elements() > MOST_FLOATS;
+    let weights = |h: &Host| h.elem.is_float() || matches!(h.data, Data::Raw(_));
+    let large = |h: &&Host| weights(h) && h.elements() > MOST_FLOATS;
     if hosts.iter().any(large) && !moves_only(op) {
         return Ok(None);
     }

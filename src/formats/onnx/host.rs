@@ -5,6 +5,9 @@ use super::elem::Elem;
 use super::proto;
 use crate::tensor::{Bytes, DType, Tensor, TensorDesc};
 
+/// From so many elements on, 8-bit integers are weights, which stay as they lie in the file.
+const PACKED: usize = 1 << 10;
+
 /// A tensor on the host.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -19,7 +22,7 @@ pub enum Data {
     Ints(Vec<i64>),
     /// Floating-point numbers, each rounded to its type.
     Floats(Vec<f64>),
-    /// f32, f16 or bf16 as they lie in the file.
+    /// f32, f16 or bf16 as they lie in the file, and many int8 or uint8.
     Raw(Bytes),
 }
 
@@ -108,7 +111,7 @@ impl Host {
         self.shape.iter().product()
     }
 
-    /// Integers and booleans as they are; `None` for floating-point tensors.
+    /// Integers and booleans as they are; `None` for floating-point tensors and 8-bit weights.
     pub fn as_ints(&self) -> Option<&[i64]> {
         match &self.data {
             Data::Ints(values) => Some(values),
@@ -121,16 +124,40 @@ impl Host {
         match &self.data {
             Data::Ints(values) => values.iter().map(|&v| v as f64).collect(),
             Data::Floats(values) => values.clone(),
-            Data::Raw(_) => {
-                let tensor = self.raw_tensor().expect("raw data is of a type that tensors have");
-                tensor.to_f32().into_iter().map(f64::from).collect()
-            }
+            Data::Raw(bytes) => match self.raw_tensor() {
+                Some(tensor) => tensor.to_f32().into_iter().map(f64::from).collect(),
+                None => self.bytes(bytes).map(f64::from).collect(),
+            },
         }
     }
 
     /// The same values under another shape of as many elements.
     pub fn reshaped(&self, shape: Vec<usize>) -> Self {
         Host { shape, ..self.clone() }
+    }
+
+    /// 8-bit integers one by one.
+    fn bytes(&self, bytes: &[u8]) -> impl Iterator<Item = i32> {
+        let signed = self.elem == Elem::I8;
+        bytes.iter().map(move |&v| if signed { i32::from(v as i8) } else { i32::from(v) })
+    }
+
+    /// 8-bit weights as words of four, the lowest byte first, and whether they have a sign.
+    pub fn packed(&self) -> Option<(Tensor, bool)> {
+        let Data::Raw(bytes) = &self.data else { return None };
+        if !matches!(self.elem, Elem::I8 | Elem::U8) {
+            return None;
+        }
+        let words = bytes.len().div_ceil(4);
+        let whole = match bytes.len() % 4 {
+            0 => bytes.clone(),
+            _ => {
+                let mut padded = bytes.to_vec();
+                padded.resize(4 * words, 0);
+                Bytes::Owned(padded.into())
+            }
+        };
+        Some((Tensor { desc: TensorDesc::new([words], DType::U32), bytes: whole }, self.elem == Elem::I8))
     }
 
     fn raw_tensor(&self) -> Option<Tensor> {
@@ -153,6 +180,9 @@ impl Host {
             return Ok(tensor);
         }
         match (&self.data, self.elem.dtype()) {
+            (Data::Raw(bytes), _) => {
+                Ok(Tensor::from_i32(self.shape.clone(), &self.bytes(bytes).collect::<Vec<_>>()))
+            }
             (Data::Ints(values), DType::U32) => {
                 let values: Vec<u32> = values.iter().map(|&v| u32::from(v != 0)).collect();
                 Ok(Tensor::from_u32(self.shape.clone(), &values))
@@ -188,6 +218,7 @@ fn decode(elem: Elem, bytes: Bytes) -> Data {
     match elem {
         // Weights keep their bytes; what cannot be bound as it lies is copied.
         Elem::F32 | Elem::F16 | Elem::BF16 => Data::Raw(bytes),
+        Elem::I8 | Elem::U8 if b.len() > PACKED => Data::Raw(bytes),
         Elem::F64 => Data::Floats(
             b.chunks_exact(8).map(|c| f64::from_le_bytes(c.try_into().expect("eight bytes"))).collect(),
         ),

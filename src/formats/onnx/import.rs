@@ -226,13 +226,19 @@ impl<'a> Import<'a> {
         let known = place.as_ref().and_then(|p| self.weights.get(p)).copied();
         let id = match known {
             Some(id) => id,
-            None => {
-                let weight = self.graph.weight("constant", host.to_tensor()?);
-                match host.elem.is_float() {
-                    true => self.graph.unpacked(weight, DType::F32).map_err(plain)?,
-                    false => weight,
+            None => match host.packed() {
+                Some((words, signed)) => {
+                    let words = self.graph.weight("constant", words);
+                    self.graph.unpack_bytes(words, host.shape.clone(), signed).map_err(plain)?
                 }
-            }
+                None => {
+                    let weight = self.graph.weight("constant", host.to_tensor()?);
+                    match host.elem.is_float() {
+                        true => self.graph.unpacked(weight, DType::F32).map_err(plain)?,
+                        false => weight,
+                    }
+                }
+            },
         };
         if let Some(place) = place {
             self.weights.insert(place, id);

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Operator sets 7 to 28 of the standard domain; what each operator's import covers is in
-//! `docs/onnx.md`. A model with anything else is refused with all that is not supported, node by
+//! `docs/onnx.md`. Of ONNX Runtime's own operators those that its static quantiser writes. A model with anything else is refused with all that is not supported, node by
 //! node. Shapes are fixed when the graph is built: dimensions that the file leaves open are given then.
 
 mod counted;

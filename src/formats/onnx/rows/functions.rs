@@ -34,6 +34,7 @@ pub const ROWS: &[(&str, Row)] = &[
     ("OneHot", one_hot),
     ("RMSNormalization", rms_normalization),
     ("ReduceLogSumExp", reduce_log_sum_exp),
+    ("RotaryEmbedding", rotary_embedding),
     ("Selu", |i, n| {
         let (alpha, gamma) = (n.float("alpha", 1.673_263_2), n.float("gamma", 1.050_701));
         map(i, n, |x| x.clone().max(0.0).plus(x.min(0.0).exp().plus_number(-1.0).times(alpha)).times(gamma))
@@ -41,6 +42,10 @@ pub const ROWS: &[(&str, Row)] = &[
     ("Shrink", shrink),
     ("Softsign", |i, n| {
         map(i, n, |x| Expr::binary(Binary::Div, x.clone(), Expr::unary(Unary::Abs, x).plus_number(1.0)))
+    }),
+    ("SwiGLU", |i, n| {
+        let gate = i.call("Swish", &[n.input(0)?], n.proto.attribute.clone())?;
+        Ok(vec![i.call("Mul", &[&gate, n.input(1)?], vec![])?])
     }),
     ("ThresholdedRelu", thresholded_relu),
     ("Trilu", trilu),
@@ -209,6 +214,82 @@ fn reduce_log_sum_exp(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
         0 => Ok(vec![import.call("Squeeze", &[&y, &ints(&axes)], vec![])?]),
         _ => Ok(vec![y]),
     }
+}
+
+/// Pairs of numbers turned by angles that depend on the position (Su et al. 2021, "RoFormer").
+fn rotary_embedding(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let value = node.input(0)?;
+    let perm = [with_ints("perm", &[0, 2, 1, 3])];
+    // As [batch, sequence, heads, size].
+    let x = match *value.shape() {
+        [_, _, _, _] => import.call("Transpose", &[value], perm.to_vec())?,
+        [batch, sequence, width] => {
+            let heads = size(node.int("num_heads", 0))?;
+            if heads == 0 || !width.is_multiple_of(heads) {
+                return Err(format!("{width} numbers are not those of {heads} heads"));
+            }
+            let dims = [batch, sequence, heads, width / heads].map(|d| d as i64);
+            import.call("Reshape", &[value, &ints(&dims)], vec![])?
+        }
+        _ => return Err(format!("wants three or four axes, found {:?}", value.shape())),
+    };
+    let width = x.shape()[3];
+    let turned = match size(node.int("rotary_embedding_dim", 0))? {
+        0 => width,
+        n => n,
+    };
+    if turned > width || !turned.is_multiple_of(2) || turned == 0 {
+        return Err(format!("of {width} numbers {turned} cannot be turned in pairs"));
+    }
+    let mut angle = |i: usize| -> Result<Value> {
+        let cache = node.input(i)?;
+        let cache = match node.optional(3) {
+            Some(positions) => import.call("Gather", &[cache, positions], vec![])?,
+            None => cache.clone(),
+        };
+        if cache.shape() != [x.shape()[0], x.shape()[1], turned / 2] {
+            return Err(format!("angles {:?} are not those of {:?}", cache.shape(), x.shape()));
+        }
+        import.call("Unsqueeze", &[&cache, &ints(&[2])], vec![])
+    };
+    let (cos, sin) = (angle(1)?, angle(2)?);
+    let mut part = |start: usize, stop: usize, step: i64| {
+        let [start, stop] = [start, stop].map(|v| ints(&[v as i64]));
+        import.call("Slice", &[&x, &start, &stop, &ints(&[3]), &ints(&[step])], vec![])
+    };
+    let interleaved = node.int("interleaved", 0) != 0;
+    let (a, b) = match interleaved {
+        true => (part(0, turned, 2)?, part(1, turned, 2)?),
+        false => (part(0, turned / 2, 1)?, part(turned / 2, turned, 1)?),
+    };
+    let rest = if turned < width { Some(part(turned, width, 1)?) } else { None };
+    let mut turn = |p: &Value, q: &Value, op: &str| -> Result<Value> {
+        let p = import.call("Mul", &[&cos, p], vec![])?;
+        let q = import.call("Mul", &[&sin, q], vec![])?;
+        import.call(op, &[&p, &q], vec![])
+    };
+    let (real, imaginary) = (turn(&a, &b, "Sub")?, turn(&b, &a, "Add")?);
+    let mut y = match interleaved {
+        true => {
+            let real = import.call("Unsqueeze", &[&real, &ints(&[4])], vec![])?;
+            let imaginary = import.call("Unsqueeze", &[&imaginary, &ints(&[4])], vec![])?;
+            let both = import.call("Concat", &[&real, &imaginary], vec![with_int("axis", 4)])?;
+            let dims = [&x.shape()[..3], &[turned]].concat();
+            let dims: Vec<i64> = dims.into_iter().map(|d| d as i64).collect();
+            import.call("Reshape", &[&both, &ints(&dims)], vec![])?
+        }
+        false => import.call("Concat", &[&real, &imaginary], vec![with_int("axis", 3)])?,
+    };
+    if let Some(rest) = rest {
+        y = import.call("Concat", &[&y, &rest], vec![with_int("axis", 3)])?;
+    }
+    Ok(vec![match value.rank() {
+        4 => import.call("Transpose", &[&y], perm.to_vec())?,
+        _ => {
+            let dims: Vec<i64> = value.shape().iter().map(|&d| d as i64).collect();
+            import.call("Reshape", &[&y, &ints(&dims)], vec![])?
+        }
+    }])
 }
 
 fn trilu(import: &mut Import, node: &Node) -> Result<Vec<Value>> {

@@ -1,33 +1,29 @@
-//! Convolutions, pools, norms, resizing and matrix products.
+//! Convolutions, norms, resizing and matrix products.
 
+use super::super::elem::Elem;
 use super::super::import::{Import, Node, Result, Value, axis, plain, size};
-use super::Row;
-use super::resize;
-use crate::graph::ValueId;
+use super::{Row, resize};
+use crate::graph::{Graph, ValueId};
 use crate::ops::conv_transpose2d::ConvTranspose2dOptions;
 use crate::ops::conv2d::Conv2dOptions;
 use crate::ops::matmul::Matmul;
-use crate::ops::pool::{PoolKind, PoolOptions};
+use crate::ops::pool::PoolOptions;
 
 pub const ROWS: &[(&str, Row)] = &[
-    ("AveragePool", |i, n| pool(i, n, PoolKind::Mean { include_pad: n.int("count_include_pad", 0) != 0 })),
     ("Conv", conv),
     ("ConvTranspose", conv_transpose),
     ("Gemm", gemm),
-    ("GlobalAveragePool", |i, n| global_pool(i, n, PoolKind::Mean { include_pad: false })),
-    ("GlobalMaxPool", |i, n| global_pool(i, n, PoolKind::Max)),
     ("GroupNormalization", group_normalization),
     ("InstanceNormalization", instance_normalization),
     ("LRN", local_response_normalization),
     ("LayerNormalization", layer_normalization),
     ("MatMul", matmul),
-    ("MaxPool", |i, n| pool(i, n, PoolKind::Max)),
     ("Resize", resize::resize),
     ("Upsample", resize::resize),
 ];
 
 /// A map with one or two spatial axes as `[n, h, w, c]`; with one, the height is 1.
-fn feature_map(import: &mut Import, value: &Value) -> Result<ValueId> {
+pub fn feature_map(import: &mut Import, value: &Value) -> Result<ValueId> {
     let x = import.channels_last(value)?;
     match import.graph.shape(x)[..] {
         [_, _, _, _] => Ok(x),
@@ -37,16 +33,21 @@ fn feature_map(import: &mut Import, value: &Value) -> Result<ValueId> {
 }
 
 /// The way back, to as many axes as `like` has.
-fn unmap(import: &mut Import, y: ValueId, like: &Value) -> Result<Value> {
-    let y = match (like.rank(), &import.graph.shape(y)[..]) {
+pub fn unmap(import: &mut Import, y: ValueId, like: &Value) -> Result<Value> {
+    unmapped(import, y, like.rank(), like.elem())
+}
+
+/// A map `[n, h, w, c]` as a value with so many axes.
+pub fn unmapped(import: &mut Import, y: ValueId, rank: usize, elem: Elem) -> Result<Value> {
+    let y = match (rank, &import.graph.shape(y)[..]) {
         (3, &[n, _, w, c]) => import.graph.reshape(y, [n, w, c]).map_err(plain)?,
         _ => y,
     };
-    Ok(import.channels_last_result(y, like.elem()))
+    Ok(import.channels_last_result(y, elem))
 }
 
 /// An attribute with a number for each spatial axis, as `[y, x]`.
-fn pair(node: &Node, name: &str, default: usize, spatial: usize) -> Result<[usize; 2]> {
+pub fn pair(node: &Node, name: &str, default: usize, spatial: usize) -> Result<[usize; 2]> {
     match node.list(name).filter(|l| !l.is_empty()) {
         None => Ok([if spatial == 1 { 1 } else { default }, default]),
         Some(&[y, x]) if spatial == 2 => Ok([size(y)?, size(x)?]),
@@ -56,7 +57,7 @@ fn pair(node: &Node, name: &str, default: usize, spatial: usize) -> Result<[usiz
 }
 
 /// Explicit padding as `[top, left, bottom, right]`.
-fn pads(node: &Node, spatial: usize) -> Result<[usize; 4]> {
+pub fn pads(node: &Node, spatial: usize) -> Result<[usize; 4]> {
     match node.list("pads").filter(|l| !l.is_empty()) {
         None => Ok([0; 4]),
         Some(&[a, b, c, d]) if spatial == 2 => Ok([size(a)?, size(b)?, size(c)?, size(d)?]),
@@ -73,7 +74,7 @@ fn same(input: usize, reach: usize, stride: usize, odd_first: bool) -> [usize; 2
 }
 
 /// Padding as the node wants it, `[top, left, bottom, right]`.
-fn padding(
+pub fn padding(
     node: &Node,
     spatial: usize,
     input: [usize; 2],
@@ -93,15 +94,20 @@ fn padding(
     }
 }
 
-fn positive(values: &[usize]) -> Result<()> {
+pub fn positive(values: &[usize]) -> Result<()> {
     match values.contains(&0) {
         true => Err("kernel, strides and dilations must be positive".to_owned()),
         false => Ok(()),
     }
 }
 
-fn conv(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
-    let (value, weight) = (node.input(0)?, node.input(1)?);
+/// The source of a convolution as `[n, h, w, c]`, and its options.
+pub fn convolved(
+    import: &mut Import,
+    node: &Node,
+    value: &Value,
+    weight: &Value,
+) -> Result<(ValueId, Conv2dOptions)> {
     let spatial = value.rank().saturating_sub(2);
     let x = feature_map(import, value)?;
     let kernel = match weight.shape() {
@@ -116,13 +122,17 @@ fn conv(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     let reach = [dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1];
     let padding = padding(node, spatial, input, reach, stride)?;
     let groups = size(node.int("group", 1))?;
-    let weight_shape = weight.shape().to_vec();
+    Ok((x, Conv2dOptions { stride, padding, dilation, groups }))
+}
+
+fn conv(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let (value, weight) = (node.input(0)?, node.input(1)?);
+    let (x, options) = convolved(import, node, value, weight)?;
     let mut w = import.plain(weight)?;
-    if spatial == 1 {
-        w = import.graph.reshape(w, [weight_shape[0], weight_shape[1], 1, kernel[1]]).map_err(plain)?;
+    if let &[outputs, each, width] = weight.shape() {
+        w = import.graph.reshape(w, [outputs, each, 1, width]).map_err(plain)?;
     }
     let bias = node.optional(2).map(|b| import.plain(b)).transpose()?;
-    let options = Conv2dOptions { stride, padding, dilation, groups };
     let y = import.graph.conv2d(x, w, bias, options).map_err(plain)?;
     Ok(vec![unmap(import, y, value)?])
 }
@@ -186,39 +196,6 @@ fn conv_transpose(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     let bias = node.optional(2).map(|b| import.plain(b)).transpose()?;
     let options = ConvTranspose2dOptions { stride, padding, output_padding, dilation, groups };
     let y = import.graph.conv_transpose2d(x, w, bias, options).map_err(plain)?;
-    Ok(vec![unmap(import, y, value)?])
-}
-
-fn pool(import: &mut Import, node: &Node, kind: PoolKind) -> Result<Vec<Value>> {
-    let value = node.input(0)?;
-    if !value.elem().is_float() {
-        return Err(format!("{} is not supported", value.elem()));
-    }
-    if node.wants(1) {
-        return Err("the indices of the maxima are not supported".to_owned());
-    }
-    let spatial = value.rank().saturating_sub(2);
-    let x = feature_map(import, value)?;
-    let kernel = pair(node, "kernel_shape", 1, spatial)?;
-    let (stride, dilation) = (pair(node, "strides", 1, spatial)?, pair(node, "dilations", 1, spatial)?);
-    positive(&[kernel, stride, dilation].concat())?;
-    let shape = import.graph.shape(x);
-    let input = [shape[1], shape[2]];
-    let reach = [dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1];
-    let padding = padding(node, spatial, input, reach, stride)?;
-    let options = PoolOptions { kernel, stride, padding, dilation, ceil: node.int("ceil_mode", 0) != 0 };
-    let y = match kind {
-        PoolKind::Max => import.graph.max_pool(x, options),
-        PoolKind::Mean { include_pad } => import.graph.average_pool(x, options, include_pad),
-    };
-    let y = y.map_err(plain)?;
-    Ok(vec![unmap(import, y, value)?])
-}
-
-fn global_pool(import: &mut Import, node: &Node, kind: PoolKind) -> Result<Vec<Value>> {
-    let value = node.input(0)?;
-    let x = feature_map(import, value)?;
-    let y = import.graph.global_pool(x, kind).map_err(plain)?;
     Ok(vec![unmap(import, y, value)?])
 }
 
@@ -382,18 +359,28 @@ fn matmul(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     if !elem.is_float() || !b.elem().is_float() {
         return Err(format!("{elem} is not supported"));
     }
-    let (a_shape, b_shape) = (a.shape().to_vec(), b.shape().to_vec());
-    if a_shape.is_empty() || b_shape.is_empty() {
+    if a.rank() == 0 || b.rank() == 0 {
         return Err("a number is no matrix".to_owned());
     }
-    let mut x = import.plain(a)?;
     // A matrix of weights: a fully connected layer on all rows.
-    if b_shape.len() == 2 && a_shape.len() >= 2 {
-        let w = import.ordered(b, &[1, 0])?;
+    if b.rank() == 2 && a.rank() >= 2 {
+        let (x, w) = (import.plain(a)?, import.ordered(b, &[1, 0])?);
         let y = import.graph.linear(x, w, None).map_err(plain)?;
         return Ok(vec![import.plain_result(y, elem)]);
     }
-    let mut y = import.plain(b)?;
+    let y = product(import, a, b, |g, x, y| g.matmul(x, y, Matmul::default()))?;
+    Ok(vec![import.plain_result(y, elem)])
+}
+
+/// The matrix product of two values, whose batches broadcast, by `multiply` for matrices of one batch.
+pub fn product(
+    import: &mut Import,
+    a: &Value,
+    b: &Value,
+    multiply: impl FnOnce(&mut Graph, ValueId, ValueId) -> crate::Result<ValueId>,
+) -> Result<ValueId> {
+    let (a_shape, b_shape) = (a.shape().to_vec(), b.shape().to_vec());
+    let (mut x, mut y) = (import.plain(a)?, import.plain(b)?);
     let g = &mut *import.graph;
     // Vectors are a row on the left, a column on the right.
     let mut left = a_shape.clone();
@@ -411,7 +398,7 @@ fn matmul(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     x = g.broadcast_to(x, full(&left[la..])).map_err(plain)?;
     y = g.reshape(y, right.clone()).map_err(plain)?;
     y = g.broadcast_to(y, full(&right[lb..])).map_err(plain)?;
-    let mut z = g.matmul(x, y, Matmul::default()).map_err(plain)?;
+    let z = multiply(g, x, y).map_err(plain)?;
     let mut shape = full(&[left[la], right[lb + 1]]);
     if b_shape.len() == 1 {
         shape.pop();
@@ -420,6 +407,5 @@ fn matmul(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
         let row = shape.len() - if b_shape.len() == 1 { 1 } else { 2 };
         shape.remove(row);
     }
-    z = g.reshape(z, shape).map_err(plain)?;
-    Ok(vec![import.plain_result(z, elem)])
+    g.reshape(z, shape).map_err(plain)
 }

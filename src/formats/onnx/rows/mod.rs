@@ -1,15 +1,20 @@
 //! One function for each of ONNX's operators, grouped by what they do; the table that names them.
 
 mod attention;
+mod choosing;
 mod control;
 mod einsum;
 mod elementwise;
 mod functions;
 mod indexing;
 mod layers;
+mod microsoft;
 mod movement;
+mod pools;
+mod quantized;
 mod reduce;
 mod resize;
+mod sampling;
 mod typed;
 
 use super::import::{Import, Node, Result, Value};
@@ -22,11 +27,9 @@ pub type Row = fn(&mut Import, &Node) -> Result<Vec<Value>>;
 /// # Errors
 /// Operators that are not in the table.
 pub fn find(domain: &str, op: &str) -> Result<Row> {
-    if !matches!(domain, "" | "ai.onnx") {
-        return Err(format!("operators of \"{domain}\" are not supported"));
-    }
-    let tables = [
+    let standard = [
         attention::ROWS,
+        choosing::ROWS,
         control::ROWS,
         einsum::ROWS,
         elementwise::ROWS,
@@ -34,12 +37,21 @@ pub fn find(domain: &str, op: &str) -> Result<Row> {
         indexing::ROWS,
         layers::ROWS,
         movement::ROWS,
+        pools::ROWS,
+        quantized::ROWS,
         reduce::ROWS,
+        sampling::ROWS,
         typed::ROWS,
         KNOWN_ONLY,
     ];
+    let tables: &[&[(&str, Row)]] = match domain {
+        "" | "ai.onnx" => &standard,
+        "com.microsoft" => &[microsoft::ROWS],
+        _ => return Err(format!("operators of \"{domain}\" are not supported")),
+    };
     tables
-        .into_iter()
+        .iter()
+        .copied()
         .flatten()
         .find(|(name, _)| *name == op)
         .map(|(_, row)| *row)
@@ -50,7 +62,6 @@ pub fn find(domain: &str, op: &str) -> Result<Row> {
 const KNOWN_ONLY: &[(&str, Row)] = &[
     ("Constant", known_only),
     ("ConstantOfShape", known_only),
-    ("NonZero", known_only),
     ("Range", known_only),
     ("Shape", known_only),
     ("Size", known_only),

@@ -14,6 +14,7 @@ use crate::ops::typed::{Function, Typed};
 use crate::tensor::DType;
 
 pub const ROWS: &[(&str, Row)] = &[
+    ("CenterCropPad", center_crop_pad),
     ("Concat", concat),
     ("DepthToSpace", depth_to_space),
     ("Expand", expand),
@@ -390,4 +391,32 @@ fn space_to_depth(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     let x = g.transpose(x, order).map_err(plain)?;
     let y = g.reshape(x, [n, h / r, w / r, r * r * c]).map_err(plain)?;
     Ok(vec![import.channels_last_result(y, value.elem())])
+}
+
+/// The middle of a tensor, or a tensor in the middle of zeros; an odd element more is cut off, or put, at the end.
+fn center_crop_pad(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
+    let (value, wanted) = (node.input(0)?, node.ints(1)?);
+    let rank = value.rank();
+    let axes: Vec<usize> = match node.list("axes") {
+        Some(list) => list.iter().map(|&a| axis(a, rank)).collect::<Result<_>>()?,
+        None => (0..rank).collect(),
+    };
+    if axes.len() != wanted.len() {
+        return Err(format!("{wanted:?} are not sizes of axes {axes:?}"));
+    }
+    let mut stop: Vec<i64> = value.shape().iter().map(|&n| n as i64).collect();
+    let (mut start, mut before, mut after) = (vec![0; rank], vec![0; rank], vec![0; rank]);
+    for (&a, &n) in axes.iter().zip(&wanted) {
+        let (room, n) = (value.shape()[a] as i64, size(n)? as i64);
+        match n < room {
+            true => (start[a], stop[a]) = ((room - n) / 2, (room - n) / 2 + n),
+            false => (before[a], after[a]) = ((n - room) / 2, n - room - (n - room) / 2),
+        }
+    }
+    let cropped = import.call("Slice", &[value, &ints(&start), &ints(&stop)], vec![])?;
+    let padding = [before, after].concat();
+    match padding.iter().all(|&n| n == 0) {
+        true => Ok(vec![cropped]),
+        false => Ok(vec![import.call("Pad", &[&cropped, &ints(&padding)], vec![])?]),
+    }
 }

@@ -1,7 +1,9 @@
 //! Resize: along each axis by a matrix of weights, worked out when the network is loaded; height and
 //! width by the engine's own kernel where its grid of pixels is the one that is asked for.
 
+use super::super::elem::Elem;
 use super::super::import::{Import, Node, Result, Value, axis, plain, size};
+use super::pools::through_floats;
 use crate::ops::resize::{Coordinates, Interpolation};
 use crate::tensor::Tensor;
 
@@ -27,6 +29,10 @@ struct Modes {
 
 pub fn resize(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     let value = node.input(0)?;
+    // The nearest element is one that is there.
+    if matches!(value.elem(), Elem::I8 | Elem::U8) && node.string("mode", "nearest") == "nearest" {
+        return through_floats(import, node, resize);
+    }
     if !value.elem().is_float() {
         return Err(format!("{} is not supported", value.elem()));
     }
