@@ -29,6 +29,14 @@ impl Weights {
         Ok(Weights { file: name.to_owned(), entries: safetensors::from_static(name, bytes)? })
     }
 
+    /// A safetensors file in memory; `name` stands in messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for what is not a sound one.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self> {
+        Ok(Weights { file: name.to_owned(), entries: safetensors::from_bytes(name, bytes)? })
+    }
+
     /// Tensors of several files: `files` says for each in which of `shards` it is; `name` stands in messages.
     ///
     /// # Errors

@@ -45,6 +45,12 @@ pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<HashMap<String, E
     parse(Path::new(name), bytes, |range| Bytes::Static(&bytes[range]))
 }
 
+/// The same for bytes in memory; tensors are windows into them.
+pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<HashMap<String, Entry>> {
+    let bytes = bytes::Bytes::from(bytes);
+    parse(Path::new(name), &bytes, |range| Bytes::Shared(bytes.slice(range)))
+}
+
 fn parse(
     path: &Path,
     file: &[u8],
