@@ -42,7 +42,11 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATOR: Limited = Limited;
 
 fn more(bytes: usize) -> bool {
-    USED.fetch_add(bytes, Ordering::Relaxed) + bytes <= LIMIT
+    let fits = USED.fetch_add(bytes, Ordering::Relaxed) + bytes <= LIMIT;
+    if !fits {
+        USED.fetch_sub(bytes, Ordering::Relaxed);
+    }
+    fits
 }
 
 // SAFETY: all is the system allocator's, but for null, which says that there is no memory.
