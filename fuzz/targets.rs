@@ -154,6 +154,7 @@ pub fn network(bytes: &[u8]) {
             }
             Some("AutoencoderKL") => {
                 let config = AutoencoderKlConfig::from_json(config)?;
+                let _ = config.factor();
                 let x = g.input("picture", [1, 40, 24, 3], DType::F32);
                 let moments = autoencoder_kl::encode(&mut g, &config, w, x)?;
                 g.output("moments", moments);
