@@ -201,6 +201,14 @@ fn expand(host: &Host, dims: Vec<usize>) -> Result<Host> {
     if dims == host.shape {
         return Ok(host.clone());
     }
+    if host.elements() == 1 {
+        let too_large = || format!("a constant of shape {dims:?} is too large");
+        let count = elements_below(&dims, MOST_ELEMENTS).ok_or_else(too_large)?;
+        return Ok(match host.as_ints() {
+            Some(values) => Host::ints(host.elem, dims, vec![values[0]; count]),
+            None => Host::floats(host.elem, dims, vec![host.to_floats()[0]; count]),
+        });
+    }
     let skip = dims.len() - host.shape.len();
     pick(host, dims, |at, strides| {
         let own = at[skip..].iter().zip(&host.shape).zip(strides);
