@@ -4,8 +4,9 @@
 #
 #   scripts/fuzz.sh [SECONDS] [TARGET]...     so long for each target, all of them by default; 300 seconds
 #
-# A target ends at the first input that panics, takes longer than a second or more than 2 GB, and says where it lies; put
-# it into tests/corpus/TARGET, which tests/corpus.rs replays, and mend the library. New inputs gather in fuzz/corpus.
+# A target ends at the first input that panics, takes longer than ten seconds or more than 2 GB, and says where it lies; put
+# it into tests/corpus/TARGET, which tests/corpus.rs replays, and mend the library. Inputs that take longer than a second are
+# named too. New ones gather in fuzz/corpus.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
