@@ -307,9 +307,11 @@ fn range(node: &Node) -> Result<Host> {
     }
     let count = count as usize;
     Ok(match (start.as_ints(), delta.as_ints()) {
-        (Some(a), Some(d)) => {
-            Host::ints(start.elem, vec![count], each(count, |i| a[0].wrapping_add(d[0].wrapping_mul(i as i64))))
-        }
+        (Some(a), Some(d)) => Host::ints(
+            start.elem,
+            vec![count],
+            each(count, |i| a[0].wrapping_add(d[0].wrapping_mul(i as i64))),
+        ),
         _ => Host::floats(start.elem, vec![count], each(count, |i| a + i as f64 * d)),
     })
 }

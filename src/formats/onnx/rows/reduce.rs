@@ -78,12 +78,7 @@ fn reduce(
 }
 
 /// What a reduction makes of no numbers at all.
-fn reduce_nothing(
-    import: &mut Import,
-    node: &Node,
-    value: &Value,
-    axes: &[usize],
-) -> Result<Vec<Value>> {
+fn reduce_nothing(import: &mut Import, node: &Node, value: &Value, axes: &[usize]) -> Result<Vec<Value>> {
     let (low, high) = match value.elem() {
         elem if elem.is_float() => (f64::NEG_INFINITY, f64::INFINITY),
         elem => (elem.range().0 as f64, elem.range().1 as f64),
