@@ -39,6 +39,14 @@ impl Weights {
         Weights { file, entries, blocks: None, deltas: Arc::default() }
     }
 
+    /// A safetensors file in memory; `name` stands in messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for what is not a sound one.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self> {
+        Ok(Weights::new(name.to_owned(), safetensors::from_bytes(name, bytes)?))
+    }
+
     /// Tensors of several files: `files` says for each in which of `shards` it is; `name` stands in messages.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Picture files: decoded with limits, written whole or not at all, with text that says how they were made.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Cursor, Seek, Write};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageReader, Rgb, RgbImage};
@@ -29,6 +29,19 @@ fn io_error(path: &Path, source: std::io::Error) -> Error {
 /// [`Error::Io`], [`Error::Format`] for what is no picture, [`Error::Invalid`] for more than [`MAX_PIXELS`].
 pub fn open(path: impl AsRef<Path>) -> Result<RgbImage> {
     let path = path.as_ref();
+    let file = File::open(path).map_err(|source| io_error(path, source))?;
+    decode(path, BufReader::new(file))
+}
+
+/// The same for a file in memory; `name` stands in messages.
+///
+/// # Errors
+/// [`Error::Format`] and [`Error::Invalid`], as [`open`].
+pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<RgbImage> {
+    decode(Path::new(name), Cursor::new(bytes))
+}
+
+fn decode(path: &Path, file: impl BufRead + Seek) -> Result<RgbImage> {
     let failed = |error: image::ImageError| match error {
         image::ImageError::IoError(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
             io_error(path, source)
@@ -36,9 +49,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<RgbImage> {
         error => format_error(path, error),
     };
     // The content decides what it is, not the name.
-    let mut reader = File::open(path)
-        .and_then(|file| ImageReader::new(BufReader::new(file)).with_guessed_format())
-        .map_err(|source| io_error(path, source))?;
+    let mut reader = ImageReader::new(file).with_guessed_format().map_err(|source| io_error(path, source))?;
     if reader.format().is_none() {
         return Err(format_error(path, "not a picture (PNG, JPEG, WebP, BMP or GIF)"));
     }
@@ -79,10 +90,21 @@ fn flatten(picture: DynamicImage) -> RgbImage {
 pub fn read_text(path: impl AsRef<Path>, keyword: &str) -> Result<Option<String>> {
     let path = path.as_ref();
     let file = File::open(path).map_err(|source| io_error(path, source))?;
+    text(path, BufReader::new(file), keyword)
+}
+
+/// The same for a file in memory; `name` stands in messages.
+///
+/// # Errors
+/// [`Error::Format`] for what is no PNG.
+pub fn text_from_bytes(name: &str, bytes: &[u8], keyword: &str) -> Result<Option<String>> {
+    text(Path::new(name), Cursor::new(bytes), keyword)
+}
+
+fn text(path: &Path, file: impl BufRead + Seek, keyword: &str) -> Result<Option<String>> {
     let failed = |error| format_error(path, error);
     let limits = png::Limits { bytes: MAX_DECODER_BYTES as usize };
-    let mut reader =
-        png::Decoder::new_with_limits(BufReader::new(file), limits).read_info().map_err(failed)?;
+    let mut reader = png::Decoder::new_with_limits(file, limits).read_info().map_err(failed)?;
     // Text may stand after the pixels.
     reader.finish().map_err(failed)?;
     let info = reader.info();

@@ -63,6 +63,12 @@ pub fn metadata(path: &Path) -> Result<HashMap<String, String>> {
     Ok(metadata.metadata().clone().unwrap_or_default())
 }
 
+/// The same for bytes in memory; tensors are windows into them.
+pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<HashMap<String, Entry>> {
+    let bytes = bytes::Bytes::from(bytes);
+    parse(Path::new(name), &bytes, |range| Bytes::Shared(bytes.slice(range)))
+}
+
 fn parse(
     path: &Path,
     file: &[u8],

@@ -71,11 +71,12 @@ impl AutoencoderKlConfig {
     pub(super) fn check(&self) -> Result<()> {
         CLASS.one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
         let levels = self.block_out_channels.len();
+        CLASS.levels(levels)?;
         for (setting, kinds, only) in [
             ("down_block_types", &self.down_block_types, "DownEncoderBlock2D"),
             ("up_block_types", &self.up_block_types, "UpDecoderBlock2D"),
         ] {
-            if levels == 0 || kinds.len() != levels || kinds.iter().any(|kind| kind != only) {
+            if kinds.len() != levels || kinds.iter().any(|kind| kind != only) {
                 return Err(CLASS.unsupported(
                     setting,
                     &format!("{levels} times {only}"),

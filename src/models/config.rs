@@ -46,6 +46,14 @@ impl Class {
         }
     }
 
+    /// Levels that a network can have: a picture of any size that is allowed is a pixel long before the last.
+    pub fn levels(self, levels: usize) -> Result<()> {
+        match (1..=16).contains(&levels) {
+            true => Ok(()),
+            false => Err(self.unsupported("length of block_out_channels", "1 to 16", levels)),
+        }
+    }
+
     /// Sizes that a network can have.
     pub fn sizes<'a>(self, sizes: impl IntoIterator<Item = (&'a str, usize)>) -> Result<()> {
         match sizes.into_iter().find(|(_, size)| !(1..=1 << 16).contains(size)) {

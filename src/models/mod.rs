@@ -38,4 +38,4 @@ pub mod vgg;
 pub mod vision;
 pub mod yolo;
 
-pub use open::{open, open_with, read_labels};
+pub use open::{from_weights, open, open_with, read_labels};

@@ -293,6 +293,13 @@ struct Config {
 }
 
 impl Config {
+    fn parse(path: &Path, text: &str) -> Result<Config> {
+        serde_json::from_str(text).map_err(|e| Error::Format {
+            path: path.to_owned(),
+            message: format!("is no configuration of timm: {e}"),
+        })
+    }
+
     /// What the file says of a network that computes something else from the same tensors.
     fn otherwise(&self) -> Option<String> {
         let called = self.architecture.as_deref().unwrap_or_default();
@@ -352,13 +359,30 @@ struct Pretrained {
 fn open_folder(folder: &Path, labels: Option<Vec<String>>) -> Result<VisionModel> {
     let path = folder.join(CONFIG);
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let config: Config = serde_json::from_str(&text)
-        .map_err(|e| Error::Format { path, message: format!("is no configuration of timm: {e}") })?;
+    let config = Config::parse(&path, &text)?;
     open_weights(&folder.join(WEIGHTS), &config, labels)
 }
 
 fn open_weights(path: &Path, config: &Config, labels: Option<Vec<String>>) -> Result<VisionModel> {
-    let weights = Weights::open(path)?;
+    of_weights(path, Weights::open(path)?, config, labels)
+}
+
+/// The network of weights that are in memory already, with the text of a `config.json` of timm's where there is one.
+///
+/// # Errors
+/// As for files, see [`open`].
+pub fn from_weights(weights: Weights, config: Option<&str>) -> Result<VisionModel> {
+    let path = PathBuf::from(weights.file());
+    let config = config.map_or(Ok(Config::default()), |text| Config::parse(&path, text))?;
+    of_weights(&path, weights, &config, None)
+}
+
+fn of_weights(
+    path: &Path,
+    weights: Weights,
+    config: &Config,
+    labels: Option<Vec<String>>,
+) -> Result<VisionModel> {
     let architecture = ARCHITECTURES
         .iter()
         .find(|a| a.marks.iter().all(|name| weights.contains(name)))

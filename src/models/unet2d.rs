@@ -115,7 +115,8 @@ impl UNet2dConfig {
             return Err(CLASS.unsupported("mid_block_scale_factor", "1", self.mid_block_scale_factor));
         }
         let levels = self.block_out_channels.len();
-        if levels == 0 || self.down_block_types.len() != levels || self.up_block_types.len() != levels {
+        CLASS.levels(levels)?;
+        if self.down_block_types.len() != levels || self.up_block_types.len() != levels {
             let found =
                 format!("{}, {levels} and {}", self.down_block_types.len(), self.up_block_types.len());
             let what = "lengths of down_block_types, block_out_channels and up_block_types";

@@ -207,11 +207,12 @@ impl UNet2dConditionConfig {
             }
         }
         let levels = self.block_out_channels.len();
+        class.levels(levels)?;
         let each = self.layers_per_block.fits(levels)
             && self.heads().fits(levels)
             && self.transformer_layers_per_block.fits(levels)
             && self.only_cross_attention.fits(levels);
-        if levels == 0 || self.down_block_types.len() != levels || !each {
+        if self.down_block_types.len() != levels || !each {
             let what = "lengths of down_block_types and what is given for each level";
             return Err(class.unsupported(what, &format!("{levels}, as block_out_channels"), "others"));
         }

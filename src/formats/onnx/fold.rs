@@ -2,7 +2,7 @@
 //! exporters vanishes before there is a graph.
 
 use super::elem::Elem;
-use super::host::{Data, Host, round};
+use super::host::{Data, Host, elements_below, round};
 use super::import::{Node, Result, Value, axis, size};
 use super::shape::{self, Part};
 
@@ -58,11 +58,7 @@ pub fn fold(node: &Node) -> Result<Option<Vec<Value>>> {
             let host = node.host(0)?;
             let order = shape::transpose(node, host.shape.len())?;
             let dims: Vec<usize> = order.iter().map(|&a| host.shape[a]).collect();
-            pick(host, dims, |at| {
-                let mut from = vec![0; at.len()];
-                order.iter().zip(at).for_each(|(&a, &i)| from[a] = i);
-                from
-            })?
+            pick(host, dims, |at, strides| order.iter().zip(at).map(|(&a, i)| i * strides[a]).sum())?
         }
         "Slice" => parts(node.host(0)?, &shape::slice(node, node.input(0)?.shape())?)?,
         "Split" => return split(node).map(Some),
@@ -81,7 +77,9 @@ pub fn fold(node: &Node) -> Result<Option<Vec<Value>>> {
             }
             let dims: Vec<usize> =
                 host.shape.iter().zip(&repeats).map(|(&n, &r)| n.saturating_mul(r)).collect();
-            pick(host, dims, |at| at.iter().zip(&host.shape).map(|(&i, &n)| i % n).collect())?
+            pick(host, dims, |at, strides| {
+                at.iter().zip(&host.shape).zip(strides).map(|((i, n), stride)| i % n * stride).sum()
+            })?
         }
         "Range" => range(node)?,
         "ConstantOfShape" => {
@@ -171,9 +169,9 @@ fn constant(node: &Node) -> Result<Host> {
     }
 }
 
-/// Element by element by coordinates: `from` says where each element of the result lies in `host`.
-fn pick(host: &Host, dims: Vec<usize>, from: impl Fn(&[usize]) -> Vec<usize>) -> Result<Host> {
-    let count = dims.iter().try_fold(1usize, |a, &b| a.checked_mul(b)).filter(|&n| n <= MOST_ELEMENTS);
+/// Element by element: of the coordinates of each in the result and the strides of `host`, `from` makes its place there.
+fn pick(host: &Host, dims: Vec<usize>, from: impl Fn(&[usize], &[usize]) -> usize) -> Result<Host> {
+    let count = elements_below(&dims, MOST_ELEMENTS);
     let count = count.ok_or_else(|| format!("a constant of shape {dims:?} is too large"))?;
     let mut strides = vec![1; host.shape.len()];
     for d in (0..host.shape.len().saturating_sub(1)).rev() {
@@ -182,7 +180,7 @@ fn pick(host: &Host, dims: Vec<usize>, from: impl Fn(&[usize]) -> Vec<usize>) ->
     let mut at = vec![0; dims.len()];
     let mut indices = Vec::with_capacity(count);
     for _ in 0..count {
-        indices.push(from(&at).iter().zip(&strides).map(|(i, s)| i * s).sum::<usize>());
+        indices.push(from(&at, &strides));
         for d in (0..dims.len()).rev() {
             at[d] += 1;
             if at[d] < dims[d] {
@@ -201,16 +199,29 @@ fn pick(host: &Host, dims: Vec<usize>, from: impl Fn(&[usize]) -> Vec<usize>) ->
 }
 
 fn expand(host: &Host, dims: Vec<usize>) -> Result<Host> {
+    if dims == host.shape {
+        return Ok(host.clone());
+    }
+    if host.elements() == 1 {
+        let too_large = || format!("a constant of shape {dims:?} is too large");
+        let count = elements_below(&dims, MOST_ELEMENTS).ok_or_else(too_large)?;
+        return Ok(match host.as_ints() {
+            Some(values) => Host::ints(host.elem, dims, vec![values[0]; count]),
+            None => Host::floats(host.elem, dims, vec![host.to_floats()[0]; count]),
+        });
+    }
     let skip = dims.len() - host.shape.len();
-    pick(host, dims, |at| {
-        at[skip..].iter().zip(&host.shape).map(|(&i, &n)| if n == 1 { 0 } else { i }).collect()
+    pick(host, dims, |at, strides| {
+        let own = at[skip..].iter().zip(&host.shape).zip(strides);
+        own.map(|((i, &n), stride)| if n == 1 { 0 } else { i * stride }).sum()
     })
 }
 
 fn parts(host: &Host, parts: &[Part]) -> Result<Host> {
     let dims = parts.iter().map(|p| p.count).collect();
-    pick(host, dims, |at| {
-        at.iter().zip(parts).map(|(&i, p)| (p.start as i64 + i as i64 * p.step) as usize).collect()
+    pick(host, dims, |at, strides| {
+        let place = |(&i, p): (&usize, &Part)| (p.start as i64 + i as i64 * p.step) as usize;
+        at.iter().zip(parts).map(place).zip(strides).map(|(i, stride)| i * stride).sum()
     })
 }
 
@@ -244,6 +255,8 @@ fn concat(node: &Node, hosts: &[&Host]) -> Result<Host> {
         }
         dims[along] += host.shape[along];
     }
+    elements_below(&dims, MOST_ELEMENTS)
+        .ok_or_else(|| format!("a constant of shape {dims:?} is too large"))?;
     let outer: usize = dims[..along].iter().product();
     let rows: Vec<usize> = hosts.iter().map(|h| h.shape[along..].iter().product()).collect();
     Ok(match first.as_ints() {
@@ -277,10 +290,11 @@ fn gather(node: &Node) -> Result<Host> {
     let at: Vec<usize> = node.ints(1)?.iter().map(wrap).collect::<Result<_>>()?;
     let dims = [&host.shape[..along], &indices.shape, &host.shape[along + 1..]].concat();
     let rank = indices.shape.len();
-    pick(host, dims, |index| {
+    pick(host, dims, |index, strides| {
         let middle = &index[along..along + rank];
         let flat = middle.iter().zip(&indices.shape).fold(0, |flat, (&i, &n)| flat * n + i);
-        [&index[..along], &[at[flat]], &index[along + rank..]].concat()
+        let own = index[..along].iter().chain([&at[flat]]).chain(&index[along + rank..]);
+        own.zip(strides).map(|(i, stride)| i * stride).sum()
     })
 }
 
@@ -294,7 +308,11 @@ fn range(node: &Node) -> Result<Host> {
     }
     let count = count as usize;
     Ok(match (start.as_ints(), delta.as_ints()) {
-        (Some(a), Some(d)) => Host::ints(start.elem, vec![count], each(count, |i| a[0] + i as i64 * d[0])),
+        (Some(a), Some(d)) => Host::ints(
+            start.elem,
+            vec![count],
+            each(count, |i| a[0].wrapping_add(d[0].wrapping_mul(i as i64))),
+        ),
         _ => Host::floats(start.elem, vec![count], each(count, |i| a + i as f64 * d)),
     })
 }

@@ -1,6 +1,8 @@
 //! Tensors whose values are known while a graph is imported: weights, and the shape
 //! arithmetic of exporters, which is worked out here and never reaches the device.
 
+use std::sync::Arc;
+
 use super::elem::Elem;
 use super::proto;
 use crate::tensor::{Bytes, DType, Tensor, TensorDesc};
@@ -16,12 +18,13 @@ pub struct Host {
     pub data: Data,
 }
 
+/// Values, which many nodes may read: a copy of these shares them.
 #[derive(Clone, Debug)]
 pub enum Data {
     /// Integers and booleans.
-    Ints(Vec<i64>),
+    Ints(Arc<Vec<i64>>),
     /// Floating-point numbers, each rounded to its type.
-    Floats(Vec<f64>),
+    Floats(Arc<Vec<f64>>),
     /// f32, f16 or bf16 as they lie in the file, and many int8 or uint8.
     Raw(Bytes),
 }
@@ -29,7 +32,7 @@ pub enum Data {
 impl Host {
     pub fn ints(elem: Elem, shape: Vec<usize>, values: Vec<i64>) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>(), values.len());
-        Host { elem, shape, data: Data::Ints(values) }
+        Host { elem, shape, data: Data::Ints(values.into()) }
     }
 
     /// Numbers, rounded to `elem`.
@@ -38,7 +41,7 @@ impl Host {
         for v in &mut values {
             *v = round(elem, *v);
         }
-        Host { elem, shape, data: Data::Floats(values) }
+        Host { elem, shape, data: Data::Floats(values.into()) }
     }
 
     /// A tensor without elements.
@@ -52,16 +55,10 @@ impl Host {
     /// A tensor of a file; values that lie elsewhere are given as `external`.
     pub fn from_proto(tensor: &proto::Tensor, external: Option<Bytes>) -> Result<Self, String> {
         let elem = Elem::from_code(tensor.data_type)?;
-        let mut count = 1usize;
-        let mut shape = Vec::with_capacity(tensor.dims.len());
-        for &d in &tensor.dims {
-            let d = usize::try_from(d).map_err(|_| format!("dimension {d} is negative"))?;
-            count = count
-                .checked_mul(d)
-                .filter(|&n| n <= 1 << 36)
-                .ok_or_else(|| format!("shape {:?} is absurdly large", tensor.dims))?;
-            shape.push(d);
-        }
+        let dim = |&d: &i64| usize::try_from(d).map_err(|_| format!("dimension {d} is negative"));
+        let shape: Vec<usize> = tensor.dims.iter().map(dim).collect::<Result<_, _>>()?;
+        let count = elements_below(&shape, 1 << 36)
+            .ok_or_else(|| format!("shape {:?} is absurdly large", tensor.dims))?;
         let raw = external.or_else(|| match tensor.raw_data.is_empty() {
             true => None,
             false => Some(Bytes::Shared(tensor.raw_data.clone())),
@@ -92,7 +89,7 @@ impl Host {
                     }
                 };
                 size(values.len(), "numbers")?;
-                Data::Floats(values)
+                Data::Floats(values.into())
             }
             None => {
                 let values: Vec<i64> = match elem {
@@ -101,7 +98,7 @@ impl Host {
                     _ => tensor.int32_data.iter().map(|&v| i64::from(v)).collect(),
                 };
                 size(values.len(), "integers")?;
-                Data::Ints(values)
+                Data::Ints(values.into())
             }
         };
         Ok(Host { elem, shape, data })
@@ -123,7 +120,7 @@ impl Host {
     pub fn to_floats(&self) -> Vec<f64> {
         match &self.data {
             Data::Ints(values) => values.iter().map(|&v| v as f64).collect(),
-            Data::Floats(values) => values.clone(),
+            Data::Floats(values) => values.to_vec(),
             Data::Raw(bytes) => match self.raw_tensor() {
                 Some(tensor) => tensor.to_f32().into_iter().map(f64::from).collect(),
                 None => self.bytes(bytes).map(f64::from).collect(),
@@ -200,6 +197,13 @@ impl Host {
     }
 }
 
+/// The number of elements of a shape, if it is at most so many. A shape with a zero in it has none, but the product of
+/// its other dimensions must keep to the limit too, so that any of them can be multiplied.
+pub fn elements_below(shape: &[usize], most: usize) -> Option<usize> {
+    let product = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))?;
+    (product <= most).then_some(if shape.contains(&0) { 0 } else { product })
+}
+
 /// `v` as a number of type `elem`.
 pub fn round(elem: Elem, v: f64) -> f64 {
     match elem {
@@ -212,16 +216,18 @@ pub fn round(elem: Elem, v: f64) -> f64 {
 
 fn decode(elem: Elem, bytes: Bytes) -> Data {
     fn each<const N: usize>(b: &[u8], f: impl Fn([u8; N]) -> i64) -> Data {
-        Data::Ints(b.chunks_exact(N).map(|c| f(c.try_into().expect("chunks of N"))).collect())
+        let values: Vec<i64> = b.chunks_exact(N).map(|c| f(c.try_into().expect("chunks of N"))).collect();
+        Data::Ints(values.into())
     }
     let b: &[u8] = &bytes;
     match elem {
         // Weights keep their bytes; what cannot be bound as it lies is copied.
         Elem::F32 | Elem::F16 | Elem::BF16 => Data::Raw(bytes),
         Elem::I8 | Elem::U8 if b.len() > PACKED => Data::Raw(bytes),
-        Elem::F64 => Data::Floats(
-            b.chunks_exact(8).map(|c| f64::from_le_bytes(c.try_into().expect("eight bytes"))).collect(),
-        ),
+        Elem::F64 => {
+            let each = b.chunks_exact(8).map(|c| f64::from_le_bytes(c.try_into().expect("eight bytes")));
+            Data::Floats(each.collect::<Vec<f64>>().into())
+        }
         Elem::I8 => each(b, |[v]| i64::from(v as i8)),
         Elem::U8 | Elem::Bool => each(b, |[v]| i64::from(v)),
         Elem::I16 => each(b, |v: [u8; 2]| i64::from(i16::from_le_bytes(v))),

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use super::counted::{self, Counted};
 use super::elem::Elem;
 use super::fold::fold;
-use super::host::{Data, Host};
+use super::host::{Data, Host, elements_below};
 use super::proto;
 use super::rows;
 use crate::graph::{Graph, ValueId};
@@ -80,8 +80,13 @@ pub fn channels_last(rank: usize) -> Vec<usize> {
     std::iter::once(0).chain(2..rank).chain(std::iter::once(1)).collect()
 }
 
-/// Most bodies of branches and loops that are written out.
+/// Most bodies of branches and loops that are written out, and most nodes in all of them.
 const MOST_BODIES: usize = 1 << 10;
+const MOST_BODY_NODES: usize = 1 << 16;
+
+/// Most elements, a quarter of a gigabyte of them, of all constants that are worked out here: a small file can ask for any
+/// number.
+const MOST_WORKED_OUT: usize = 1 << 25;
 
 /// The graph under construction and what is known of ONNX's values.
 pub struct Import<'a> {
@@ -93,8 +98,13 @@ pub struct Import<'a> {
     moved: HashMap<(ValueId, Vec<usize>), ValueId>,
     /// Bodies of branches and loops that were written out.
     bodies: usize,
-    /// Weights already in the graph, by where they lie in memory and their shape.
-    weights: HashMap<(usize, Vec<usize>), ValueId>,
+    /// Nodes in these.
+    body_nodes: usize,
+    /// Elements of constants that were worked out.
+    worked_out: usize,
+    /// Weights already in the graph, by where they lie in memory and their shape; their values are kept, so that no
+    /// others come to lie there.
+    weights: HashMap<(usize, Vec<usize>), (ValueId, Data)>,
 }
 
 /// A node with its inputs, as an operator's import sees it.
@@ -111,6 +121,8 @@ impl<'a> Import<'a> {
             values: HashMap::new(),
             moved: HashMap::new(),
             bodies: 0,
+            body_nodes: 0,
+            worked_out: 0,
             weights: HashMap::new(),
         }
     }
@@ -125,6 +137,7 @@ impl<'a> Import<'a> {
 
     /// Imports one node whose inputs are known.
     pub fn node(&mut self, proto: &proto::Node) -> Result<()> {
+        self.room(&[0])?;
         let row = rows::find(&proto.domain, &proto.op_type)?;
         let mut inputs = Vec::with_capacity(proto.input.len());
         for name in &proto.input {
@@ -140,7 +153,7 @@ impl<'a> Import<'a> {
         let node = Node { proto, inputs };
         let counted = counted::results(&node)?;
         let mut outputs = match fold(&node)? {
-            Some(known) => known,
+            Some(known) => self.folded(known)?,
             None => self.scoped(&name, |import| row(import, &node))?,
         };
         if counted.is_some() {
@@ -160,11 +173,35 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
+    /// Accounts for a constant of these dimensions, before or after it is worked out.
+    pub fn room(&mut self, dims: &[usize]) -> Result<()> {
+        let all = elements_below(dims, MOST_WORKED_OUT).map_or(usize::MAX, |n| n + self.worked_out);
+        // Where there was too little room once, nothing more is tried.
+        self.worked_out = all.min(MOST_WORKED_OUT + 1);
+        match self.worked_out <= MOST_WORKED_OUT {
+            true => Ok(()),
+            false => Err(format!("constants of more than {MOST_WORKED_OUT} elements are not supported")),
+        }
+    }
+
+    fn folded(&mut self, values: Vec<Value>) -> Result<Vec<Value>> {
+        for value in &values {
+            // What lies in the file was not worked out.
+            if let Value::Host(Host { shape, data: Data::Ints(_) | Data::Floats(_), .. }) = value {
+                self.room(shape)?;
+            }
+        }
+        Ok(values)
+    }
+
     /// The results of a graph within a node, with these values for its inputs; it sees the values around it.
     pub fn body(&mut self, graph: &proto::Graph, inputs: &[Value]) -> Result<Vec<Value>> {
         self.bodies += 1;
-        if self.bodies > MOST_BODIES {
-            return Err(format!("loops of more than {MOST_BODIES} turns are not supported"));
+        self.body_nodes += graph.node.len();
+        if self.bodies > MOST_BODIES || self.body_nodes > MOST_BODY_NODES {
+            return Err(format!(
+                "loops of more than {MOST_BODIES} turns or {MOST_BODY_NODES} nodes are not supported"
+            ));
         }
         for tensor in &graph.initializer {
             if tensor.data_location == 1 {
@@ -194,7 +231,7 @@ impl<'a> Import<'a> {
         };
         let node = Node { proto: &proto, inputs: inputs.iter().map(|&v| Some(v.clone())).collect() };
         let outputs = match fold(&node)? {
-            Some(known) => known,
+            Some(known) => self.folded(known)?,
             None => rows::find("", op)?(self, &node)?,
         };
         outputs.into_iter().next().ok_or_else(|| format!("{op} has no result"))
@@ -219,13 +256,14 @@ impl<'a> Import<'a> {
         if host.elements() == 0 {
             return Err(format!("empty tensors ({:?}) are not supported here", host.shape));
         }
-        let place = match &host.data {
-            Data::Raw(bytes) => Some((bytes.as_ptr() as usize, host.shape.clone())),
-            _ => None,
+        let start = match &host.data {
+            Data::Raw(bytes) => bytes.as_ptr() as usize,
+            Data::Ints(values) => values.as_ptr() as usize,
+            Data::Floats(values) => values.as_ptr() as usize,
         };
-        let known = place.as_ref().and_then(|p| self.weights.get(p)).copied();
-        let id = match known {
-            Some(id) => id,
+        let place = (start, host.shape.clone());
+        let id = match self.weights.get(&place) {
+            Some((id, _)) => *id,
             None => match host.packed() {
                 Some((words, signed)) => {
                     let words = self.graph.weight("constant", words);
@@ -240,9 +278,7 @@ impl<'a> Import<'a> {
                 }
             },
         };
-        if let Some(place) = place {
-            self.weights.insert(place, id);
-        }
+        self.weights.insert(place, (id, host.data.clone()));
         let axes = (0..host.shape.len()).collect();
         Ok(Device { id, axes, elem: host.elem, shape: host.shape.clone(), counted: None })
     }
@@ -438,8 +474,5 @@ pub fn size(v: i64) -> Result<usize> {
 
 /// The number of elements of a shape, which must be one that a tensor can have (2^30).
 pub fn checked_elements(dims: &[usize]) -> Result<usize> {
-    dims.iter()
-        .try_fold(1usize, |n, &d| n.checked_mul(d))
-        .filter(|&n| n <= 1 << 30)
-        .ok_or_else(|| format!("shape {dims:?} has more than 2^30 elements"))
+    elements_below(dims, 1 << 30).ok_or_else(|| format!("shape {dims:?} has more than 2^30 elements"))
 }

@@ -1,6 +1,7 @@
 //! What operators that only move or rename elements do to a shape, worked out from their
 //! attributes and constant inputs in the forms of all versions.
 
+use super::host::elements_below;
 use super::import::{Node, Result, axis, size};
 
 /// The shape that `Reshape` asks for.
@@ -30,7 +31,7 @@ pub fn reshape(node: &Node, from: &[usize]) -> Result<Vec<usize>> {
         let rest = product(&shape).filter(|&n| n > 0 && elements.is_multiple_of(n));
         shape[i] = elements / rest.ok_or_else(|| format!("{from:?} does not divide into {wanted:?}"))?;
     }
-    match product(&shape) == Some(elements) {
+    match elements_below(&shape, 1 << 36) == Some(elements) {
         true => Ok(shape),
         false => Err(format!("{from:?} does not reshape to {wanted:?}")),
     }
@@ -49,7 +50,12 @@ pub fn axes(node: &Node, i: usize, rank: usize) -> Result<Option<Vec<usize>>> {
         Some(list) => Some(list.to_vec()),
         None => node.optional_ints(i)?,
     };
-    given.map(|list| list.into_iter().map(|a| axis(a, rank)).collect()).transpose()
+    let Some(given) = given else { return Ok(None) };
+    let axes: Vec<usize> = given.into_iter().map(|a| axis(a, rank)).collect::<Result<_>>()?;
+    match (1..axes.len()).find(|&i| axes[..i].contains(&axes[i])) {
+        Some(i) => Err(format!("axis {} is given twice", axes[i])),
+        None => Ok(Some(axes)),
+    }
 }
 
 /// Which axes `Squeeze` takes away.
@@ -123,7 +129,9 @@ pub fn slice(node: &Node, from: &[usize]) -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = from.iter().map(|&n| Part { start: 0, step: 1, count: n }).collect();
     for (i, &a) in axes.iter().enumerate() {
         let n = from[a] as i64;
-        let (step, wrap) = (steps[i], |v: i64| if v < 0 { v.saturating_add(n) } else { v });
+        // A longer step than the axis takes no other elements.
+        let step = steps[i].clamp(-n - 1, n + 1);
+        let wrap = |v: i64| if v < 0 { v.saturating_add(n) } else { v };
         let (start, end) = (wrap(starts[i]), wrap(ends[i]));
         let (start, distance) = match step {
             0 => return Err("a slice's step must not be 0".to_owned()),
@@ -131,6 +139,7 @@ pub fn slice(node: &Node, from: &[usize]) -> Result<Vec<Part>> {
                 let start = start.clamp(0, n);
                 (start, end.clamp(0, n) - start)
             }
+            _ if n == 0 => (0, 0),
             _ => {
                 let start = start.clamp(0, n - 1);
                 (start, start - end.clamp(-1, n - 1))
@@ -151,7 +160,8 @@ pub fn split(node: &Node, from: usize) -> Result<Vec<usize>> {
     let sizes = match given {
         Some(list) => list.into_iter().map(size).collect::<Result<Vec<_>>>()?,
         None => {
-            let parts = size(node.int("num_outputs", node.outputs() as i64))?.max(1);
+            let outputs = node.outputs() as i64;
+            let parts = size(node.int("num_outputs", outputs).min(outputs))?.max(1);
             let part = from.div_ceil(parts);
             (0..parts).map(|i| part.min(from.saturating_sub(i * part))).collect()
         }

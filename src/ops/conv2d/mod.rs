@@ -103,6 +103,10 @@ impl Operator for Conv2d {
         if o.stride.contains(&0) || o.dilation.contains(&0) || o.groups == 0 || self.kernel.contains(&0) {
             return Err(format!("stride, dilation, groups and kernel must be positive, found {o:?}"));
         }
+        if self.kernel.iter().chain(&o.stride).chain(&o.dilation).chain(&o.padding).any(|&n| n > 1 << 15) {
+            let [kh, kw] = self.kernel;
+            return Err(format!("kernel, stride, dilation and padding must be at most 32768, found {kh}×{kw}, {o:?}"));
+        }
         let whole = matches!(self.method, Some(Method::Texels(_))) && c == self.c_in.next_multiple_of(4);
         if c != self.c_in && !whole {
             return Err(format!("weight wants {} channels, source has {c}", self.c_in));

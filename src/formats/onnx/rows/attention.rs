@@ -139,6 +139,7 @@ fn bias(
         if missing > 0 {
             let mut shape = mask.shape().to_vec();
             *shape.last_mut().expect("checked above") = missing;
+            import.room(&shape)?;
             let count = shape.iter().product();
             let rest = Value::Host(Host::floats(elem, shape, vec![f64::NEG_INFINITY; count]));
             mask = import.call("Concat", &[&mask, &rest], vec![with_int("axis", -1)])?;
@@ -151,6 +152,9 @@ fn bias(
     let seen = |distance: i64| {
         !(causal && distance < 0) && (left < 0 || distance <= left) && (right < 0 || -distance <= right)
     };
+    if causal || left >= 0 || right >= 0 || lengths.is_some() {
+        import.room(&[lq, lk])?;
+    }
     let limited = causal || left >= 0 || right >= 0;
     match lengths {
         None if limited => {

@@ -110,6 +110,7 @@ fn hardmax(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     let n = value.shape()[at];
     let mut dims = vec![1; value.rank()];
     dims[at] = n;
+    import.room(&dims)?;
     let count = Value::Host(Host::ints(Elem::I64, dims, (0..n as i64).collect()));
     let same = import.call("Equal", &[&best, &count], vec![])?;
     let y = typed::cast(import, &same, value.elem())?;
@@ -156,9 +157,7 @@ fn one_hot(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     let rank = indices.rank() + 1;
     let at = axis(node.int("axis", -1), rank)?;
     let depth = size(depth)?;
-    if depth > 1 << 24 {
-        return Err(format!("a depth of {depth} is too large"));
-    }
+    import.room(&[depth])?;
     let whole = typed::cast(import, indices, Elem::I64)?;
     let whole = import.call("Unsqueeze", &[&whole, &ints(&[at as i64])], vec![])?;
     // Negative indices count from the end; others outside are nowhere.
@@ -304,6 +303,7 @@ fn trilu(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     if value.elements() == 0 {
         return Ok(vec![value.clone()]);
     }
+    import.room(&[rows, columns])?;
     let keep = (0..rows * columns).map(|i| {
         let distance = (i % columns) as i64 - (i / columns) as i64;
         i64::from(if upper { distance >= k } else { distance <= k })
@@ -313,7 +313,7 @@ fn trilu(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     Ok(vec![typed::apply(import, Function::Where, &[&mask, value, &zero], value.elem())?])
 }
 
-fn eye_like(_: &mut Import, node: &Node) -> Result<Vec<Value>> {
+fn eye_like(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
     let value = node.input(0)?;
     let &[rows, columns] = value.shape() else {
         return Err(format!("wants a matrix, found {:?}", value.shape()));
@@ -323,6 +323,7 @@ fn eye_like(_: &mut Import, node: &Node) -> Result<Vec<Value>> {
         false => value.elem(),
     };
     let k = node.int("k", 0);
+    import.room(&[rows, columns])?;
     let one = |i: usize| (i % columns) as i64 - (i / columns) as i64 == k;
     let ones: Vec<i64> = (0..rows * columns).map(|i| i64::from(one(i))).collect();
     Ok(vec![match elem.is_float() {

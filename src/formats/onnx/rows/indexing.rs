@@ -134,7 +134,11 @@ fn scatter_known(
             updates.shape()
         ));
     }
+    if value.elements() == 0 || updates.elements() == 0 {
+        return Ok(vec![value.clone()]);
+    }
     let (rows, count): (usize, usize) = (sizes.iter().product(), front.iter().product());
+    import.room(&[rows])?;
     let mut chosen: Vec<u32> = (0..rows as u32).collect();
     for (u, tuple) in places.as_ints().unwrap_or_default().chunks_exact(depth).enumerate() {
         let row = tuple.iter().zip(sizes).fold(0, |row, (&i, &n)| row * n + i.rem_euclid(n as i64) as usize);
@@ -198,6 +202,7 @@ fn reverse_sequence(import: &mut Import, node: &Node) -> Result<Vec<Value>> {
             return Err(format!("a length of {n} is not one of {steps} steps"));
         }
     }
+    import.room(&[steps])?;
     let step = Value::Host(Host::ints(Elem::I64, vec![1, steps], (0..steps as i64).collect()));
     let lengths = import.call("Unsqueeze", &[lengths, &ints(&[1])], vec![])?;
     let turned = import.call("Less", &[&step, &lengths], vec![])?;

@@ -289,6 +289,7 @@ fn local_response_normalization(import: &mut Import, node: &Node) -> Result<Vec<
     use crate::ops::expr::{Binary, Expr, Unary};
     let value = node.input(0)?;
     let width = size(node.int("size", 1))?;
+    positive(&[width])?;
     let (alpha, beta, bias) = (node.float("alpha", 1e-4), node.float("beta", 0.75), node.float("bias", 1.0));
     let x = import.channels_last(value)?;
     let g = &mut *import.graph;

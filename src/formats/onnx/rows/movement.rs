@@ -273,11 +273,13 @@ fn pad_by_index(
             "edge" | "constant" => Ok(i.clamp(0, n - 1)),
             other => Err(format!("mode {other} is not supported")),
         };
+        dims[a] += before + after;
+        import.room(&dims[a..=a])?;
         let places = (-(before as i64)..n + after as i64).map(place).collect::<Result<Vec<_>>>()?;
-        dims[a] = places.len();
         result = import.call("Gather", &[&result, &ints(&places)], vec![with_int("axis", a as i64)])?;
     }
     if mode == "constant" {
+        import.room(&dims)?;
         let mut inside = vec![0; dims.iter().product()];
         for (flat, inside) in inside.iter_mut().enumerate() {
             let mut rest = flat;

@@ -41,7 +41,7 @@ fn reduce(
         _ => (0..rank).collect(),
     };
     if value.elements() == 0 {
-        return reduce_nothing(node, value, &axes);
+        return reduce_nothing(import, node, value, &axes);
     }
     if value.elem() == Elem::Bool {
         // 0 and 1 keep their order as numbers.
@@ -78,7 +78,7 @@ fn reduce(
 }
 
 /// What a reduction makes of no numbers at all.
-fn reduce_nothing(node: &Node, value: &Value, axes: &[usize]) -> Result<Vec<Value>> {
+fn reduce_nothing(import: &mut Import, node: &Node, value: &Value, axes: &[usize]) -> Result<Vec<Value>> {
     let (low, high) = match value.elem() {
         elem if elem.is_float() => (f64::NEG_INFINITY, f64::INFINITY),
         elem => (elem.range().0 as f64, elem.range().1 as f64),
@@ -97,6 +97,7 @@ fn reduce_nothing(node: &Node, value: &Value, axes: &[usize]) -> Result<Vec<Valu
         .filter(|d| keep || !axes.contains(d))
         .map(|d| if axes.contains(&d) { 1 } else { value.shape()[d] })
         .collect();
+    import.room(&dims)?;
     let count = dims.iter().product();
     Ok(vec![match value.elem().is_float() {
         true => Host::floats(value.elem(), dims, vec![nothing; count]).into(),

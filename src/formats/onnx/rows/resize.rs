@@ -240,7 +240,8 @@ fn row(axis: &Axis, modes: &Modes, i: usize) -> Result<Row> {
     let mut row: Vec<(usize, f64)> = Vec::new();
     for (at, weight) in taps.into_iter().filter(|(at, w)| kept(*at) && *w != 0.0) {
         let at = at.clamp(0, axis.input as i64 - 1) as usize;
-        match row.iter_mut().find(|(known, _)| *known == at) {
+        // They come in order, so that only the last can be the same.
+        match row.last_mut().filter(|(known, _)| *known == at) {
             Some((_, sum)) => *sum += weight / total,
             None => row.push((at, weight / total)),
         }
@@ -269,6 +270,7 @@ fn apply(import: &mut Import, value: &Value, a: usize, along: &Axis, rows: &[Row
     if along.input * along.output > 1 << 24 {
         return Err(format!("{} to {} pixels in this mode are too many", along.input, along.output));
     }
+    import.room(&[along.input, along.output])?;
     // Else a fully connected layer over the axis, which is made the last.
     let mut matrix = vec![0.0f32; along.output * along.input];
     let mut bias = vec![0.0f32; along.output];
