@@ -149,6 +149,7 @@ pub fn network(bytes: &[u8]) {
                     pooled: config.addition_embed_type.is_some().then_some(pooled),
                     guidance: config.time_cond_proj_dim.map(|_| guidance),
                     class: config.num_class_embeds.map(|_| class),
+                    residuals: &[],
                 };
                 unet2d_condition(&mut g, &config, w, x, &conditions)?
             }
