@@ -1,5 +1,5 @@
 //! Sampler tables and noise against diffusers and PyTorch; the references come
-//! from `scripts/references/schedulers.py`.
+//! from `scripts/references/schedulers.py` and `sigmas.py`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -26,7 +26,18 @@ const NORMAL_TOLERANCE: f32 = 1e-5;
 
 #[test]
 fn every_step_of_every_sampler_is_that_of_diffusers() {
-    let bytes = fixture("schedulers.safetensors");
+    let samplers = check_file("schedulers.safetensors");
+    assert_eq!(samplers.len(), Sampler::ALL.len());
+}
+
+#[test]
+fn every_sigma_schedule_is_the_published_one() {
+    check_file("sigmas.safetensors");
+}
+
+/// Checks all cases of a file, and returns their samplers.
+fn check_file(file: &str) -> HashSet<&'static str> {
+    let bytes = fixture(file);
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
     let cases: Vec<Value> = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["cases"]).unwrap();
@@ -52,7 +63,7 @@ fn every_step_of_every_sampler_is_that_of_diffusers() {
         worst[0],
         worst[1]
     );
-    assert_eq!(samplers.len(), Sampler::ALL.len());
+    samplers
 }
 
 /// The numbers that the cases share: unit noise, a picture, model answers by
@@ -82,7 +93,10 @@ fn check(case: &Value, pool: &Pool, want: &[f64], free: &[f64]) -> (Sampler, [f6
         _ => Sampler::of_config(&config).unwrap().unwrap(),
     };
     let schedule = NoiseSchedule::new(&config).unwrap();
-    let sigmas = config.sigma_schedule().unwrap();
+    let sigmas = match case["sigmas"].as_str() {
+        Some(sigmas) => sigmas.parse().unwrap(),
+        None => config.sigma_schedule().unwrap(),
+    };
     let steps = case["steps"].as_u64().unwrap() as usize;
     let mut table = Table::new(&schedule, sampler, sigmas, steps).unwrap();
     let near = |what: &str, row: usize, got: f64, want: f64, scale: f64| {

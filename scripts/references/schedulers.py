@@ -96,7 +96,8 @@ class Dpmpp2SAncestral(diffusers.EulerAncestralDiscreteScheduler):
 
     order = 2
 
-    def set_timesteps(self, steps):
+    def set_timesteps(self, num_inference_steps):
+        steps = num_inference_steps
         super().set_timesteps(steps)
         sigmas, self.first = self.sigmas, None
         log_trained = np.log(np.array(((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5))
@@ -189,13 +190,15 @@ def run(case, pools, dtype, model=None):
         module.BrownianTreeNoiseSampler = Brownian
     if dtype == torch.float64:
         module.torch, module.np = (Double(m) for m in real)
+        # For what names no type.
+        torch.set_default_dtype(dtype)
     try:
         scheduler = (local or getattr(module, cls))(**case["config"])
         if cls == "LCMScheduler":
             # Scales whole timesteps, which makes them float32 whatever the rest is.
             scalings = scheduler.get_scalings_for_boundary_condition_discrete
             scheduler.get_scalings_for_boundary_condition_discrete = lambda t: scalings(t.to(dtype))
-        scheduler.set_timesteps(case["steps"])
+        scheduler.set_timesteps(**case.get("given", {"num_inference_steps": case["steps"]}))
         timesteps, begin = scheduler.timesteps, 0
         init = float(scheduler.init_noise_sigma)
         x = x.reshape(1, ELEMENTS) * init
@@ -228,6 +231,7 @@ def run(case, pools, dtype, model=None):
             rows.append(torch.cat([torch.stack([t, sigma]).double(), x.flatten().double()]))
     finally:
         module.torch, module.np = real
+        torch.set_default_dtype(torch.float32)
     return torch.stack(rows), init
 
 
@@ -363,7 +367,7 @@ def multistep():
     yield {"class": cls, "config": dict(SD, solver_type="heun", use_karras_sigmas=True), "steps": 4}
 
 
-def write_schedulers():
+def write_schedulers(cases, file):
     torch.manual_seed(1)
     pools = {
         "x": torch.randn(ELEMENTS),
@@ -372,7 +376,7 @@ def write_schedulers():
         "z": torch.randn(ROWS, ELEMENTS),
     }
     tensors, listed, worst = dict(pools), [], 0.0
-    for i, case in enumerate(cases()):
+    for i, case in enumerate(cases):
         case["name"] = f"{i:03}"
         rows, init = run(case, pools, torch.float64)
         stock, stock_init = run(case, pools, torch.float32)
@@ -390,7 +394,7 @@ def write_schedulers():
         listed.append(case)
     assert worst < 2e-2, worst
     metadata = {"cases": json.dumps(listed, separators=(",", ":"))}
-    save_file(tensors, FIXTURES / "schedulers.safetensors", metadata)
+    save_file(tensors, FIXTURES / file, metadata)
     print(len(listed), "cases")
 
 
@@ -409,5 +413,6 @@ def write_randn():
     save_file(tensors, FIXTURES / "randn.safetensors")
 
 
-write_schedulers()
-write_randn()
+if __name__ == "__main__":
+    write_schedulers(cases(), "schedulers.safetensors")
+    write_randn()

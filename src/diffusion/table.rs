@@ -1,7 +1,8 @@
 //! The table of a sampling run: everything the one step kernel needs to know.
 
 use super::sampler::Sampler;
-use super::schedule::{NoiseSchedule, SigmaSchedule, invalid};
+use super::schedule::{NoiseSchedule, invalid};
+use super::sigmas::SigmaSchedule;
 use crate::error::Result;
 
 /// The most predictions that a row can look back on.
@@ -120,19 +121,19 @@ pub struct Start {
 }
 
 impl Table {
-    /// The table of `sampler` in `steps` steps for a model trained with `schedule`.
+    /// The table of `sampler` in `steps` steps, unless `sigmas` lists them, for a model trained with `schedule`.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] for a number of steps that the schedule cannot
-    /// give and for combinations that do not exist: DDPM and DDIM run on the
-    /// model's own sigmas, DDPM refuses learned variances.
+    /// give and for combinations that do not exist: DDPM and DDIM run on whole
+    /// timesteps, PLMS and the consistency samplers on their own, DDPM refuses learned variances.
     pub fn new(
         schedule: &NoiseSchedule,
         sampler: Sampler,
         sigmas: SigmaSchedule,
         steps: usize,
     ) -> Result<Self> {
-        let schedule = schedule.clone();
+        let (schedule, steps) = (schedule.clone(), sigmas.steps().unwrap_or(steps));
         Self::from(&Box::new(Origin { schedule, sampler, sigmas, steps }), 0)
     }
 

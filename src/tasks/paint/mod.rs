@@ -29,7 +29,7 @@ pub struct Wish {
 }
 
 /// How pictures are made; [`PaintOptions::of`] gives a model's own.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PaintOptions {
     /// In pixels; multiples of [`PaintOptions::multiple`].
     pub height: usize,
@@ -58,7 +58,7 @@ impl PaintOptions {
             width,
             steps,
             sampler: model.sampler,
-            sigmas: model.sigmas,
+            sigmas: model.sigmas.clone(),
             guidance,
             rescale: 0.0,
             strength: 1.0,
@@ -121,7 +121,7 @@ impl Painter {
         let painter = Painter {
             show: Network::new(gpu, &parts.show_graph(&start.table)?)?,
             model: model.clone(),
-            options: *options,
+            options: options.clone(),
             canvas,
             tokens,
             around,

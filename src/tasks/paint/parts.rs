@@ -89,7 +89,7 @@ impl Parts<'_> {
     /// The table and where in it the run begins.
     pub(super) fn start(&self) -> Result<Start> {
         let o = self.options;
-        let table = Table::new(&self.model.schedule, o.sampler, o.sigmas, o.steps)?;
+        let table = Table::new(&self.model.schedule, o.sampler, o.sigmas.clone(), o.steps)?;
         match self.canvas {
             StartFrom::Noise => Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table }),
             _ if o.strength == 1.0 && self.canvas == StartFrom::Masked => {
