@@ -152,6 +152,35 @@ impl Table {
         .finished())
     }
 
+    /// The rows of a part of the run, from one share of the training timesteps to another: `[0.0, 1.0]` is all of it
+    /// (diffusers' `denoising_start` and `denoising_end`).
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] for shares that are none or leave no row.
+    pub fn part(&self, [from, until]: [f64; 2]) -> Result<Self> {
+        if !(0.0 <= from && from < until && until <= 1.0) {
+            let found = format!("{from} to {until}");
+            return Err(invalid("part of a run", "from a share to a larger one, 0 to 1", found));
+        }
+        let trained = self.origin.schedule.num_train_timesteps() as f64;
+        let before = |share: f64| {
+            let cut = (trained - share * trained).round_ties_even();
+            self.rows.iter().filter(|row| row.timestep >= cut).count()
+        };
+        // Whole steps are left out, however many calls they have.
+        let calls = self.origin.sampler.calls_per_step();
+        let begin = if from > 0.0 { before(from) / calls } else { 0 };
+        let end = if until < 1.0 { before(until) } else { self.rows.len() };
+        if end <= begin * calls {
+            let found = format!("{from} to {until} of {} steps", self.steps);
+            return Err(invalid("part of a run", "one with a step in it", found));
+        }
+        let mut table = Self::from(&self.origin, begin)?;
+        table.rows.truncate(end - begin * calls);
+        table.steps = table.rows.len().div_ceil(calls);
+        Ok(table.finished())
+    }
+
     /// Where to begin when changing a picture rather than making one:
     /// `strength` 1 runs all steps, less runs the last ⌊steps · strength⌋ of
     /// them (diffusers' image-to-image pipelines).

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::autoencoder_kl::AutoencoderKlConfig;
+use super::latent_conditions::{LowResolution, Micro};
 use super::unet2d::Size;
 use super::unet2d_condition::UNet2dConditionConfig;
 use crate::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule};
@@ -28,6 +29,10 @@ pub struct LatentDiffusion {
     pub schedule: NoiseSchedule,
     pub sampler: Sampler,
     pub sigmas: SigmaSchedule,
+    /// Of the ×4 upscaler.
+    pub low_resolution: Option<LowResolution>,
+    /// Of SDXL.
+    pub micro: Micro,
     few_steps: bool,
 }
 
@@ -64,12 +69,19 @@ impl LatentDiffusion {
         let vae = AutoencoderKlConfig::from_json(&folder.text("vae", "config.json")?)?;
         let schedule = ScheduleConfig::from_json(&folder.text("scheduler", "scheduler_config.json")?)?;
         let path = folder.path();
-        LatentDiffusion::new(
+        let mut model = LatentDiffusion::new(
             &name_of(path),
             Part { config: unet, weights: folder.weights("unet")? },
             Part { config: vae, weights: folder.weights("vae")? },
             &schedule,
-        )
+        )?;
+        if model.low_resolution.is_some() {
+            model.low_resolution = Some(LowResolution::open(folder)?);
+        }
+        if folder.setting("requires_aesthetics_score").and_then(serde_json::Value::as_bool) == Some(true) {
+            model.micro = Micro::Beauty;
+        }
+        Ok(model)
     }
 
     /// A model of these parts.
@@ -91,7 +103,7 @@ impl LatentDiffusion {
             });
         }
         let sampler = Sampler::of_config(schedule)?.unwrap_or(Sampler::DpmPlusPlus2M);
-        let model = LatentDiffusion {
+        let mut model = LatentDiffusion {
             name: name.to_owned(),
             few_steps: schedule.timestep_spacing.as_deref() == Some("trailing")
                 && schedule.rescale_betas_zero_snr != Some(true)
@@ -101,8 +113,12 @@ impl LatentDiffusion {
             sampler,
             sigmas: schedule.sigma_schedule()?,
             schedule: NoiseSchedule::new(schedule)?,
+            low_resolution: None,
+            micro: Micro::Sizes,
         };
-        model.given()?;
+        if model.given()? == Given::Small {
+            model.low_resolution = Some(LowResolution::published()?);
+        }
         Ok(model)
     }
 
@@ -145,6 +161,9 @@ impl LatentDiffusion {
 
     /// Steps and guidance that suit the model.
     pub fn habits(&self) -> (usize, f32) {
+        if self.low_resolution.is_some() {
+            return (50, 9.0);
+        }
         match (self.embeds_guidance(), self.few_steps, self.unet.config.addition_embed_type.is_some()) {
             (true, _, _) => (4, 8.5),
             (_, true, _) => (2, 1.0),

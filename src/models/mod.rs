@@ -11,6 +11,7 @@ pub mod densenet;
 pub mod efficientnet;
 pub mod iresnet;
 pub mod latent_checkpoint;
+pub mod latent_conditions;
 pub mod latent_diffusion;
 pub mod letters;
 pub mod letters_detector;

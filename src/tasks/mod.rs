@@ -19,7 +19,7 @@ pub use classify::{Answer, Classifier, classifier_graph, classify, classify_prep
 pub use detect::{DetectOptions, Detection, Detector, detect, draw_detections};
 pub use embed::{Embedder, cosine, embed, embed_prepared};
 pub use generate::{DiffusionModel, GenerateOptions, Generator};
-pub use paint::{Canvas, PaintOptions, Painter, StartFrom, Wish};
+pub use paint::{Canvas, Enlarge, PaintOptions, Painter, StartFrom, Variation, Wish};
 pub use redraw::{Redrawer, redraw};
 pub use sampling::{NoiseSource, Sampling};
 pub use sampling_state::SamplingState;

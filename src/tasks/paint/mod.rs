@@ -1,12 +1,15 @@
 //! Pictures out of text, of other pictures, and of both: latent diffusion on a device.
 
 mod canvas;
+mod latents;
 mod parts;
 mod show;
+mod small;
 mod step;
 
 use image::{GrayImage, RgbImage};
 
+pub use self::latents::{Enlarge, Variation};
 use self::parts::Parts;
 use self::step::embedded_guidance;
 use super::sampling::{NoiseSource, Sampling, SamplingLoop, padded};
@@ -48,6 +51,13 @@ pub struct PaintOptions {
     pub dtype: DType,
     /// Sizes and crop of the training pictures that are wished for (SDXL): original height and width, top, left.
     pub original: Option<[usize; 4]>,
+    /// How beautiful the pictures are that are wished for and that are not, of 10 (SDXL's refiner).
+    pub aesthetic: [f32; 2],
+    /// Level of the noise that is added to a small picture: the higher, the more is made anew (×4 upscaler).
+    pub noise_level: usize,
+    /// The part of the run that this painter does, by shares of the training timesteps, 0 being the noise and 1 the
+    /// picture: a second model may go on from the latents of a first (diffusers' `denoising_start` and `denoising_end`).
+    pub span: [f64; 2],
 }
 
 impl PaintOptions {
@@ -65,11 +75,14 @@ impl PaintOptions {
             noise: NoiseSource::Cuda,
             dtype: DType::F32,
             original: None,
+            aesthetic: [6.0, 2.5],
+            noise_level: 20,
+            span: [0.0, 1.0],
         }
     }
 }
 
-/// A picture to begin with, all of it or where a mask is white.
+/// A picture to begin with, all of it or where a mask is white; or one to enlarge.
 #[derive(Clone, Copy, Debug)]
 pub struct Canvas<'a> {
     pub picture: &'a RgbImage,
@@ -96,6 +109,10 @@ pub enum StartFrom {
     Picture,
     /// What lies outside of the mask stays.
     Masked,
+    /// The latents of a smaller run, see [`Painter::start_larger`].
+    Latents,
+    /// A picture of a quarter of the height and width, for models that enlarge: the result shows the same.
+    Small,
 }
 
 impl Painter {
@@ -166,7 +183,18 @@ impl Painter {
         self.tell(wishes, seeds)?;
         self.around.rewind(seeds, 0)?;
         match (canvas, self.canvas) {
-            (None, StartFrom::Noise) => self.around.begin(seeds)?,
+            (None, StartFrom::Noise) if self.options.span[0] == 0.0 => self.around.begin(seeds)?,
+            (None, StartFrom::Noise) => {
+                return Err(Error::Invalid {
+                    what: "start of a run that another began".to_owned(),
+                    expected: "its latents".to_owned(),
+                    found: "none".to_owned(),
+                });
+            }
+            (Some(canvas), StartFrom::Small) => {
+                self.around.begin(seeds)?;
+                self.prepare(canvas, seeds)?;
+            }
             (Some(canvas), StartFrom::Picture | StartFrom::Masked) => self.prepare(canvas, seeds)?,
             (_, kind) => {
                 return Err(Error::Invalid {
@@ -257,10 +285,14 @@ impl Painter {
             let embedded = embedded_guidance(self.options.guidance, dim).repeat(n);
             self.around.step.write("embedded_guidance", &Tensor::from_f32([n, dim], &embedded))?;
         }
-        if parts.ids().is_some() {
-            let ids: Vec<f32> = parts.ids().into_iter().flatten().map(|v| v as f32).collect();
-            let shape = [n, ids.len()];
-            self.around.step.write("sizes", &Tensor::from_f32(shape, &ids.repeat(n)))?;
+        if let Some([ids, negative]) = parts.ids() {
+            let mut all = ids.repeat(self.batch());
+            all.extend(negative.repeat(n - self.batch()));
+            self.around.step.write("sizes", &Tensor::from_f32([n, ids.len()], &all))?;
+        }
+        if self.canvas == StartFrom::Small && unet.num_class_embeds.is_some() {
+            let class = vec![self.options.noise_level as u32; n];
+            self.around.step.write("class", &Tensor::from_u32([n], &class))?;
         }
         Ok(())
     }

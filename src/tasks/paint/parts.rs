@@ -1,9 +1,11 @@
 //! What a painter's networks are made of, and whether it fits together.
 
+use super::small::RGB;
 use super::{PaintOptions, StartFrom};
 use crate::diffusion::{Start, Table};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::models::latent_conditions::Micro;
 use crate::models::latent_diffusion::{Given, LatentDiffusion};
 use crate::tasks::sampling::{Draws, Step};
 use crate::tensor::DType;
@@ -39,15 +41,21 @@ impl Parts<'_> {
             (Given::Masked, StartFrom::Noise | StartFrom::Picture) => {
                 return invalid("picture", "one with a mask".to_owned(), "none".to_owned());
             }
-            (Given::Small, _) => {
-                return invalid(
-                    "task",
-                    "text to picture, picture to picture, inpainting".to_owned(),
-                    "upscaling".to_owned(),
-                );
+            (Given::Small, StartFrom::Small) => {
+                self.low_resolution()?.signal_and_noise(self.options.noise_level)?;
+                let classes = self.model.unet.config.num_class_embeds.unwrap_or(usize::MAX);
+                if self.options.noise_level >= classes {
+                    let found = self.options.noise_level.to_string();
+                    return invalid("noise level of the small picture", format!("below {classes}"), found);
+                }
+            }
+            (given, StartFrom::Small) | (given @ Given::Small, _) => {
+                let expected = if given == Given::Small { "to enlarge a picture" } else { "another" };
+                return invalid("task", expected.to_owned(), format!("{:?}", self.canvas));
             }
             _ => {}
         }
+        self.check_span()?;
         if dtype == DType::F16 && !gpu.target().f16 {
             let device = gpu.target().name.clone();
             return Err(Error::Feature { device, feature: "16-bit floats", advice: "use f32" });
@@ -70,18 +78,23 @@ impl Parts<'_> {
         [self.options.height / factor, self.options.width / factor, self.model.vae.config.latent_channels]
     }
 
-    /// Sizes and crop that the UNet is told (SDXL): original, crop, wanted.
-    pub(super) fn ids(&self) -> Option<[usize; 6]> {
+    /// What the UNet is told beside the text (SDXL), with it and with what guidance leads away from.
+    pub(super) fn ids(&self) -> Option<[Vec<f32>; 2]> {
         self.model.unet.config.addition_embed_type.as_ref()?;
-        let PaintOptions { height, width, original, .. } = *self.options;
+        let PaintOptions { height, width, original, aesthetic, .. } = *self.options;
         let [h, w, top, left] = original.unwrap_or([height, width, 0, 0]);
-        Some([h, w, top, left, height, width])
+        let sizes = [h, w, top, left].map(|v| v as f32);
+        let size = [height as f32, width as f32];
+        Some(aesthetic.map(|score| match self.model.micro {
+            Micro::Sizes => [&sizes[..], &size].concat(),
+            Micro::Beauty => [&sizes[..], &[score]].concat(),
+        }))
     }
 
     /// Width of the pooled text.
     pub(super) fn pooled(&self) -> Option<usize> {
         let unet = &self.model.unet.config;
-        let ids = 6 * unet.addition_time_embed_dim.unwrap_or(0);
+        let ids = self.model.micro.count() * unet.addition_time_embed_dim.unwrap_or(0);
         self.ids()?;
         unet.projection_class_embeddings_input_dim?.checked_sub(ids)
     }
@@ -91,12 +104,27 @@ impl Parts<'_> {
         let o = self.options;
         let table = Table::new(&self.model.schedule, o.sampler, o.sigmas.clone(), o.steps)?;
         match self.canvas {
-            StartFrom::Noise => Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table }),
+            StartFrom::Noise | StartFrom::Small => {
+                let table = table.part(o.span)?;
+                Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table })
+            }
             _ if o.strength == 1.0 && self.canvas == StartFrom::Masked => {
                 Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table })
             }
             _ => table.start(o.strength),
         }
+    }
+
+    /// A part of a run is for those that begin with noise, or go on from such ones' latents.
+    fn check_span(&self) -> Result<()> {
+        if self.options.span == [0.0, 1.0] || self.canvas == StartFrom::Noise {
+            return Ok(());
+        }
+        Err(Error::Invalid {
+            what: format!("span of a run that begins from {:?}", self.canvas),
+            expected: "the whole, 0 to 1 (strength makes it shorter)".to_owned(),
+            found: format!("{:?}", self.options.span),
+        })
     }
 
     /// Whether the picture itself is encoded, and not only what lies outside of a mask.
@@ -109,8 +137,14 @@ impl Parts<'_> {
     /// Which tensors of noise the parts take, in the order of diffusers' pipelines: the encoded picture's,
     /// the first sample's, the masked picture's, then those on the way.
     pub(super) fn draws(&self) -> Draws {
-        let start = usize::from(self.encodes());
-        Draws { start, rows: start + 1 + usize::from(self.canvas == StartFrom::Masked) }
+        let small = self.canvas == StartFrom::Small;
+        let start = usize::from(self.encodes() || small);
+        let [h, w, _] = self.latent();
+        Draws {
+            start,
+            rows: start + 1 + usize::from(self.canvas == StartFrom::Masked),
+            odd: if small { RGB * h * w } else { 0 },
+        }
     }
 
     pub(super) fn step<'t>(&self, table: &'t Table) -> Result<Step<'t>> {

@@ -2,6 +2,7 @@
 
 use super::StartFrom;
 use super::parts::Parts;
+use super::small::RGB;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::models::latent_diffusion::Given;
@@ -26,7 +27,7 @@ impl Parts<'_> {
             };
             let text = input(g, "text", &[n, self.tokens, unet.config.cross_attention_dim])?;
             let pooled = match (self.pooled(), self.ids()) {
-                (Some(width), Some(ids)) => {
+                (Some(width), Some([ids, _])) => {
                     let pooled = input(g, "pooled", &[n, width])?;
                     Some([pooled, g.input("sizes", [n, ids.len()], DType::F32)])
                 }
@@ -36,12 +37,19 @@ impl Parts<'_> {
                 Some(dim) => Some(input(g, "embedded_guidance", &[n, dim])?),
                 None => None,
             };
-            if self.given() == Given::Masked {
-                let extra = input(g, "extra", &[self.batch, h, w, 1 + c])?;
+            let beside = match self.given() {
+                Given::Text => 0,
+                Given::Masked => 1 + c,
+                Given::Small => RGB,
+            };
+            if beside > 0 {
+                let extra = input(g, "extra", &[self.batch, h, w, beside])?;
                 let extra = if self.copies() == 2 { g.concat(&[extra, extra], 0)? } else { extra };
                 x = g.concat(&[x, extra], 3)?;
             }
-            let conditions = Conditions { timesteps: row, text, pooled, guidance, class: None };
+            let classes = self.given() == Given::Small && unet.config.num_class_embeds.is_some();
+            let class = classes.then(|| g.input("class", [n], DType::U32));
+            let conditions = Conditions { timesteps: row, text, pooled, guidance, class };
             let source = Source { weights: &unet.weights, dtype };
             let y = unet2d_condition(g, &unet.config, source, x, &conditions)?;
             match self.options.rescale > 0.0 && self.copies() == 2 {
