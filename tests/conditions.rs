@@ -254,6 +254,35 @@ fn the_ends_between_seeds_are_the_seeds() {
     assert!(painter.start_between(&wishes, &[SEED, SEED], &wrong).is_err());
 }
 
+/// A picture of one tile is the plain run's, with noise of either generator; a larger one is the same each time.
+#[test]
+fn pictures_of_any_size_are_enlarged_in_tiles() {
+    let Some(gpu) = gpu() else { return };
+    let case = &fixture().cases["upscale.ddim"];
+    let upscaler = model(case, "upscaler");
+    let own = PaintOptions { steps: 2, ..options(case, &upscaler, SMALL.map(|side| 4 * side)) };
+    for noise in [NoiseSource::Cpu, NoiseSource::Cuda] {
+        let options = PaintOptions { noise, ..own.clone() };
+        let mut painter = Painter::new(gpu, &upscaler, 2, TOKENS, StartFrom::Small, &options).unwrap();
+        let wish = wish(&upscaler);
+        let small = canvas(SMALL);
+        let canvas_ = Canvas { picture: &small, mask: None };
+        let plain = painter.start(std::slice::from_ref(&wish), &[SEED], Some(canvas_)).unwrap().pictures();
+        let tiled = painter.enlarge(&wish, SEED, &small, 4).unwrap();
+        let differs = |a: &RgbImage, b: &RgbImage| a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(differs(&tiled, &plain.unwrap()[0]) <= Some(1), "{noise:?}");
+
+        // Three tiles in two batches.
+        let wide = canvas([SMALL[0], 2 * SMALL[1] + 3]);
+        let tiled = painter.enlarge(&wish, SEED, &wide, 4).unwrap();
+        assert_eq!(tiled.dimensions(), (4 * wide.width(), 4 * wide.height()));
+        assert_eq!(painter.enlarge(&wish, SEED, &wide, 4).unwrap(), tiled);
+        let error = painter.enlarge(&wish, SEED, &canvas([8, 8]), 4).unwrap_err().to_string();
+        assert!(error.contains("at least 24×20"), "{error}");
+        assert!(painter.enlarge(&wish, SEED, &wide, 11).is_err());
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_said() {
     let Some(gpu) = gpu() else { return };

@@ -33,7 +33,8 @@ pub struct Generate {
     /// Way from noise to picture: ddpm, ddim, ddim:ETA, euler, euler-a, heun or dpm++2m [default: the model's, here dpm++2m]
     #[arg(long)]
     sampler: Option<String>,
-    /// Noise levels of the steps: model, karras or exponential [default: model]
+    /// Noise levels of the steps: model, karras, exponential, beta, kl-optimal, sgm-uniform, simple, align-your-steps,
+    /// align-your-steps-xl, or a list as 14.6,6.3,1.2 or timesteps:999,600,200 [default: model]
     #[arg(long)]
     sigmas: Option<String>,
     /// Seed of the first picture, one more for each that follows [default: random]

@@ -1,6 +1,7 @@
 //! Pictures out of text, of other pictures, and of both: latent diffusion on a device.
 
 mod canvas;
+mod enlarge;
 mod latents;
 mod parts;
 mod show;
