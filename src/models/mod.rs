@@ -23,6 +23,7 @@ pub mod resnet;
 pub mod rrdb;
 pub mod ssdlite;
 pub mod style;
+pub mod super_resolution;
 pub mod timm_mobile;
 pub mod unet;
 pub mod unet2d;
@@ -30,6 +31,7 @@ pub mod unet2d_condition;
 pub mod upscale;
 pub mod vgg;
 pub mod vision;
+pub mod vq_model;
 pub mod yolo;
 
 pub use open::{open, open_with, read_labels};

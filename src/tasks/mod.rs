@@ -14,6 +14,7 @@ mod sampling;
 mod sampling_state;
 mod segment;
 mod sized;
+mod super_resolve;
 
 pub use classify::{Answer, Classifier, classifier_graph, classify, classify_prepared};
 pub use detect::{DetectOptions, Detection, Detector, detect, draw_detections};
@@ -24,3 +25,4 @@ pub use redraw::{Redrawer, redraw};
 pub use sampling::{NoiseSource, Sampling};
 pub use sampling_state::SamplingState;
 pub use segment::{Area, Segmentation, Segmenter, segment};
+pub use super_resolve::{SuperResolveOptions, SuperResolver};
