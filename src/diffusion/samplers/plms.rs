@@ -4,7 +4,7 @@
 
 use super::super::form::{Form, M, X, past};
 use super::super::levels::{alpha_at, row};
-use super::super::schedule::{NoiseSchedule, Prediction, invalid};
+use super::super::schedule::{NoiseSchedule, Prediction, TINY_ALPHA, invalid};
 use super::super::table::Row;
 use super::ddim::alpha_before;
 use crate::error::Result;
@@ -65,7 +65,8 @@ struct Transfer {
 
 impl Transfer {
     fn new(schedule: &NoiseSchedule, [from, to]: [f64; 2]) -> Self {
-        let (alpha, next) = (alpha_at(schedule, from), alpha_before(schedule, to));
+        // A step divides by √ᾱ whatever the model predicts: a trace of signal is assumed where none is left.
+        let (alpha, next) = (alpha_at(schedule, from).max(TINY_ALPHA), alpha_before(schedule, to));
         let keep = (next / alpha).sqrt();
         let divisor = alpha * (1.0 - next).sqrt() + (alpha * (1.0 - alpha) * next).sqrt();
         let gain = -(next - alpha) / divisor;
