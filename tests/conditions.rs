@@ -4,7 +4,6 @@
 mod hashed;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::OnceLock;
 
 use aquatint::formats::diffusers::Folder;
@@ -301,6 +300,17 @@ fn what_does_not_fit_is_said() {
     let wrong = Canvas { picture: &canvas(SIZE), mask: None };
     let error = painter.start(&[wish(&upscaler)], &[1], Some(wrong)).unwrap_err().to_string();
     assert!(error.contains("24×20 pixels") && error.contains("48×40"), "{error}");
+    // A saved run goes on, with its picture.
+    let small = canvas(SMALL);
+    let wishes = [wish(&upscaler)];
+    let given = Some(Canvas { picture: &small, mask: None });
+    let mut run = painter.start(&wishes, &[SEED], given).unwrap();
+    run.step().unwrap();
+    let state = run.state().unwrap();
+    let whole = run.pictures().unwrap();
+    let error = painter.resume(&wishes, None, &state).unwrap_err().to_string();
+    assert!(error.contains("that which it began with"), "{error}");
+    assert_eq!(painter.resume(&wishes, given, &state).unwrap().pictures().unwrap(), whole);
 
     let case = &fixture().cases["larger.bilinear"];
     let plain = model(case, "sd");

@@ -202,6 +202,7 @@ impl Painter {
                     what: "picture to begin with".to_owned(),
                     expected: match kind {
                         StartFrom::Noise => "none",
+                        StartFrom::Latents => "none, but another run (start_larger)",
                         _ => "one",
                     }
                     .to_owned(),
@@ -265,8 +266,17 @@ impl Painter {
             });
         }
         self.tell(wishes, &state.seeds)?;
-        if let Some(canvas) = canvas {
-            self.prepare(canvas, &state.seeds)?;
+        match canvas {
+            Some(canvas) => self.prepare(canvas, &state.seeds)?,
+            // What each step looks at, not only the first.
+            None if matches!(self.canvas, StartFrom::Masked | StartFrom::Small) => {
+                return Err(Error::Invalid {
+                    what: "picture of a saved run".to_owned(),
+                    expected: "that which it began with".to_owned(),
+                    found: "none".to_owned(),
+                });
+            }
+            None => {}
         }
         self.around.rewind(&state.seeds, state.row)?;
         self.around.step.write("sample", &state.sample)?;
