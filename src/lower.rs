@@ -125,6 +125,8 @@ pub struct Lower<'a> {
     pub(crate) slots: &'a mut Vec<SlotInfo>,
     pub(crate) requests: &'a mut Vec<Request>,
     pub(crate) textures: Vec<(&'static str, Slot, u32)>,
+    /// Of constants, which are computed before there are textures of any.
+    pub(crate) loading: bool,
 }
 
 #[derive(Clone)]
@@ -172,7 +174,7 @@ impl<'a> Lower<'a> {
     /// and where the tensor is worth the copy and fits.
     pub fn prefers_texels(&self, desc: &TensorDesc) -> bool {
         let quads = desc.shape.elements() / 4;
-        self.target.reads_texels(desc) && quads >= 1 << 11
+        !self.loading && self.target.reads_texels(desc) && quads >= 1 << 11
     }
 
     /// Shows a tensor of f32 to the launches that follow as the texture `name`, see `shaders/lib/texels.wgsl`.

@@ -192,6 +192,7 @@ impl Plan {
                     slots: &mut slots,
                     requests: if constant[id.index()] { &mut load } else { &mut run },
                     textures: Vec::new(),
+                    loading: constant[id.index()],
                 };
                 op.lower(&mut lower);
             }

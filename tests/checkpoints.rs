@@ -6,10 +6,12 @@ mod hashed;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use aquatint::diffusion::Prediction;
 use aquatint::formats::ldm::{Blocks, Checkpoint, TextEncoderNames};
 use aquatint::models::autoencoder_kl::AutoencoderKlConfig;
-use aquatint::models::latent_diffusion::{LatentDiffusion, Part};
-use aquatint::models::unet2d_condition::UNet2dConditionConfig;
+use aquatint::models::latent_conditions::Micro;
+use aquatint::models::latent_diffusion::{Given, LatentDiffusion, Part};
+use aquatint::models::unet2d_condition::{Levels, UNet2dConditionConfig};
 use aquatint::tasks::{NoiseSource, PaintOptions, Painter, StartFrom, Wish};
 use aquatint::text::TextEmbedding;
 use aquatint::{Error, Tensor, Weights};
@@ -160,6 +162,48 @@ fn names_are_found_both_ways() {
         }
         assert_eq!(blocks.checkpoint_name("up_blocks.7.resnets.0.conv1.weight", &unet), None);
     }
+}
+
+/// SDXL's refiner by how much it is told beside the text, the ×4 upscaler by its classes.
+#[test]
+fn families_are_told_by_their_tensors() {
+    let mut models = models();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+
+    let refiner = models.get_mut("xl").unwrap();
+    // Five numbers of eight waves each.
+    refiner.tensors.get_mut("add_embedding.linear_1.weight").unwrap()[1] = 32 + 5 * 8;
+    let parts = [("model.diffusion_model.", "xl"), ("first_stage_model.", "vae")];
+    let text = ("conditioner.embedders.0.model.", "text");
+    let write = |models: &BTreeMap<String, Model>, parts: &[(&str, &str)]| {
+        let parts: Vec<_> = parts.iter().map(|(prefix, name)| (*prefix, &models[*name])).collect();
+        checkpoint(&path, &parts);
+        LatentDiffusion::from_checkpoint("single", &Checkpoint::open(&path).unwrap(), None)
+    };
+    let model = write(&models, &[&parts[..], &[text]].concat()).unwrap();
+    assert_eq!(model.micro, Micro::Beauty);
+    assert_eq!(model.denoiser.config.unet().unwrap().addition_time_embed_dim, Some(8));
+    assert_eq!(model.denoiser.config.unet().unwrap().projection_class_embeddings_input_dim, Some(72));
+    assert_eq!(model.vae.config.scaling()[0], 0.13025);
+    assert_eq!(model.schedule.prediction, Prediction::Epsilon);
+    // Without its encoder of text the numbers mean nothing.
+    let error = write(&models, &parts).unwrap_err().to_string();
+    assert!(error.contains("72 numbers") && error.contains("2560"), "{error}");
+
+    let upscaler = models.get_mut("two").unwrap();
+    upscaler.tensors.get_mut("conv_in.weight").unwrap()[1] = 7;
+    upscaler.tensors.insert("class_embedding.weight".to_owned(), vec![1000, 256]);
+    upscaler.names.insert("label_emb.weight".to_owned(), vec!["class_embedding.weight".to_owned()]);
+    let model = write(&models, &[("model.diffusion_model.", "two"), parts[1]]).unwrap();
+    assert_eq!(model.given().unwrap(), Given::Small);
+    assert_eq!(model.low_resolution.as_ref().unwrap().max_noise_level, 350);
+    assert_eq!(model.denoiser.config.unet().unwrap().num_class_embeds, Some(1000));
+    assert_eq!(model.denoiser.config.unet().unwrap().attention_head_dim, Levels::Each(vec![8, 8]));
+    assert_eq!(model.denoiser.config.unet().unwrap().only_cross_attention, Levels::Each(vec![true, false]));
+    assert_eq!(model.vae.config.scaling()[0], 0.08333);
+    assert_eq!(model.schedule.prediction, Prediction::V);
+    assert!((model.schedule.alphas_cumprod[0] - (1.0 - 0.0001)).abs() < 1e-12);
 }
 
 #[test]

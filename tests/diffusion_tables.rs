@@ -1,5 +1,5 @@
 //! Sampler tables and noise against diffusers and PyTorch; the references come
-//! from `scripts/references/schedulers.py` and `flow.py`.
+//! from `scripts/references/schedulers.py`, `flow.py` and `sigmas.py`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -34,6 +34,11 @@ fn every_step_of_every_sampler_is_that_of_diffusers() {
 fn every_step_of_a_flow_model_is_that_of_diffusers() {
     let samplers = check_file("flow.safetensors");
     assert_eq!(samplers, HashSet::from(["euler", "heun"]));
+}
+
+#[test]
+fn every_sigma_schedule_is_the_published_one() {
+    check_file("sigmas.safetensors");
 }
 
 /// Checks all cases of a file, and returns their samplers.
@@ -97,7 +102,10 @@ fn check(case: &Value, pool: &Pool, want: &[f64], free: &[f64]) -> (Sampler, [f6
     if let Some(tokens) = case["tokens"].as_u64() {
         schedule = schedule.for_tokens(tokens as usize).unwrap();
     }
-    let sigmas = config.sigma_schedule().unwrap();
+    let sigmas = match case["sigmas"].as_str() {
+        Some(sigmas) => sigmas.parse().unwrap(),
+        None => config.sigma_schedule().unwrap(),
+    };
     let steps = case["steps"].as_u64().unwrap() as usize;
     let mut table = Table::new(&schedule, sampler, sigmas, steps).unwrap();
     let near = |what: &str, row: usize, got: f64, want: f64, scale: f64| {

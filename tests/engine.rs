@@ -197,6 +197,27 @@ fn weights_larger_than_a_binding_are_split() -> Result<()> {
     Ok(())
 }
 
+/// What depends on weights alone is computed while loading, when no texture shows them yet.
+#[test]
+fn large_constants_are_computed_while_loading() -> Result<()> {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let values: Vec<f32> = (0..1 << 16).map(|i| (i % 251) as f32 / 8.0).collect();
+    let mut g = Graph::new();
+    let weight = g.weight("w", Tensor::from_f32([1 << 10, 1 << 6], &values));
+    let square = g.mul(weight, weight)?;
+    let joined = g.concat(&[square, weight], 0)?;
+    let input = g.input("x", [1], DType::F32);
+    let sum = g.add(joined, input)?;
+    g.output("y", sum);
+    let network = Network::new(gpu, &g)?;
+    let found = network.run(&[("x", &Tensor::from_f32([1], &[0.5]))])?[0].to_f32();
+    let wanted = values.iter().map(|v| v * v + 0.5).chain(values.iter().map(|v| v + 0.5));
+    for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+        assert_eq!(*found, wanted, "element {i}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_plan_needs_no_device() {
     for class in [DeviceClass::Discrete, DeviceClass::Integrated, DeviceClass::Cpu] {

@@ -91,7 +91,7 @@ fn ways(target: &Target, model: &LatentDiffusion, kind: StartFrom) -> Vec<(Paint
             Ok(memory) => {
                 assert!(options.memory_budget.is_none_or(|budget| memory.peak <= budget));
                 options.memory_budget = Some(memory.peak / 16 * 15);
-                ways.push((options, memory));
+                ways.push((options.clone(), memory));
             }
             Err(Error::Budget { needed, budget, .. }) => {
                 assert!(needed > budget);

@@ -199,7 +199,7 @@ fn a_saved_run_goes_on_to_the_same_bits() {
         rest.run().unwrap();
         assert_eq!(rest.latents().unwrap().to_f32(), expected, "{sampler}");
 
-        let different = GenerateOptions { guidance: 3.0, ..options };
+        let different = GenerateOptions { guidance: 3.0, ..options.clone() };
         let mut different = Generator::new(gpu, &model, 2, &different).unwrap();
         assert!(matches!(different.resume(&state), Err(Error::Invalid { .. })));
     }
@@ -232,7 +232,8 @@ fn noise_of_the_cpu_is_drawn_in_turn() {
 
 /// Scale of the noise of a run's first step.
 fn generator_noise(model: &DiffusionModel, options: &GenerateOptions) -> f32 {
-    Table::new(model.schedule(), options.sampler, options.sigmas, options.steps).unwrap().rows[0].noise as f32
+    Table::new(model.schedule(), options.sampler, options.sigmas.clone(), options.steps).unwrap().rows[0]
+        .noise as f32
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn text(model: &LatentDiffusion, [states, pooled]: [&str; 2]) -> TextEmbedding {
         pooled: model
             .denoiser
             .config
-            .pooled_width()
+            .pooled_width(model.micro.count())
             .map(|width| Tensor::from_f32([width], &numbers(pooled, width))),
     }
 }
@@ -190,9 +190,9 @@ fn what_does_not_fit_is_said() {
         let error = Painter::new(gpu, &model, 1, TOKENS, kind, options).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     };
-    refused(&PaintOptions { height: 42, ..options }, StartFrom::Noise, "multiples of 4");
-    refused(&PaintOptions { guidance: f32::NAN, ..options }, StartFrom::Noise, "NaN");
-    refused(&PaintOptions { strength: 0.0, ..options }, StartFrom::Picture, "strength");
+    refused(&PaintOptions { height: 42, ..options.clone() }, StartFrom::Noise, "multiples of 4");
+    refused(&PaintOptions { guidance: f32::NAN, ..options.clone() }, StartFrom::Noise, "NaN");
+    refused(&PaintOptions { strength: 0.0, ..options.clone() }, StartFrom::Picture, "strength");
 
     let mut painter = Painter::new(gpu, &model, 1, TOKENS, StartFrom::Noise, &options).unwrap();
     let wish = Wish { text: text(&model, ["text", ""]), negative: None };

@@ -98,7 +98,8 @@ class Dpmpp2SAncestral(diffusers.EulerAncestralDiscreteScheduler):
 
     order = 2
 
-    def set_timesteps(self, steps):
+    def set_timesteps(self, num_inference_steps):
+        steps = num_inference_steps
         super().set_timesteps(steps)
         sigmas, self.first = self.sigmas, None
         log_trained = np.log(np.array(((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5))
@@ -191,6 +192,8 @@ def run(case, pools, dtype, model=None):
         module.BrownianTreeNoiseSampler = Brownian
     if dtype == torch.float64:
         module.torch, module.np = (Double(m) for m in real)
+        # For what names no type.
+        torch.set_default_dtype(dtype)
     try:
         scheduler = (local or getattr(module, cls))(**case["config"])
         if cls == "LCMScheduler":
@@ -240,6 +243,7 @@ def run(case, pools, dtype, model=None):
             rows.append(torch.cat([torch.stack([t, sigma]).double(), x.flatten().double()]))
     finally:
         module.torch, module.np = real
+        torch.set_default_dtype(torch.float32)
     return torch.stack(rows), init
 
 

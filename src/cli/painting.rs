@@ -34,7 +34,8 @@ pub struct Settings {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampler: Option<String>,
-    /// Noise levels of the steps, as model, karras, exponential; an unknown one lists all [default: the model's]
+    /// Noise levels of the steps: model, karras, exponential, beta, kl-optimal, sgm-uniform, simple, align-your-steps,
+    /// align-your-steps-xl, or a list as 14.6,6.3,1.2 or timesteps:999,600,200 [default: the model's]
     #[arg(long, visible_alias = "schedule")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigmas: Option<String>,

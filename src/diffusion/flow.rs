@@ -3,7 +3,8 @@
 
 use serde::Deserialize;
 
-use super::schedule::{ScheduleConfig, SigmaSchedule, invalid, linspace};
+use super::schedule::{ScheduleConfig, invalid, linspace};
+use super::sigmas::SigmaSchedule;
 use crate::error::{Error, Result};
 
 /// The keys of diffusers' `FlowMatchEulerDiscreteScheduler` that others have not.
@@ -106,7 +107,14 @@ impl Flow {
         }
         Ok(match sigmas {
             SigmaSchedule::Model => levels,
-            SigmaSchedule::Karras | SigmaSchedule::Exponential => sigmas.between(first, last, steps),
+            SigmaSchedule::Karras | SigmaSchedule::Exponential | SigmaSchedule::Beta => {
+                sigmas.between(first, last, steps)
+            }
+            SigmaSchedule::Custom(list) if list.iter().all(|sigma| *sigma <= 1.0) => list.clone(),
+            _ => {
+                let expected = "model, karras, exponential, beta, or a list of levels up to 1";
+                return Err(invalid("sigma schedule of a flow model", expected, sigmas));
+            }
         })
     }
 }

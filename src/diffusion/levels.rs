@@ -1,9 +1,9 @@
 //! Noise levels: at which timesteps, and under how much noise, a sampler calls the model.
 
 use super::schedule::{
-    BetaSchedule, FinalSigma, NoiseSchedule, Prediction, SigmaSchedule, Spacing, TINY_ALPHA, interpolate,
-    timestep_of,
+    BetaSchedule, FinalSigma, NoiseSchedule, Prediction, Spacing, TINY_ALPHA, interpolate, timestep_of,
 };
+use super::sigmas::SigmaSchedule;
 use super::table::Row;
 use crate::error::Result;
 
@@ -74,20 +74,43 @@ pub(super) enum Rounding {
 
 impl Rounding {
     fn apply(self, sigmas: &SigmaSchedule, betas: BetaSchedule, timestep: f64) -> f64 {
-        let nearest = *sigmas == SigmaSchedule::Karras
-            && !(self == Self::WholeUnlessCosine && betas == BetaSchedule::SquaredCosine);
+        let karras = *sigmas == SigmaSchedule::Karras;
         match self {
             Self::Keep => timestep,
-            Self::Karras if !nearest => timestep,
-            _ if nearest => timestep.round_ties_even(),
+            Self::Karras if !karras => timestep,
             // diffusers cuts these off. The slack is for a whole timestep missed by the rounding of
             // a logarithm, at which diffusers in float32 lands one too low at times.
-            _ => (timestep + 1e-6).floor(),
+            _ if matches!(sigmas, SigmaSchedule::Exponential | SigmaSchedule::Beta)
+                || karras && self == Self::WholeUnlessCosine && betas == BetaSchedule::SquaredCosine =>
+            {
+                (timestep + 1e-6).floor()
+            }
+            _ => timestep.round_ties_even(),
         }
     }
 }
 
-/// Levels of the samplers whose latent is not scaled: Karras and exponential ones lie between the
+/// The levels of a schedule that is made of timesteps, none for the others.
+fn of_timesteps(
+    schedule: &NoiseSchedule,
+    sigmas: &SigmaSchedule,
+    rounding: Rounding,
+    steps: usize,
+) -> Option<Vec<Level>> {
+    let trained = schedule.sigmas();
+    let logs: Vec<f64> = trained.iter().map(|sigma| sigma.ln()).collect();
+    let level = |timestep: f64| match rounding {
+        // Along the logarithm between the trained ones, as those who use such timesteps have it.
+        Rounding::Keep | Rounding::Karras => Level::preserving(timestep, interpolate(&logs, timestep).exp()),
+        Rounding::Whole | Rounding::WholeUnlessCosine => {
+            let timestep = timestep.round_ties_even();
+            Level::preserving(timestep, interpolate(&trained, timestep))
+        }
+    };
+    Some(sigmas.timesteps(trained.len(), steps)?.into_iter().map(level).collect())
+}
+
+/// Levels of the samplers whose latent is not scaled: Karras, exponential and beta ones lie between the
 /// first and the last of the model's at the chosen timesteps. The last level is `end`.
 pub(super) fn of_sigma_samplers(
     schedule: &NoiseSchedule,
@@ -98,12 +121,15 @@ pub(super) fn of_sigma_samplers(
     end: f64,
 ) -> Result<Vec<Level>> {
     let trained = schedule.sigmas();
+    // Also checks the number of steps, whatever the levels.
     let mut levels: Vec<Level> = schedule
         .timesteps(spacing, steps)?
         .into_iter()
         .map(|timestep| Level::preserving(timestep, interpolate(&trained, timestep)))
         .collect();
-    if *sigmas != SigmaSchedule::Model {
+    if let Some(of_timesteps) = of_timesteps(schedule, sigmas, rounding, steps) {
+        levels = of_timesteps;
+    } else if *sigmas != SigmaSchedule::Model {
         let (first, last) = (levels[0].sigma, levels[steps - 1].sigma);
         levels = sigmas
             .between(first, last, steps)
@@ -131,6 +157,9 @@ pub(super) fn of_solvers(
     let trained = schedule.sigmas();
     // Also checks the number of steps, whatever the levels.
     let timesteps = schedule.solver_timesteps(spacing, steps, lambda_min)?;
+    if let Some(levels) = of_timesteps(schedule, sigmas, rounding, steps) {
+        return Ok(levels);
+    }
     Ok(match sigmas {
         SigmaSchedule::Model => timesteps
             .into_iter()

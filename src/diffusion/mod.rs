@@ -11,13 +11,14 @@ mod noise;
 mod sampler;
 mod samplers;
 mod schedule;
+mod sigmas;
 mod table;
 
 pub use flow::{Flow, FlowConfig, Shift};
 pub use noise::{CpuGenerator, cuda_normal, philox_block};
 pub use sampler::Sampler;
 pub use schedule::{
-    BetaSchedule, FinalSigma, Multistep, NoiseSchedule, Prediction, ScheduleConfig, SigmaSchedule, Spacing,
-    Variance,
+    BetaSchedule, FinalSigma, Multistep, NoiseSchedule, Prediction, ScheduleConfig, Spacing, Variance,
 };
+pub use sigmas::SigmaSchedule;
 pub use table::{MAX_HISTORY, ROW_FLOATS, Row, Start, Table};

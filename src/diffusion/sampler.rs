@@ -6,7 +6,8 @@ use super::levels::{self, Level, Rounding};
 use super::samplers::{
     consistency, ddim, ddpm, deis, dpm_single, dpm_solver, dpm2, euler, flow, heun, lms, plms, unipc,
 };
-use super::schedule::{NoiseSchedule, ScheduleConfig, SigmaSchedule, Spacing, invalid, unknown};
+use super::schedule::{NoiseSchedule, ScheduleConfig, Spacing, invalid, unknown};
+use super::sigmas::SigmaSchedule;
 use super::table::Row;
 use crate::error::{Error, Result};
 
@@ -239,6 +240,7 @@ impl Sampler {
         }
         let spacing = self.spacing(schedule);
         let prediction = schedule.prediction;
+        sigmas.check(schedule)?;
         let of_euler = |end| {
             // KDPM2 alone has whole timesteps there.
             let rounding = match self {
@@ -255,7 +257,12 @@ impl Sampler {
         let mut rows = match self {
             Self::Ddpm => ddpm::rows(schedule, &self.whole_timesteps(schedule, sigmas, steps)?, begin)?,
             Self::Ddim { eta } => {
-                ddim::rows(schedule, &self.whole_timesteps(schedule, sigmas, steps)?, begin, eta)?
+                let stride = match sigmas {
+                    // diffusers steps by a whole number of timesteps, whatever their spacing.
+                    SigmaSchedule::Model => Some(schedule.num_train_timesteps() / steps.max(1)),
+                    _ => None,
+                };
+                ddim::rows(schedule, &self.whole_timesteps(schedule, sigmas, steps)?, stride, begin, eta)?
             }
             // Alone of these, EulerDiscreteScheduler knows another end than 0.
             Self::Euler => euler::rows(prediction, &of_euler(levels::final_sigma(schedule))?, begin),
@@ -274,6 +281,7 @@ impl Sampler {
             Self::Dpm2Ancestral => dpm2::rows(schedule, &of_euler(0.0)?, begin, true),
             Self::Lms => lms::rows(prediction, &of_euler(0.0)?, begin),
             Self::Plms => {
+                self.on_own_sigmas(sigmas)?;
                 let timesteps = plms::timesteps(self.whole_timesteps(schedule, sigmas, steps)?);
                 plms::rows(schedule, &timesteps, steps, begin)?
             }
@@ -310,8 +318,15 @@ impl Sampler {
         sigmas: &SigmaSchedule,
         steps: usize,
     ) -> Result<Vec<f64>> {
-        self.on_own_sigmas(sigmas)?;
-        let timesteps = schedule.timesteps(self.spacing(schedule), steps)?;
+        // Also checks the number of steps, whatever the timesteps.
+        let mut timesteps = schedule.timesteps(self.spacing(schedule), steps)?;
+        if *sigmas != SigmaSchedule::Model {
+            let of_schedule = sigmas.timesteps(schedule.num_train_timesteps(), steps);
+            timesteps = of_schedule.ok_or_else(|| {
+                let what = format!("sigma schedule of the sampler {}", self.name());
+                invalid(what, "model, sgm-uniform, simple or timesteps:…", sigmas)
+            })?;
+        }
         Ok(timesteps.iter().map(|t| t.round_ties_even()).collect())
     }
 

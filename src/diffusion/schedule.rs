@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::flow::{Flow, FlowConfig};
+use super::sigmas::SigmaSchedule;
 use crate::error::{Error, Result};
 
 /// What stands in for ᾱ = 0 where a sampler divides by √ᾱ. It is diffusers'
@@ -53,6 +54,8 @@ pub enum BetaSchedule {
     ScaledLinear,
     /// ᾱ follows cos² (Nichol & Dhariwal 2021, arXiv:2102.09672).
     SquaredCosine,
+    /// β along a sigmoid (GeoDiff, Xu et al. 2022, arXiv:2203.02923).
+    Sigmoid,
     /// β listed in the configuration.
     Trained,
 }
@@ -67,41 +70,6 @@ pub enum Spacing {
     Linspace,
     /// A whole or broken step apart, from the last timestep: misses timestep 0.
     Trailing,
-}
-
-/// Which noise levels the sigma-space samplers and DPM-Solver++ visit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SigmaSchedule {
-    /// Those of the model's own schedule at the chosen timesteps.
-    #[default]
-    Model,
-    /// Even in σ^(1/7) (Karras et al. 2022, eq. 5).
-    Karras,
-    /// Even in log σ.
-    Exponential,
-}
-
-impl FromStr for SigmaSchedule {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "model" => Ok(Self::Model),
-            "karras" => Ok(Self::Karras),
-            "exponential" => Ok(Self::Exponential),
-            _ => Err(unknown("sigma schedule", name, "model, karras, exponential")),
-        }
-    }
-}
-
-impl std::fmt::Display for SigmaSchedule {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Model => "model",
-            Self::Karras => "karras",
-            Self::Exponential => "exponential",
-        })
-    }
 }
 
 /// Variance of the noise that ancestral DDPM sampling adds.
@@ -210,13 +178,11 @@ impl ScheduleConfig {
     /// The sigma schedule that the configuration asks for.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for beta, Lu and flow schedules, which are not here.
+    /// [`Error::Invalid`] for Lu and flow schedules, which are not here.
     pub fn sigma_schedule(&self) -> Result<SigmaSchedule> {
-        for (key, value) in [
-            ("use_beta_sigmas", self.use_beta_sigmas),
-            ("use_lu_lambdas", self.use_lu_lambdas),
-            ("use_flow_sigmas", self.use_flow_sigmas),
-        ] {
+        for (key, value) in
+            [("use_lu_lambdas", self.use_lu_lambdas), ("use_flow_sigmas", self.use_flow_sigmas)]
+        {
             if value == Some(true) {
                 return Err(invalid(key, "false", true));
             }
@@ -225,6 +191,8 @@ impl ScheduleConfig {
             SigmaSchedule::Karras
         } else if self.use_exponential_sigmas == Some(true) {
             SigmaSchedule::Exponential
+        } else if self.use_beta_sigmas == Some(true) {
+            SigmaSchedule::Beta
         } else {
             SigmaSchedule::Model
         })
@@ -368,6 +336,14 @@ impl NoiseSchedule {
         Ok(schedule)
     }
 
+    /// The schedule with no signal left at its last timestep (Lin et al. 2023, arXiv:2305.08891, algorithm 1), for
+    /// models that were trained so and do not say it.
+    #[must_use]
+    pub fn with_zero_terminal_snr(mut self) -> Self {
+        rescale_to_zero_snr(&mut self.alphas_cumprod);
+        self
+    }
+
     /// Number of timesteps the model was trained with.
     #[must_use]
     pub fn num_train_timesteps(&self) -> usize {
@@ -452,27 +428,6 @@ impl NoiseSchedule {
     }
 }
 
-impl SigmaSchedule {
-    /// `steps` noise levels from `highest` to `lowest`; not for [`SigmaSchedule::Model`].
-    pub(super) fn between(&self, highest: f64, lowest: f64, steps: usize) -> Vec<f64> {
-        /// The exponent of Karras et al. 2022, table 1.
-        const RHO: f64 = 7.0;
-        match self {
-            Self::Model => unreachable!("the model's own levels are not spread between two ends"),
-            Self::Karras => linspace(0.0, 1.0, steps)
-                .iter()
-                .map(|ramp| {
-                    let (from, to) = (highest.powf(1.0 / RHO), lowest.powf(1.0 / RHO));
-                    (from + ramp * (to - from)).powf(RHO)
-                })
-                .collect(),
-            Self::Exponential => {
-                linspace(highest.ln(), lowest.ln(), steps).iter().map(|log| log.exp()).collect()
-            }
-        }
-    }
-}
-
 /// `values[t]` for a `t` between two indices.
 pub(super) fn interpolate(values: &[f64], t: f64) -> f64 {
     let below = (t.floor() as usize).min(values.len() - 1);
@@ -525,17 +480,19 @@ fn alphas_cumprod(config: &ScheduleConfig) -> Result<(BetaSchedule, Vec<f64>)> {
         .collect();
     match alphas.as_slice() {
         [] => return Err(invalid("num_train_timesteps", "1 or more", 0)),
-        [first, .., last] if config.rescale_betas_zero_snr == Some(true) => {
-            // Lin et al. 2023, algorithm 1: shift √ᾱ so that the last is 0, and
-            // scale it so that the first stays.
-            let (first, last) = (first.sqrt(), last.sqrt());
-            for alpha in &mut alphas {
-                *alpha = ((alpha.sqrt() - last) * first / (first - last)).powi(2);
-            }
-        }
+        _ if config.rescale_betas_zero_snr == Some(true) => rescale_to_zero_snr(&mut alphas),
         _ => {}
     }
     Ok((schedule, alphas))
+}
+
+/// Lin et al. 2023, algorithm 1: shifts √ᾱ so that the last is 0, and scales it so that the first stays.
+fn rescale_to_zero_snr(alphas: &mut [f64]) {
+    let [first, .., last] = *alphas else { return };
+    let (first, last) = (first.sqrt(), last.sqrt());
+    for alpha in alphas {
+        *alpha = ((alpha.sqrt() - last) * first / (first - last)).powi(2);
+    }
 }
 
 fn betas(config: &ScheduleConfig) -> Result<(BetaSchedule, Vec<f64>)> {
@@ -564,7 +521,12 @@ fn betas(config: &ScheduleConfig) -> Result<(BetaSchedule, Vec<f64>)> {
             Ok((BetaSchedule::ScaledLinear, betas))
         }
         "squaredcos_cap_v2" => Ok((BetaSchedule::SquaredCosine, cosine_betas(n))),
-        name => Err(unknown("beta schedule", name, "linear, scaled_linear, squaredcos_cap_v2")),
+        "sigmoid" => {
+            let betas = linspace(-6.0, 6.0, n);
+            let betas = betas.iter().map(|x| start + (end - start) / (1.0 + (-x).exp())).collect();
+            Ok((BetaSchedule::Sigmoid, betas))
+        }
+        name => Err(unknown("beta schedule", name, "linear, scaled_linear, squaredcos_cap_v2, sigmoid")),
     }
 }
 
@@ -660,5 +622,11 @@ mod tests {
         assert_eq!(schedule.alphas_cumprod.last(), Some(&0.0));
         assert!((schedule.alphas_cumprod[0] - (1.0 - 0.00085)).abs() < 1e-15);
         assert!((schedule.sigmas()[999] - 4096.0).abs() < 1e-3);
+        let asked = NoiseSchedule::new(&ScheduleConfig::stable_diffusion()).unwrap().with_zero_terminal_snr();
+        assert_eq!(asked, schedule);
+        // A schedule that is so already stays.
+        let twice = asked.clone().with_zero_terminal_snr();
+        let differ = twice.alphas_cumprod.iter().zip(&asked.alphas_cumprod).map(|(a, b)| (a - b).abs());
+        assert!(differ.fold(0.0, f64::max) < 1e-14);
     }
 }

@@ -1,7 +1,8 @@
 //! The table of a sampling run: everything the one step kernel needs to know.
 
 use super::sampler::Sampler;
-use super::schedule::{NoiseSchedule, SigmaSchedule, invalid};
+use super::schedule::{NoiseSchedule, invalid};
+use super::sigmas::SigmaSchedule;
 use crate::error::Result;
 
 /// The most predictions that a row can look back on.
@@ -120,19 +121,19 @@ pub struct Start {
 }
 
 impl Table {
-    /// The table of `sampler` in `steps` steps for a model trained with `schedule`.
+    /// The table of `sampler` in `steps` steps, unless `sigmas` lists them, for a model trained with `schedule`.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] for a number of steps that the schedule cannot
-    /// give and for combinations that do not exist: DDPM and DDIM run on the
-    /// model's own sigmas, DDPM refuses learned variances.
+    /// give and for combinations that do not exist: DDPM and DDIM run on whole
+    /// timesteps, PLMS and the consistency samplers on their own, DDPM refuses learned variances.
     pub fn new(
         schedule: &NoiseSchedule,
         sampler: Sampler,
         sigmas: SigmaSchedule,
         steps: usize,
     ) -> Result<Self> {
-        let schedule = schedule.clone();
+        let (schedule, steps) = (schedule.clone(), sigmas.steps().unwrap_or(steps));
         Self::from(&Origin { schedule, sampler, sigmas, steps }, 0)
     }
 
@@ -149,6 +150,35 @@ impl Table {
             rows,
         }
         .finished())
+    }
+
+    /// The rows of a part of the run, from one share of the training timesteps to another: `[0.0, 1.0]` is all of it
+    /// (diffusers' `denoising_start` and `denoising_end`).
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] for shares that are none or leave no row.
+    pub fn part(&self, [from, until]: [f64; 2]) -> Result<Self> {
+        if !(0.0 <= from && from < until && until <= 1.0) {
+            let found = format!("{from} to {until}");
+            return Err(invalid("part of a run", "from a share to a larger one, 0 to 1", found));
+        }
+        let trained = self.origin.schedule.num_train_timesteps() as f64;
+        let before = |share: f64| {
+            let cut = (trained - share * trained).round_ties_even();
+            self.rows.iter().filter(|row| row.timestep >= cut).count()
+        };
+        // Whole steps are left out, however many calls they have.
+        let calls = self.origin.sampler.calls_per_step();
+        let begin = if from > 0.0 { before(from) / calls } else { 0 };
+        let end = if until < 1.0 { before(until) } else { self.rows.len() };
+        if end <= begin * calls {
+            let found = format!("{from} to {until} of {} steps", self.steps);
+            return Err(invalid("part of a run", "one with a step in it", found));
+        }
+        let mut table = Self::from(&self.origin, begin)?;
+        table.rows.truncate(end - begin * calls);
+        table.steps = table.rows.len().div_ceil(calls);
+        Ok(table.finished())
     }
 
     /// Where to begin when changing a picture rather than making one:

@@ -79,12 +79,12 @@ impl DenoiserConfig {
         }
     }
 
-    /// Numbers in the text as a whole, of networks that are told it.
-    pub fn pooled_width(&self) -> Option<usize> {
+    /// Numbers in the text as a whole, of networks that are told it; a UNet that is, is told so many `sizes` beside it.
+    pub fn pooled_width(&self, sizes: usize) -> Option<usize> {
         match self {
             Self::UNet(config) => {
                 config.addition_embed_type.as_ref()?;
-                let sizes = 6 * config.addition_time_embed_dim.unwrap_or(0);
+                let sizes = sizes * config.addition_time_embed_dim.unwrap_or(0);
                 config.projection_class_embeddings_input_dim?.checked_sub(sizes)
             }
             Self::Sd3(config) => Some(config.pooled_projection_dim),

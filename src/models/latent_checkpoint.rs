@@ -2,6 +2,7 @@
 
 use super::autoencoder_kl::AutoencoderKlConfig;
 use super::controlnet::ControlNetConfig;
+use super::latent_conditions::{Micro, upscaler_schedule};
 use super::latent_diffusion::{LatentDiffusion, Part};
 use super::unet2d::Size;
 use super::unet2d_condition::{Levels, UNet2dConditionConfig};
@@ -19,6 +20,10 @@ pub enum Family {
     Two,
     /// SDXL: heads of 64, and the size as a condition.
     Xl,
+    /// SDXL's refiner, which is told of beauty.
+    XlRefiner,
+    /// The ×4 upscaler: eight heads everywhere, and the noise of a small picture as a class.
+    Upscaler,
 }
 
 impl LatentDiffusion {
@@ -35,16 +40,25 @@ impl LatentDiffusion {
         let prediction = match (prediction, family) {
             (Some(prediction), _) => prediction,
             (None, Family::Two) if config.in_channels == 4 => "v_prediction",
+            (None, Family::Upscaler) => "v_prediction",
             _ => "epsilon",
         };
         let schedule = ScheduleConfig {
             class_name: Some("EulerDiscreteScheduler".to_owned()),
             timestep_spacing: Some("leading".to_owned()),
             prediction_type: Some(prediction.to_owned()),
-            ..ScheduleConfig::stable_diffusion()
+            ..match family {
+                Family::Upscaler => upscaler_schedule(),
+                _ => ScheduleConfig::stable_diffusion(),
+            }
         };
         let unet = Part { config, weights: unet };
-        LatentDiffusion::new(name, unet, Part { config: vae_config, weights: vae }, &schedule)
+        let mut model =
+            LatentDiffusion::new(name, unet, Part { config: vae_config, weights: vae }, &schedule)?;
+        if family == Family::XlRefiner {
+            model.micro = Micro::Beauty;
+        }
+        Ok(model)
     }
 }
 
@@ -115,30 +129,38 @@ fn encoder_config(
     let [_, cross_attention_dim] = shape::<2>(unet, text)?;
     let proj = unet.shape("mid_block.attentions.0.proj_in.weight").map_or(0, |shape| shape.len());
     let added = unet.shape("add_embedding.linear_1.weight").map(|shape| shape.last());
-    let family = match (proj, added) {
-        (_, Some(_)) => Family::Xl,
-        (4, None) => Family::One,
-        _ => Family::Two,
-    };
     let down = |attention: &bool| if *attention { "CrossAttnDownBlock2D" } else { "DownBlock2D" };
     let classes = unet.shape("class_embedding.weight").and_then(|shape| shape.first().copied());
-    let addition_time_embed_dim = match (added, pooled) {
-        // Six numbers: original size, crop, size.
-        (Some(added), Some(pooled)) if added > pooled && (added - pooled).is_multiple_of(6) => {
-            Some((added - pooled) / 6)
-        }
-        (Some(2816), None) => Some(256),
-        (Some(added), _) => {
-            return Err(unsupported(format!("a UNet with {added} numbers beside the text (SDXL has 2816)")));
-        }
-        (None, _) => None,
+    let embedded = |added: usize, pooled: usize| {
+        let numbers = added.checked_sub(pooled).filter(|numbers| *numbers > 0)?;
+        let fits = |micro: &Micro| numbers.is_multiple_of(micro.count());
+        let micro = [Micro::Sizes, Micro::Beauty].into_iter().find(fits)?;
+        Some((micro, numbers / micro.count()))
     };
-    let heads = |c: &usize| if family == Family::One { 8 } else { (c / 64).max(1) };
+    let told = match added {
+        // Whoever leaves the encoders out has SDXL's, whose second gives 1280 numbers.
+        Some(added) => Some(embedded(added, pooled.unwrap_or(1280)).ok_or_else(|| {
+            let xl = "SDXL has 2816, its refiner 2560";
+            unsupported(format!("a UNet with {added} numbers beside the text ({xl})"))
+        })?),
+        None => None,
+    };
+    let family = match (told, classes, proj) {
+        (Some((Micro::Sizes, _)), ..) => Family::Xl,
+        (Some((Micro::Beauty, _)), ..) => Family::XlRefiner,
+        (None, Some(_), _) => Family::Upscaler,
+        (None, None, 4) => Family::One,
+        _ => Family::Two,
+    };
+    let heads = |c: &usize| match family {
+        Family::One | Family::Upscaler => 8,
+        _ => (c / 64).max(1),
+    };
     let config = UNet2dConditionConfig {
         sample_size: Some(Size::Square(match family {
             Family::One => 64,
             Family::Two => 96,
-            Family::Xl => 128,
+            Family::Xl | Family::XlRefiner | Family::Upscaler => 128,
         })),
         in_channels,
         attention_head_dim: Levels::Each(channels.iter().map(heads).collect()),
@@ -154,7 +176,7 @@ fn encoder_config(
         use_linear_projection: proj == 2,
         num_class_embeds: classes,
         addition_embed_type: added.map(|_| "text_time".to_owned()),
-        addition_time_embed_dim,
+        addition_time_embed_dim: told.map(|(_, dim)| dim),
         projection_class_embeddings_input_dim: added,
         time_cond_proj_dim: unet.shape("time_embedding.cond_proj.weight").map(|shape| shape.last()),
         block_out_channels: channels,
@@ -207,8 +229,8 @@ fn vae_config(vae: &Weights, family: Family) -> Result<AutoencoderKlConfig> {
         block_out_channels: channels,
         layers_per_block: count(vae, |layer| format!("encoder.down_blocks.0.resnets.{layer}.conv1.weight")),
         scaling_factor: match (family, levels) {
-            (Family::Xl, _) => 0.13025,
-            (_, 3) => 0.08333,
+            (Family::Xl | Family::XlRefiner, _) => 0.13025,
+            (Family::Upscaler, _) | (_, 3) => 0.08333,
             _ => 0.18215,
         },
         use_quant_conv: vae.contains("quant_conv.weight"),

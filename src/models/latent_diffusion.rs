@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::autoencoder::AutoencoderConfig;
 use super::denoiser::DenoiserConfig;
+use super::latent_conditions::{LowResolution, Micro};
 use super::sd3_transformer::Sd3TransformerConfig;
 use super::unet2d_condition::UNet2dConditionConfig;
 use crate::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule};
@@ -30,6 +31,10 @@ pub struct LatentDiffusion {
     pub schedule: NoiseSchedule,
     pub sampler: Sampler,
     pub sigmas: SigmaSchedule,
+    /// Of the ×4 upscaler.
+    pub low_resolution: Option<LowResolution>,
+    /// Of SDXL.
+    pub micro: Micro,
     few_steps: bool,
 }
 
@@ -74,12 +79,19 @@ impl LatentDiffusion {
         let vae = AutoencoderConfig::from_json(vae, &folder.text("vae", "config.json")?)?;
         let schedule = ScheduleConfig::from_json(&folder.text("scheduler", "scheduler_config.json")?)?;
         let path = folder.path();
-        LatentDiffusion::new(
+        let mut model = LatentDiffusion::new(
             &name_of(path),
             Part { config, weights: folder.weights(denoiser.0)? },
             Part { config: vae, weights: folder.weights("vae")? },
             &schedule,
-        )
+        )?;
+        if model.low_resolution.is_some() {
+            model.low_resolution = Some(LowResolution::open(folder)?);
+        }
+        if folder.setting("requires_aesthetics_score").and_then(serde_json::Value::as_bool) == Some(true) {
+            model.micro = Micro::Beauty;
+        }
+        Ok(model)
     }
 
     /// A model of these parts.
@@ -112,7 +124,7 @@ impl LatentDiffusion {
             // Nothing in its files but the name tells a distilled one from its teacher.
             DenoiserConfig::Sd3(_) => name.to_ascii_lowercase().contains("turbo"),
         };
-        let model = LatentDiffusion {
+        let mut model = LatentDiffusion {
             name: name.to_owned(),
             few_steps,
             denoiser,
@@ -120,8 +132,12 @@ impl LatentDiffusion {
             sampler,
             sigmas: schedule.sigma_schedule()?,
             schedule: NoiseSchedule::new(schedule)?,
+            low_resolution: None,
+            micro: Micro::Sizes,
         };
-        model.given()?;
+        if model.given()? == Given::Small {
+            model.low_resolution = Some(LowResolution::published()?);
+        }
         Ok(model)
     }
 
@@ -169,6 +185,9 @@ impl LatentDiffusion {
 
     /// Steps and guidance that suit the model.
     pub fn habits(&self) -> (usize, f32) {
+        if self.low_resolution.is_some() {
+            return (50, 9.0);
+        }
         if let DenoiserConfig::Sd3(config) = &self.denoiser.config {
             return match (self.few_steps, config.dual_attention_layers.is_empty(), &config.qk_norm) {
                 (true, ..) => (4, 1.0),

@@ -1,13 +1,17 @@
-//! diffusers' `UNet2DModel`: the network of DDPM (Ho et al. 2020, arXiv:2006.11239).
+//! diffusers' `UNet2DModel`: the network of DDPM (Ho et al. 2020, arXiv:2006.11239), of ADM (Dhariwal & Nichol 2021,
+//! arXiv:2105.05233) and of score models (Song et al. 2021, arXiv:2011.13456).
 
 use serde::Deserialize;
 
 use super::config::Class;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::nn::{self, ResnetOptions, Source};
+use crate::nn::{self, Resample, ResnetOptions, Source};
 use crate::ops::TimestepEmbedding;
 use crate::ops::conv2d::Conv2dOptions;
+use crate::ops::expr::Binary;
+use crate::ops::strided::Range;
+use crate::tensor::DType;
 
 /// Height and width, or one number for both.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -102,11 +106,19 @@ impl UNet2dConfig {
     }
 
     fn check(&self) -> Result<()> {
-        CLASS.one_of("time_embedding_type", &self.time_embedding_type, &["positional"])?;
+        CLASS.one_of("time_embedding_type", &self.time_embedding_type, &["positional", "fourier"])?;
         CLASS.one_of("act_fn", &self.act_fn, &["silu", "swish"])?;
-        CLASS.one_of("resnet_time_scale_shift", &self.resnet_time_scale_shift, &["default"])?;
-        CLASS.one_of("downsample_type", &self.downsample_type, &["conv"])?;
-        CLASS.one_of("upsample_type", &self.upsample_type, &["conv"])?;
+        CLASS.one_of(
+            "resnet_time_scale_shift",
+            &self.resnet_time_scale_shift,
+            &["default", "scale_shift"],
+        )?;
+        if self.scale_shift() && self.add_attention && self.attn_norm_num_groups.is_none() {
+            let expected = "a number, as resnet_time_scale_shift is scale_shift";
+            return Err(CLASS.unsupported("attn_norm_num_groups", expected, "null"));
+        }
+        CLASS.one_of("downsample_type", &self.downsample_type, &["conv", "resnet"])?;
+        CLASS.one_of("upsample_type", &self.upsample_type, &["conv", "resnet"])?;
         if let Some(mid) = &self.mid_block_type {
             CLASS.one_of("mid_block_type", mid, &["UNetMidBlock2D"])?;
         }
@@ -123,10 +135,14 @@ impl UNet2dConfig {
             return Err(CLASS.unsupported(what, "as many of each", found));
         }
         for kind in &self.down_block_types {
-            CLASS.one_of("down_block_types", kind, &["DownBlock2D", "AttnDownBlock2D"])?;
+            CLASS.one_of(
+                "down_block_types",
+                kind,
+                &["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"],
+            )?;
         }
         for kind in &self.up_block_types {
-            CLASS.one_of("up_block_types", kind, &["UpBlock2D", "AttnUpBlock2D"])?;
+            CLASS.one_of("up_block_types", kind, &["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"])?;
         }
         let channels = self.block_out_channels.iter().map(|&c| ("block_out_channels", c));
         CLASS.sizes(channels.chain([
@@ -155,6 +171,15 @@ impl UNet2dConfig {
         }
     }
 
+    fn scale_shift(&self) -> bool {
+        self.resnet_time_scale_shift == "scale_shift"
+    }
+
+    /// Whether a block changes the size by a residual block rather than a filter.
+    fn resamples(&self, kind: &str, kind_of_sampler: &str) -> bool {
+        kind.starts_with("Resnet") || kind.starts_with("Attn") && kind_of_sampler == "resnet"
+    }
+
     fn resnet(&self) -> ResnetOptions {
         ResnetOptions { groups: self.norm_num_groups, eps: self.norm_eps }
     }
@@ -180,9 +205,14 @@ pub fn unet2d(
 
     // Time and class, as one vector for all blocks.
     let width = config.time_embedding_dim.unwrap_or(4 * channels[0]);
-    let mut sinusoids = TimestepEmbedding::new(channels[0], config.flip_sin_to_cos, config.freq_shift);
-    sinusoids.dtype = w.dtype;
-    let mut time = nn::time_embedding(g, w, "time_embedding", timesteps, sinusoids, width)?;
+    let fourier = config.time_embedding_type == "fourier";
+    let mut time = if fourier {
+        nn::fourier_embedding(g, w, timesteps, channels[0], width)?
+    } else {
+        let mut sinusoids = TimestepEmbedding::new(channels[0], config.flip_sin_to_cos, config.freq_shift);
+        sinusoids.dtype = w.dtype;
+        nn::time_embedding(g, w, "time_embedding", timesteps, sinusoids, width)?
+    };
     match (config.num_class_embeds, labels) {
         (Some(classes), Some(labels)) => {
             let table = w.get(g, "class_embedding.weight", &[classes, width])?;
@@ -199,6 +229,16 @@ pub fn unet2d(
         }
     }
     let time = g.silu(time)?;
+    let resnet = |g: &mut Graph, name: &str, h: ValueId, c: usize, resample: Resample| match resample
+        == Resample::None
+        && !config.scale_shift()
+    {
+        true => nn::resnet_block(g, w, name, h, Some(time), c, options),
+        false => {
+            let how = (resample, config.scale_shift());
+            nn::resampling_resnet_block(g, w, name, h, time, c, options, how)
+        }
+    };
 
     let x = match config.center_input_sample {
         true => g.affine(x, 2.0, -1.0)?,
@@ -212,7 +252,7 @@ pub fn unet2d(
         let c = channels[level];
         for layer in 0..config.layers_per_block {
             let name = |part: &str| format!("down_blocks.{level}.{part}.{layer}");
-            h = nn::resnet_block(g, w, &name("resnets"), h, Some(time), c, options)?;
+            h = resnet(g, &name("resnets"), h, c, Resample::None)?;
             if kind == "AttnDownBlock2D" {
                 h = nn::attention_block(g, w, &name("attentions"), h, config.head_size(c), options)?;
             }
@@ -220,20 +260,23 @@ pub fn unet2d(
         }
         if level < last {
             let name = format!("down_blocks.{level}.downsamplers.0");
-            h = nn::downsample(g, w, &name, h, config.downsample_padding)?;
+            h = match config.resamples(kind, &config.downsample_type) {
+                true => resnet(g, &name, h, c, Resample::Half)?,
+                false => nn::downsample(g, w, &name, h, config.downsample_padding)?,
+            };
             skips.push(h);
         }
     }
 
     if config.mid_block_type.is_some() {
         let c = channels[last];
-        h = nn::resnet_block(g, w, "mid_block.resnets.0", h, Some(time), c, options)?;
+        h = resnet(g, "mid_block.resnets.0", h, c, Resample::None)?;
         if config.add_attention {
             let groups = config.attn_norm_num_groups.unwrap_or(options.groups);
             let options = ResnetOptions { groups, ..options };
             h = nn::attention_block(g, w, "mid_block.attentions.0", h, config.head_size(c), options)?;
         }
-        h = nn::resnet_block(g, w, "mid_block.resnets.1", h, Some(time), c, options)?;
+        h = resnet(g, "mid_block.resnets.1", h, c, Resample::None)?;
     }
 
     // Up: one layer more than down, each beside what was kept.
@@ -243,17 +286,30 @@ pub fn unet2d(
             let name = |part: &str| format!("up_blocks.{level}.{part}.{layer}");
             let skip = skips.pop().expect("up takes as many as down kept");
             h = g.scoped(&format!("up_blocks.{level}"), |g| g.concat(&[h, skip], 3))?;
-            h = nn::resnet_block(g, w, &name("resnets"), h, Some(time), c, options)?;
+            h = resnet(g, &name("resnets"), h, c, Resample::None)?;
             if kind == "AttnUpBlock2D" {
                 h = nn::attention_block(g, w, &name("attentions"), h, config.head_size(c), options)?;
             }
         }
         if level < last {
-            h = nn::upsample(g, w, &format!("up_blocks.{level}.upsamplers.0"), h)?;
+            let name = format!("up_blocks.{level}.upsamplers.0");
+            h = match config.resamples(kind, &config.upsample_type) {
+                true => resnet(g, &name, h, c, Resample::Double)?,
+                false => nn::upsample(g, w, &name, h)?,
+            };
         }
     }
 
     let h = w.group_norm(g, "conv_norm_out", h, options.groups, options.eps)?;
     let h = g.silu(h)?;
-    w.conv(g, "conv_out", h, config.out_channels, 3, Conv2dOptions::padded(1))
+    let y = w.conv(g, "conv_out", h, config.out_channels, 3, Conv2dOptions::padded(1))?;
+    if !fourier {
+        return Ok(y);
+    }
+    // The score: noise over its level.
+    let first = Range { start: 0, stop: Some(1), step: 1 };
+    let level = g.slice(timesteps, &[Range::all(), first])?;
+    let level = g.reshape(level, [g.shape(level)[0], 1, 1, 1])?;
+    let y = g.cast(y, DType::F32)?;
+    g.binary(Binary::Div, y, level)
 }

@@ -11,10 +11,10 @@ mod transformer;
 
 pub use attention::attention_block;
 pub use finite::count_not_finite;
-pub use resnet::{ResnetOptions, resnet_block};
+pub use resnet::{Resample, ResnetOptions, resampling_resnet_block, resnet_block};
 pub use sampling::{downsample, upsample, upsample_to};
 pub use stored::mean_of_pixels;
-pub use time::time_embedding;
+pub use time::{fourier_embedding, time_embedding};
 pub use transformer::{TransformerOptions, spatial_transformer};
 
 use crate::error::Result;

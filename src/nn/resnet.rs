@@ -4,6 +4,9 @@ use super::Source;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::conv2d::Conv2dOptions;
+use crate::ops::expr::{Binary, Expr};
+use crate::ops::pool::PoolOptions;
+use crate::ops::strided::Range;
 
 /// What the blocks of a network have in common.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,68 @@ pub fn resnet_block(
         h = g.add(h, shift)?;
     }
     let h = w.group_norm(g, &at("norm2"), h, options.groups, options.eps)?;
+    let h = g.silu(h)?;
+    let h = w.conv(g, &at("conv2"), h, c_out, 3, Conv2dOptions::padded(1))?;
+    let x = match g.shape(x).last() == c_out {
+        true => x,
+        false => w.conv(g, &at("conv_shortcut"), x, c_out, 1, Conv2dOptions::default())?,
+    };
+    g.add(h, x)
+}
+
+/// What a residual block does to the size of its maps, without a filter of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resample {
+    None,
+    /// The mean of each four pixels.
+    Half,
+    /// Each pixel four times.
+    Double,
+}
+
+/// A residual block that may change the size (Brock et al. 2019, arXiv:1809.11096; Dhariwal & Nichol 2021,
+/// arXiv:2105.05233): as [`resnet_block`], both paths resampled before their first convolution. With `scale_shift` the
+/// time scales and shifts what the second norm gives, rather than shifting what it is given.
+pub fn resampling_resnet_block(
+    g: &mut Graph,
+    w: Source,
+    name: &str,
+    x: ValueId,
+    time: ValueId,
+    c_out: usize,
+    options: ResnetOptions,
+    (resample, scale_shift): (Resample, bool),
+) -> Result<ValueId> {
+    let at = |part: &str| format!("{name}.{part}");
+    let resampled = |g: &mut Graph, x: ValueId| {
+        g.scoped(name, |g| match resample {
+            Resample::None => Ok(x),
+            Resample::Half => g.average_pool(x, PoolOptions::square(2), false),
+            Resample::Double => g.upsample_nearest(x, 2),
+        })
+    };
+    let h = w.group_norm(g, &at("norm1"), x, options.groups, options.eps)?;
+    let h = g.silu(h)?;
+    let (h, x) = (resampled(g, h)?, resampled(g, x)?);
+    let mut h = w.conv(g, &at("conv1"), h, c_out, 3, Conv2dOptions::padded(1))?;
+    let width = if scale_shift { 2 * c_out } else { c_out };
+    let of_time = w.linear(g, &at("time_emb_proj"), time, width)?;
+    let part = |g: &mut Graph, first: usize| {
+        let channels = Range { start: first, stop: Some(first + c_out), step: 1 };
+        let part = g.slice(of_time, &[Range::all(), channels])?;
+        g.reshape(part, [g.shape(part)[0], 1, 1, c_out])
+    };
+    if !scale_shift {
+        let shift = part(g, 0)?;
+        h = g.add(h, shift)?;
+    }
+    let mut h = w.group_norm(g, &at("norm2"), h, options.groups, options.eps)?;
+    if scale_shift {
+        let [scale, shift] = [part(g, 0)?, part(g, c_out)?];
+        let scale_of = Expr::binary(Binary::Add, Expr::Const(1.0), Expr::input(1));
+        let scaled = Expr::binary(Binary::Mul, Expr::input(0), scale_of);
+        h = g.elementwise(Expr::binary(Binary::Add, scaled, Expr::input(2)), &[h, scale, shift])?;
+    }
     let h = g.silu(h)?;
     let h = w.conv(g, &at("conv2"), h, c_out, 3, Conv2dOptions::padded(1))?;
     let x = match g.shape(x).last() == c_out {

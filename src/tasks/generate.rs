@@ -101,7 +101,7 @@ impl DiffusionModel {
         GenerateOptions {
             steps: 20,
             sampler: self.sampler,
-            sigmas: self.sigmas,
+            sigmas: self.sigmas.clone(),
             guidance: self.guidance,
             noise: NoiseSource::Cuda,
             dtype: DType::F32,
@@ -145,7 +145,7 @@ impl DiffusionModel {
     }
 
     fn table(&self, options: &GenerateOptions) -> Result<Table> {
-        Table::new(&self.schedule, options.sampler, options.sigmas, options.steps)
+        Table::new(&self.schedule, options.sampler, options.sigmas.clone(), options.steps)
     }
 
     /// How often the network sees each picture in a step: twice with guidance.
@@ -187,7 +187,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// How pictures are made; [`DiffusionModel::options`] gives a model's own.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GenerateOptions {
     pub steps: usize,
     pub sampler: Sampler,
@@ -237,7 +237,7 @@ impl Generator {
             around: SamplingLoop::new(gpu, step, plan, options.guidance, calls)?,
             show: Network::new(gpu, &show_graph(batch, step.shape, &table)?)?,
             model: model.clone(),
-            options: *options,
+            options: options.clone(),
         })
     }
 
@@ -347,7 +347,7 @@ impl Generator {
 
     /// All that a saved run must agree with.
     fn description(&self) -> String {
-        let GenerateOptions { steps, sampler, sigmas, guidance, noise, dtype } = self.options;
+        let GenerateOptions { steps, sampler, sigmas, guidance, noise, dtype } = &self.options;
         format!(
             "{} with {steps} steps of {sampler}, sigmas {sigmas}, guidance {guidance}, noise {noise:?}, {dtype}, batch {}",
             self.model.name, self.around.batch

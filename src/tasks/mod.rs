@@ -14,13 +14,17 @@ mod sampling;
 mod sampling_state;
 mod segment;
 mod sized;
+mod super_resolve;
 
 pub use classify::{Answer, Classifier, classifier_graph, classify, classify_prepared};
 pub use detect::{DetectOptions, Detection, Detector, detect, draw_detections};
 pub use embed::{Embedder, cosine, embed, embed_prepared};
 pub use generate::{DiffusionModel, GenerateOptions, Generator};
-pub use paint::{Canvas, Control, Memory, PaintOptions, Painter, Pipeline, StartFrom, Turns, Wish};
+pub use paint::{
+    Canvas, Control, Enlarge, Memory, PaintOptions, Painter, Pipeline, StartFrom, Turns, Variation, Wish,
+};
 pub use redraw::{Redrawer, redraw};
 pub use sampling::{NoiseSource, Sampling};
 pub use sampling_state::SamplingState;
 pub use segment::{Area, Segmentation, Segmenter, segment};
+pub use super_resolve::{SuperResolveOptions, SuperResolver};

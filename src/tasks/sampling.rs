@@ -50,11 +50,13 @@ pub(super) struct Draws {
     pub start: usize,
     /// For the first row that draws noise; others follow.
     pub rows: usize,
+    /// Numbers of the very first tensor where it is of another size than the sample, else 0.
+    pub odd: usize,
 }
 
 impl Default for Draws {
     fn default() -> Self {
-        Draws { start: 0, rows: 1 }
+        Draws { start: 0, rows: 1, odd: 0 }
     }
 }
 
@@ -233,8 +235,9 @@ impl SamplingLoop {
         let mut all = vec![0.0; draws * seeds.len() * size];
         for (i, &seed) in seeds.iter().enumerate() {
             let mut generator = CpuGenerator::new(seed);
-            for _ in 0..skip {
-                let _ = generator.normal(size);
+            for draw in 0..skip {
+                let odd = draw == 0 && self.draws.odd > 0;
+                let _ = generator.normal(if odd { self.draws.odd } else { size });
             }
             for draw in 0..draws {
                 let noise = generator.normal(size);

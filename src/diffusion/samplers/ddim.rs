@@ -7,20 +7,24 @@ use super::super::schedule::{NoiseSchedule, Prediction, invalid};
 use super::super::table::Row;
 use crate::error::Result;
 
+/// `stride` is how far below a timestep the latent goes next; without it to the next one of them.
 pub(in super::super) fn rows(
     schedule: &NoiseSchedule,
     timesteps: &[f64],
+    stride: Option<usize>,
     begin: usize,
     eta: f64,
 ) -> Result<Vec<Row>> {
     if !(0.0..=1.0).contains(&eta) {
         return Err(invalid("eta of the sampler ddim", "a number from 0 to 1", eta));
     }
-    // diffusers steps by a whole number of timesteps, whatever their spacing.
-    let stride = (schedule.num_train_timesteps() / timesteps.len()) as f64;
-    let step = |&t: &f64| {
+    let step = |(i, &t): (usize, &f64)| {
         let alpha = alpha_at(schedule, t);
-        let next = alpha_before(schedule, t - stride);
+        let below = match stride {
+            Some(stride) => t - stride as f64,
+            None => timesteps.get(i + 1).copied().unwrap_or(-1.0),
+        };
+        let next = alpha_before(schedule, below);
         let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let variance = (1.0 - next) / (1.0 - alpha) * (1.0 - alpha / next);
         let noise = eta * variance.max(0.0).sqrt();
@@ -28,7 +32,7 @@ pub(in super::super) fn rows(
         row(schedule.prediction, t, signal, sigma)
             .next(next.sqrt() * X0 + direction * epsilon(schedule.prediction, signal, sigma) + noise * NOISE)
     };
-    Ok(timesteps[begin..].iter().map(step).collect())
+    Ok(timesteps.iter().enumerate().skip(begin).map(step).collect())
 }
 
 /// ᾱ at a timestep, or where a run ends if it is below 0.

@@ -5,7 +5,8 @@ use super::super::flow::Flow;
 use super::super::form::{M, NOISE, X, X0, past};
 use super::super::levels;
 use super::super::sampler::Sampler;
-use super::super::schedule::{Prediction, SigmaSchedule, invalid};
+use super::super::schedule::{Prediction, invalid};
+use super::super::sigmas::SigmaSchedule;
 use super::super::table::Row;
 use crate::error::Result;
 

@@ -21,6 +21,9 @@ use crate::tensor::{DType, Tensor};
 impl Painter {
     /// Brings a canvas to the latents: encodes the picture and adds the noise that the first step begins with.
     pub(super) fn prepare(&self, canvas: Canvas, seeds: &[u64]) -> Result<()> {
+        if self.canvas == StartFrom::Small {
+            return self.prepare_small(canvas.picture, seeds);
+        }
         let parts = self.parts();
         let Some(encoder) = &self.encoder else { return Ok(()) };
         if self.memory.turns == Turns::OneAtATime {

@@ -3,15 +3,19 @@
 mod bands;
 mod canvas;
 mod control;
+mod enlarge;
+mod latents;
 mod memory;
 mod parts;
 mod pipeline;
 mod show;
+mod small;
 mod step;
 
 use image::{GrayImage, RgbImage};
 
 pub use self::control::Control;
+pub use self::latents::{Enlarge, Variation};
 pub use self::memory::{Memory, Turns};
 pub use self::pipeline::Pipeline;
 
@@ -43,7 +47,7 @@ pub struct Wish {
 }
 
 /// How pictures are made; [`PaintOptions::of`] gives a model's own.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PaintOptions {
     /// In pixels; multiples of [`LatentDiffusion::multiple`].
     pub height: usize,
@@ -70,6 +74,13 @@ pub struct PaintOptions {
     /// picture, so that it is the same: 2 to 13 times the work of the autoencoder, the fewer bytes the more. The same is
     /// done where a feature map is larger than what the device binds.
     pub memory_budget: Option<u64>,
+    /// How beautiful the pictures are that are wished for and that are not, of 10 (SDXL's refiner).
+    pub aesthetic: [f32; 2],
+    /// Level of the noise that is added to a small picture: the higher, the more is made anew (×4 upscaler).
+    pub noise_level: usize,
+    /// The part of the run that this painter does, by shares of the training timesteps, 0 being the noise and 1 the
+    /// picture: a second model may go on from the latents of a first (diffusers' `denoising_start` and `denoising_end`).
+    pub span: [f64; 2],
 }
 
 impl PaintOptions {
@@ -80,7 +91,7 @@ impl PaintOptions {
             width,
             steps,
             sampler: model.sampler,
-            sigmas: model.sigmas,
+            sigmas: model.sigmas.clone(),
             guidance,
             rescale: 0.0,
             strength: 1.0,
@@ -89,11 +100,14 @@ impl PaintOptions {
             original: None,
             weights: None,
             memory_budget: None,
+            aesthetic: [6.0, 2.5],
+            noise_level: 20,
+            span: [0.0, 1.0],
         }
     }
 }
 
-/// A picture to begin with, all of it or where a mask is white.
+/// A picture to begin with, all of it or where a mask is white; or one to enlarge.
 #[derive(Clone, Copy, Debug)]
 pub struct Canvas<'a> {
     pub picture: &'a RgbImage,
@@ -126,6 +140,10 @@ pub enum StartFrom {
     Picture,
     /// What lies outside of the mask stays.
     Masked,
+    /// The latents of a smaller run, see [`Painter::start_larger`].
+    Latents,
+    /// A picture of a quarter of the height and width, for models that enlarge: the result shows the same.
+    Small,
 }
 
 impl Painter {
@@ -169,7 +187,7 @@ impl Painter {
             memory: layout.memory,
             preview: None,
             model: model.clone(),
-            options: *options,
+            options: options.clone(),
             canvas,
             controls: controls.to_vec(),
             controlled: false,
@@ -291,13 +309,25 @@ impl Painter {
         self.tell(wishes, seeds)?;
         self.around.rewind(seeds, 0)?;
         match (canvas, self.canvas) {
-            (None, StartFrom::Noise) => self.around.begin(seeds)?,
+            (None, StartFrom::Noise) if self.options.span[0] == 0.0 => self.around.begin(seeds)?,
+            (None, StartFrom::Noise) => {
+                return Err(Error::Invalid {
+                    what: "start of a run that another began".to_owned(),
+                    expected: "its latents".to_owned(),
+                    found: "none".to_owned(),
+                });
+            }
+            (Some(canvas), StartFrom::Small) => {
+                self.around.begin(seeds)?;
+                self.prepare(canvas, seeds)?;
+            }
             (Some(canvas), StartFrom::Picture | StartFrom::Masked) => self.prepare(canvas, seeds)?,
             (_, kind) => {
                 return Err(Error::Invalid {
                     what: "picture to begin with".to_owned(),
                     expected: match kind {
                         StartFrom::Noise => "none",
+                        StartFrom::Latents => "none, but another run (start_larger)",
                         _ => "one",
                     }
                     .to_owned(),
@@ -362,8 +392,17 @@ impl Painter {
             });
         }
         self.tell(wishes, &state.seeds)?;
-        if let Some(canvas) = canvas {
-            self.prepare(canvas, &state.seeds)?;
+        match canvas {
+            Some(canvas) => self.prepare(canvas, &state.seeds)?,
+            // What each step looks at, not only the first.
+            None if matches!(self.canvas, StartFrom::Masked | StartFrom::Small) => {
+                return Err(Error::Invalid {
+                    what: "picture of a saved run".to_owned(),
+                    expected: "that which it began with".to_owned(),
+                    found: "none".to_owned(),
+                });
+            }
+            None => {}
         }
         self.around.rewind(&state.seeds, state.row)?;
         self.around.step.write("sample", &state.sample)?;
@@ -433,7 +472,7 @@ impl Painter {
 
     fn description(&self) -> String {
         // How much memory there is changes nothing about the pictures.
-        let options = PaintOptions { memory_budget: None, ..self.options };
+        let options = PaintOptions { memory_budget: None, ..self.options.clone() };
         let Painter { model, canvas, .. } = self;
         let controls: Vec<String> = self.controls.iter().map(Control::description).collect();
         let controls =
@@ -450,10 +489,14 @@ impl Painter {
             self.around.step.write("embedded_guidance", &Tensor::from_f32([n, dim], &embedded))?;
         }
         self.tell_scales()?;
-        if parts.ids().is_some() {
-            let ids: Vec<f32> = parts.ids().into_iter().flatten().map(|v| v as f32).collect();
-            let shape = [n, ids.len()];
-            self.around.step.write("sizes", &Tensor::from_f32(shape, &ids.repeat(n)))?;
+        if let Some([ids, negative]) = parts.ids() {
+            let mut all = ids.repeat(self.batch());
+            all.extend(negative.repeat(n - self.batch()));
+            self.around.step.write("sizes", &Tensor::from_f32([n, ids.len()], &all))?;
+        }
+        if self.canvas == StartFrom::Small && parts.classes().is_some() {
+            let class = vec![self.options.noise_level as u32; n];
+            self.around.step.write("class", &Tensor::from_u32([n], &class))?;
         }
         Ok(())
     }

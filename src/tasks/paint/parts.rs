@@ -1,9 +1,11 @@
 //! What a painter's networks are made of, and whether it fits together.
 
 use super::control::Control;
+use super::small::RGB;
 use super::{PaintOptions, StartFrom};
 use crate::diffusion::{Start, Table};
 use crate::error::{Error, Result};
+use crate::models::latent_conditions::Micro;
 use crate::models::latent_diffusion::{Given, LatentDiffusion};
 use crate::target::Target;
 use crate::tasks::sampling::{Draws, Step};
@@ -41,15 +43,21 @@ impl Parts<'_> {
             (Given::Masked, StartFrom::Noise | StartFrom::Picture) => {
                 return invalid("picture", "one with a mask".to_owned(), "none".to_owned());
             }
-            (Given::Small, _) => {
-                return invalid(
-                    "task",
-                    "text to picture, picture to picture, inpainting".to_owned(),
-                    "upscaling".to_owned(),
-                );
+            (Given::Small, StartFrom::Small) => {
+                self.low_resolution()?.signal_and_noise(self.options.noise_level)?;
+                let classes = self.classes().unwrap_or(usize::MAX);
+                if self.options.noise_level >= classes {
+                    let found = self.options.noise_level.to_string();
+                    return invalid("noise level of the small picture", format!("below {classes}"), found);
+                }
+            }
+            (given, StartFrom::Small) | (given @ Given::Small, _) => {
+                let expected = if given == Given::Small { "to enlarge a picture" } else { "another" };
+                return invalid("task", expected.to_owned(), format!("{:?}", self.canvas));
             }
             _ => {}
         }
+        self.check_span()?;
         self.check_controls()?;
         if dtype == DType::F16 && !target.f16 {
             let device = target.name.clone();
@@ -73,16 +81,29 @@ impl Parts<'_> {
         [self.options.height / factor, self.options.width / factor, self.model.vae.config.latent_channels()]
     }
 
-    /// Sizes and crop that the UNet is told (SDXL): original, crop, wanted.
-    pub(super) fn ids(&self) -> Option<[usize; 6]> {
-        let PaintOptions { height, width, original, .. } = *self.options;
+    /// What the UNet is told beside the text (SDXL), with it and with what guidance leads away from.
+    pub(super) fn ids(&self) -> Option<[Vec<f32>; 2]> {
+        if !self.model.denoiser.config.is_told_sizes() {
+            return None;
+        }
+        let PaintOptions { height, width, original, aesthetic, .. } = *self.options;
         let [h, w, top, left] = original.unwrap_or([height, width, 0, 0]);
-        self.model.denoiser.config.is_told_sizes().then_some([h, w, top, left, height, width])
+        let sizes = [h, w, top, left].map(|v| v as f32);
+        let size = [height as f32, width as f32];
+        Some(aesthetic.map(|score| match self.model.micro {
+            Micro::Sizes => [&sizes[..], &size].concat(),
+            Micro::Beauty => [&sizes[..], &[score]].concat(),
+        }))
+    }
+
+    /// Classes that the network is told (×4 upscaler).
+    pub(super) fn classes(&self) -> Option<usize> {
+        self.model.denoiser.config.unet().and_then(|unet| unet.num_class_embeds)
     }
 
     /// Width of the pooled text.
     pub(super) fn pooled(&self) -> Option<usize> {
-        self.model.denoiser.config.pooled_width()
+        self.model.denoiser.config.pooled_width(self.model.micro.count())
     }
 
     /// The table and where in it the run begins.
@@ -90,14 +111,29 @@ impl Parts<'_> {
         let o = self.options;
         let multiple = self.model.multiple();
         let schedule = self.model.schedule.for_tokens(o.height / multiple * (o.width / multiple))?;
-        let table = Table::new(&schedule, o.sampler, o.sigmas, o.steps)?;
+        let table = Table::new(&schedule, o.sampler, o.sigmas.clone(), o.steps)?;
         match self.canvas {
-            StartFrom::Noise => Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table }),
+            StartFrom::Noise | StartFrom::Small => {
+                let table = table.part(o.span)?;
+                Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table })
+            }
             _ if o.strength == 1.0 && self.canvas == StartFrom::Masked => {
                 Ok(Start { row: 0, clean: 0.0, noise: table.init_noise_scale, table })
             }
             _ => table.start(o.strength),
         }
+    }
+
+    /// A part of a run is for those that begin with noise, or go on from such ones' latents.
+    fn check_span(&self) -> Result<()> {
+        if self.options.span == [0.0, 1.0] || self.canvas == StartFrom::Noise {
+            return Ok(());
+        }
+        Err(Error::Invalid {
+            what: format!("span of a run that begins from {:?}", self.canvas),
+            expected: "the whole, 0 to 1 (strength makes it shorter)".to_owned(),
+            found: format!("{:?}", self.options.span),
+        })
     }
 
     /// Whether the picture itself is encoded, and not only what lies outside of a mask.
@@ -111,8 +147,14 @@ impl Parts<'_> {
     /// the first sample's, the masked picture's, then those on the way.
     pub(super) fn draws(&self) -> Draws {
         let drawn = self.model.vae.config.draws();
-        let start = usize::from(drawn && self.encodes());
-        Draws { start, rows: start + 1 + usize::from(drawn && self.canvas == StartFrom::Masked) }
+        let small = self.canvas == StartFrom::Small;
+        let start = usize::from(drawn && self.encodes() || small);
+        let [h, w, _] = self.latent();
+        Draws {
+            start,
+            rows: start + 1 + usize::from(drawn && self.canvas == StartFrom::Masked),
+            odd: if small { RGB * h * w } else { 0 },
+        }
     }
 
     pub(super) fn step<'t>(&self, table: &'t Table) -> Result<Step<'t>> {

@@ -2,6 +2,7 @@
 
 use super::StartFrom;
 use super::parts::Parts;
+use super::small::RGB;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::models::denoiser::DenoiserConfig;
@@ -32,18 +33,26 @@ impl Parts<'_> {
                 Some(width) => Some(input(g, "pooled", &[n, width])?),
                 None => None,
             };
-            let sizes = self.ids().map(|ids| g.input("sizes", [n, ids.len()], DType::F32));
+            let sizes = self.ids().map(|[ids, _]| g.input("sizes", [n, ids.len()], DType::F32));
             let pooled = whole.zip(sizes).map(<[ValueId; 2]>::from);
             let guidance = match denoiser.config.guidance_width() {
                 Some(dim) => Some(input(g, "embedded_guidance", &[n, dim])?),
                 None => None,
             };
-            let mut conditions =
-                Conditions { timesteps: row, text, pooled, guidance, class: None, residuals: &[] };
+            let class = match (self.given(), self.classes()) {
+                (Given::Small, Some(_)) => Some(g.input("class", [n], DType::U32)),
+                _ => None,
+            };
+            let mut conditions = Conditions { timesteps: row, text, pooled, guidance, class, residuals: &[] };
             let residuals = self.residuals(g, x, step, &conditions)?;
             conditions.residuals = &residuals;
-            if self.given() == Given::Masked {
-                let extra = input(g, "extra", &[self.batch, h, w, 1 + c])?;
+            let beside = match self.given() {
+                Given::Text => 0,
+                Given::Masked => 1 + c,
+                Given::Small => RGB,
+            };
+            if beside > 0 {
+                let extra = input(g, "extra", &[self.batch, h, w, beside])?;
                 let extra = if self.copies() == 2 { g.concat(&[extra, extra], 0)? } else { extra };
                 x = g.concat(&[x, extra], 3)?;
             }
