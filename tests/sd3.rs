@@ -328,7 +328,7 @@ fn check_case(name: &str) {
     let model = LatentDiffusion::open(&Folder::open(folder.path()).unwrap()).unwrap();
     let [width, pooled] = [20, 14];
     assert_eq!(
-        (model.denoiser.config.text_width(), model.denoiser.config.pooled_width()),
+        (model.denoiser.config.text_width(), model.denoiser.config.pooled_width(0)),
         (width, Some(pooled))
     );
     let told = |name: &str| TextEmbedding {
@@ -417,10 +417,10 @@ fn what_does_not_fit_is_said() {
         let error = Painter::new(gpu, &model, 1, TOKENS, StartFrom::Noise, options).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     };
-    refused(&PaintOptions { height: 28, ..options }, "multiples of 8");
+    refused(&PaintOptions { height: 28, ..options.clone() }, "multiples of 8");
     // The table of positions ends at 12 patches.
-    refused(&PaintOptions { height: 104, ..options }, "2 to 24 pixels high and wide");
-    refused(&PaintOptions { sampler: "dpm++2m".parse().unwrap(), ..options }, "euler or heun");
+    refused(&PaintOptions { height: 104, ..options.clone() }, "2 to 24 pixels high and wide");
+    refused(&PaintOptions { sampler: "dpm++2m".parse().unwrap(), ..options.clone() }, "euler or heun");
 
     // An encoder of another class, and no encoder at all.
     let error = TextEncoders::open(&Folder::open(folder.path()).unwrap()).unwrap_err();
