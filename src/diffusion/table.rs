@@ -134,19 +134,19 @@ impl Table {
         steps: usize,
     ) -> Result<Self> {
         let (schedule, steps) = (schedule.clone(), sigmas.steps().unwrap_or(steps));
-        Self::from(&Box::new(Origin { schedule, sampler, sigmas, steps }), 0)
+        Self::from(&Origin { schedule, sampler, sigmas, steps }, 0)
     }
 
     /// The table of the steps from `begin` on.
-    fn from(origin: &Box<Origin>, begin: usize) -> Result<Self> {
-        let Origin { schedule, sampler, sigmas, steps } = &**origin;
+    fn from(origin: &Origin, begin: usize) -> Result<Self> {
+        let Origin { schedule, sampler, sigmas, steps } = origin;
         let rows = sampler.rows(schedule, sigmas, *steps, begin)?;
         Ok(Self {
             history: 0,
             init_noise_scale: sampler.init_noise_scale(schedule, &rows[0]),
             // The last step of Heun has one row only.
             steps: rows.len().div_ceil(sampler.calls_per_step()),
-            origin: origin.clone(),
+            origin: Box::new(origin.clone()),
             rows,
         }
         .finished())
