@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::config::Class;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::nn::{self, Resample, ResnetOptions, Source};
+use crate::nn::{self, Resample, ResamplingOptions, ResnetOptions, Source};
 use crate::ops::TimestepEmbedding;
 use crate::ops::conv2d::Conv2dOptions;
 use crate::ops::expr::Binary;
@@ -235,8 +235,9 @@ pub fn unet2d(
     {
         true => nn::resnet_block(g, w, name, h, Some(time), c, options),
         false => {
-            let how = (resample, config.scale_shift());
-            nn::resampling_resnet_block(g, w, name, h, time, c, options, how)
+            let scale_shift = config.scale_shift();
+            let options = ResamplingOptions { norms: options, resample, scale_shift };
+            nn::resampling_resnet_block(g, w, name, h, time, c, options)
         }
     };
 

@@ -11,7 +11,7 @@ mod transformer;
 
 pub use attention::attention_block;
 pub use finite::count_not_finite;
-pub use resnet::{Resample, ResnetOptions, resampling_resnet_block, resnet_block};
+pub use resnet::{Resample, ResamplingOptions, ResnetOptions, resampling_resnet_block, resnet_block};
 pub use sampling::{downsample, upsample, upsample_to};
 pub use stored::mean_of_pixels;
 pub use time::{fourier_embedding, time_embedding};

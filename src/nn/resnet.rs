@@ -56,9 +56,17 @@ pub enum Resample {
     Double,
 }
 
+/// What such blocks have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct ResamplingOptions {
+    pub norms: ResnetOptions,
+    pub resample: Resample,
+    /// The time scales and shifts what the second norm gives, rather than shifting what it is given.
+    pub scale_shift: bool,
+}
+
 /// A residual block that may change the size (Brock et al. 2019, arXiv:1809.11096; Dhariwal & Nichol 2021,
-/// arXiv:2105.05233): as [`resnet_block`], both paths resampled before their first convolution. With `scale_shift` the
-/// time scales and shifts what the second norm gives, rather than shifting what it is given.
+/// arXiv:2105.05233): as [`resnet_block`], both paths resampled before their first convolution.
 pub fn resampling_resnet_block(
     g: &mut Graph,
     w: Source,
@@ -66,9 +74,9 @@ pub fn resampling_resnet_block(
     x: ValueId,
     time: ValueId,
     c_out: usize,
-    options: ResnetOptions,
-    (resample, scale_shift): (Resample, bool),
+    options: ResamplingOptions,
 ) -> Result<ValueId> {
+    let ResamplingOptions { norms: ResnetOptions { groups, eps }, resample, scale_shift } = options;
     let at = |part: &str| format!("{name}.{part}");
     let resampled = |g: &mut Graph, x: ValueId| {
         g.scoped(name, |g| match resample {
@@ -77,7 +85,7 @@ pub fn resampling_resnet_block(
             Resample::Double => g.upsample_nearest(x, 2),
         })
     };
-    let h = w.group_norm(g, &at("norm1"), x, options.groups, options.eps)?;
+    let h = w.group_norm(g, &at("norm1"), x, groups, eps)?;
     let h = g.silu(h)?;
     let (h, x) = (resampled(g, h)?, resampled(g, x)?);
     let mut h = w.conv(g, &at("conv1"), h, c_out, 3, Conv2dOptions::padded(1))?;
@@ -92,7 +100,7 @@ pub fn resampling_resnet_block(
         let shift = part(g, 0)?;
         h = g.add(h, shift)?;
     }
-    let mut h = w.group_norm(g, &at("norm2"), h, options.groups, options.eps)?;
+    let mut h = w.group_norm(g, &at("norm2"), h, groups, eps)?;
     if scale_shift {
         let [scale, shift] = [part(g, 0)?, part(g, c_out)?];
         let scale_of = Expr::binary(Binary::Add, Expr::Const(1.0), Expr::input(1));
