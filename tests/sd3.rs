@@ -13,7 +13,7 @@ use aquatint::models::t5_encoder::{T5EncoderConfig, t5_encoder_graph};
 use aquatint::nn::Source;
 use aquatint::tasks::{Canvas, NoiseSource, PaintOptions, Painter, Pipeline, StartFrom, Wish};
 use aquatint::text::{T5Tokenizer, TextEmbedding, TextEncoders};
-use aquatint::{DType, Error, Graph, Network, Tensor, Weights};
+use aquatint::{DType, Error, Graph, Network, Target, Tensor, Weights};
 use hashed::{compare, gpu, numbers, save};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
@@ -253,6 +253,18 @@ fn embeddings_of_three_encoders() {
             }
         }
     }
+}
+
+#[test]
+fn the_memory_of_three_encoders_is_predicted() {
+    let target = Target::typical();
+    let memory = |third| encoders(third).predict(&target, 1, 77 + LONG_TOKENS, DType::F32).unwrap();
+    let (three, two) = (memory(true), memory(false));
+    assert_eq!((three.len(), two.len()), (3, 2));
+    // CLIP reads one chunk of each text, whether there is T5 or not; T5 all its tokens, of 20 numbers, in and out.
+    assert_eq!([three[0].held, three[1].held], [two[0].held, two[1].held]);
+    assert!(three[0].ports < 77 * 5 * 20 * 4, "{three:?}");
+    assert!(three[2].ports >= 2 * (2 * LONG_TOKENS as u64 * 20 * 4), "{three:?}");
 }
 
 #[test]

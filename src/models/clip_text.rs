@@ -128,7 +128,8 @@ impl ClipTextConfig {
         tokens.iter().position(|&token| is_end(token)).unwrap_or(0)
     }
 
-    /// The embeddings of tokens `[tokens, hidden_size]`, f32.
+    /// The embeddings of tokens `[tokens, hidden_size]`, f32. They are looked up on the host: a text has some dozen
+    /// rows of a table of some 150 MB, which the device then need not hold.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::WrongTensor`], [`Error::Invalid`] for a token that is not in the table.

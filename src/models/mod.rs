@@ -31,7 +31,6 @@ pub mod style;
 pub mod super_resolution;
 pub mod t5_encoder;
 pub mod timm_mobile;
-mod token_table;
 pub mod unet;
 pub mod unet2d;
 pub mod unet2d_condition;

@@ -4,8 +4,7 @@
 use serde::Deserialize;
 
 use super::config::Class;
-use super::token_table;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
 use crate::ops::attention::{AttentionOptions, MAX_HEAD_SIZE};
@@ -52,7 +51,7 @@ impl T5EncoderConfig {
     /// Reads and checks the text of a `config.json`.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
+    /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
     pub fn from_json(text: &str) -> Result<Self> {
         let config: T5EncoderConfig = CLASS.parse(text)?;
         CLASS.one_of("feed_forward_proj", &config.feed_forward_proj, &["gated-gelu"])?;
@@ -77,17 +76,30 @@ impl T5EncoderConfig {
         Ok(config)
     }
 
-    /// The embeddings of tokens `[tokens, d_model]`, f32.
+    /// The embeddings of tokens `[tokens, d_model]`, f32, looked up on the host as those of CLIP.
     ///
     /// # Errors
-    /// [`crate::Error::MissingTensor`], [`crate::Error::WrongTensor`], [`crate::Error::Invalid`] for a token that is
+    /// [`Error::MissingTensor`], [`Error::WrongTensor`], [`Error::Invalid`] for a token that is
     /// not in the table.
     pub fn embed(&self, weights: &Weights, tokens: &[u32]) -> Result<Tensor> {
         let name = match weights.contains("shared.weight") {
             true => "shared.weight",
             false => "encoder.embed_tokens.weight",
         };
-        token_table::embed(weights, name, [self.vocab_size, self.d_model], tokens)
+        let table = weights.tensor(name, &[self.vocab_size, self.d_model])?;
+        let mut rows = Vec::with_capacity(tokens.len() * self.d_model);
+        for &token in tokens {
+            let row = token as usize;
+            if row >= self.vocab_size {
+                return Err(Error::Invalid {
+                    what: "token".to_owned(),
+                    expected: format!("below {}, the size of the encoder's vocabulary", self.vocab_size),
+                    found: token.to_string(),
+                });
+            }
+            rows.extend(table.rows(row..row + 1).to_f32());
+        }
+        Ok(Tensor::from_f32([tokens.len(), self.d_model], &rows))
     }
 
     /// Which bias is for a key `key − query` tokens away: near ones have one each, those from a quarter of the buckets

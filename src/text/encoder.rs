@@ -99,20 +99,26 @@ impl TextEncoders {
         tokens: usize,
         dtype: DType,
     ) -> Result<Vec<NetworkMemory>> {
+        let tokens = tokens.saturating_sub(self.t5.as_ref().map_or(0, |t5| t5.tokens));
         let memory = |(i, encoder): (usize, &TextEncoder)| {
-            let chunks = 2 * prompts * tokens.div_ceil(encoder.length());
+            let chunks = 2 * prompts * tokens.div_ceil(encoder.length()).max(1);
             let graph = encoder.graph(chunks, self.options(i), dtype)?;
             Ok(Plan::compile(&graph, target)?.memory())
         };
-        self.encoders.iter().enumerate().map(memory).collect()
+        let mut all = self.encoders.iter().enumerate().map(memory).collect::<Result<Vec<_>>>()?;
+        if let Some(graph) = self.t5.as_ref().and_then(|t5| t5.graph(2 * prompts, dtype)) {
+            all.push(Plan::compile(&graph?, target)?.memory());
+        }
+        Ok(all)
     }
 
     /// What is asked of an encoder.
-    fn options(&self, encoder: usize) -> ClipTextOptions {
+    pub(super) fn options(&self, encoder: usize) -> ClipTextOptions {
+        let before_last = self.xl || self.t5.is_some();
         ClipTextOptions {
-            skip: self.clip_skip + usize::from(self.xl),
-            normalise: !self.xl,
-            pooled: self.xl && encoder + 1 == self.encoders.len(),
+            skip: self.clip_skip + usize::from(before_last),
+            normalise: !before_last,
+            pooled: self.t5.is_some() || self.xl && encoder + 1 == self.encoders.len(),
         }
     }
 

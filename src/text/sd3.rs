@@ -6,7 +6,7 @@ use super::t5::{T5TextEncoder, T5Tokenizer};
 use crate::error::{Error, Result};
 use crate::formats::diffusers::Folder;
 use crate::gpu::Gpu;
-use crate::models::clip_text::ClipTextOptions;
+use crate::graph::Graph;
 use crate::models::sd3_transformer::Sd3TransformerConfig;
 use crate::models::t5_encoder::T5EncoderConfig;
 use crate::tensor::{DType, Tensor};
@@ -50,6 +50,11 @@ impl T5Part {
         Ok(Some(T5Part { encoder, tokens: TOKENS, width: transformer.joint_attention_dim }))
     }
 
+    /// The network for so many texts, if there is an encoder.
+    pub(super) fn graph(&self, texts: usize, dtype: DType) -> Option<Result<Graph>> {
+        self.encoder.as_ref().map(|encoder| encoder.graph([texts, self.tokens], dtype))
+    }
+
     /// States of each text, `[tokens, width]`.
     fn run(&self, gpu: &Gpu, texts: &[&str], dtype: DType) -> Result<Vec<Vec<f32>>> {
         let Some(encoder) = &self.encoder else {
@@ -77,10 +82,8 @@ impl TextEncoders {
     ) -> Result<Vec<[TextEmbedding; 2]>> {
         let mut states = Vec::new();
         let mut pooled = vec![Vec::new(); texts.len()];
-        for (encoder, chunks) in self.encoders.iter().zip(&self.chunks(texts)?) {
-            // The states before the last layer.
-            let options = ClipTextOptions { skip: self.clip_skip + 1, normalise: false, pooled: true };
-            let (found, whole) = encoder.run(gpu, chunks, options, dtype)?;
+        for (i, (encoder, chunks)) in self.encoders.iter().zip(&self.chunks(texts)?).enumerate() {
+            let (found, whole) = encoder.run(gpu, chunks, self.options(i), dtype)?;
             states.push((encoder.config.hidden_size, found));
             pooled.iter_mut().zip(whole).for_each(|(pooled, whole)| pooled.extend(whole.to_f32()));
         }

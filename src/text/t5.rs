@@ -9,6 +9,7 @@ use super::prompt::{Piece, pieces};
 use crate::engine::Network;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::graph::Graph;
 use crate::models::t5_encoder::{T5EncoderConfig, t5_encoder_graph};
 use crate::nn::Source;
 use crate::tensor::{DType, Tensor};
@@ -101,6 +102,10 @@ impl T5TextEncoder {
         Ok(tokens.into_iter().take(room - 1).map(|(token, start)| (token, weight_at(start))).collect())
     }
 
+    pub(super) fn graph(&self, shape: [usize; 2], dtype: DType) -> Result<Graph> {
+        t5_encoder_graph(&self.config, Source { weights: &self.weights, dtype }, shape)
+    }
+
     /// States of each text, `[room, d_model]`.
     pub(super) fn run(&self, gpu: &Gpu, texts: &[&str], room: usize, dtype: DType) -> Result<Vec<Vec<f32>>> {
         let (config, n) = (&self.config, texts.len());
@@ -112,8 +117,7 @@ impl T5TextEncoder {
             tokens.resize(room, self.tokenizer.pad);
             rows.extend(config.embed(&self.weights, &tokens)?.to_f32());
         }
-        let graph = t5_encoder_graph(config, Source { weights: &self.weights, dtype }, [n, room])?;
-        let network = Network::new(gpu, &graph)?;
+        let network = Network::new(gpu, &self.graph([n, room], dtype)?)?;
         network.write("embeddings", &Tensor::from_f32([n, room, config.d_model], &rows))?;
         network.submit(1)?;
         let mut states = finite(network.read("states")?.to_f32(), &self.weights, dtype)?;
