@@ -147,6 +147,8 @@ pub struct Plan {
     pub states: Vec<Port>,
     /// Parameters of the network.
     pub parameters: u64,
+    /// Bytes of weights on their way to the device at one time, or one weight that is larger.
+    pub load_chunk: u64,
 }
 
 /// Bytes that a network takes on a device.
@@ -160,7 +162,7 @@ pub struct NetworkMemory {
     pub ports: u64,
 }
 
-/// Bytes of weights on their way to the device at one time.
+/// [`Plan::load_chunk`] where there is no need to be thrifty.
 const LOAD_CHUNK: u64 = 256 << 20;
 
 impl Plan {
@@ -269,6 +271,7 @@ impl Plan {
             states: named(|s| matches!(s, Source::State(_))),
             outputs: graph.outputs().iter().map(|(n, id)| port(n, *id)).collect(),
             parameters: graph.parameters(),
+            load_chunk: LOAD_CHUNK,
             buffers,
         })
     }
@@ -330,14 +333,13 @@ impl Plan {
         ports
     }
 
-    /// Parts of the load that upload at most [`LOAD_CHUNK`] bytes of weights each
-    /// (or one weight, if that is larger).
+    /// Parts of the load that upload at most [`Plan::load_chunk`] bytes of weights each.
     pub(crate) fn load_chunks(&self) -> Vec<std::ops::Range<usize>> {
         let mut chunks = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (i, dispatch) in self.load.iter().enumerate() {
             let upload: u64 = dispatch.buffers.iter().map(|&b| self.buffers[b].uploaded()).sum();
-            if bytes + upload > LOAD_CHUNK && i > start {
+            if bytes + upload > self.load_chunk && i > start {
                 chunks.push(start..i);
                 (start, bytes) = (i, 0);
             }
