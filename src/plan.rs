@@ -169,6 +169,7 @@ impl Plan {
     /// Plans `graph`, already rewritten by the passes, for a device.
     pub fn new(graph: &Graph, target: &Target) -> Result<Plan> {
         let constant = graph.constants();
+        let while_loading = target.while_loading();
         let mut slots: Vec<SlotInfo> = Vec::new();
         let mut slot_of: Vec<Slot> = Vec::new();
         let (mut load, mut run) = (Vec::new(), Vec::new());
@@ -185,7 +186,7 @@ impl Plan {
             if let Source::Op { op, inputs } = &value.source {
                 let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| graph.desc(i)).collect();
                 let mut lower = Lower {
-                    target,
+                    target: if constant[id.index()] { &while_loading } else { target },
                     label: &value.name,
                     op: op.name(),
                     flops: op.flops(&descs, &value.desc),
@@ -311,7 +312,14 @@ impl Plan {
                 }
             }
         }
-        peak
+        let shown: u64 = self.shown_only().map(|id| self.buffers[id].bytes).sum();
+        peak.max(held + 2 * shown)
+    }
+
+    /// Buffers that textures show and that no dispatch of the load touches.
+    pub(crate) fn shown_only(&self) -> impl Iterator<Item = BufferId> {
+        let touched = |id: BufferId| self.load.iter().any(|dispatch| dispatch.buffers.contains(&id));
+        self.load_fills.iter().map(|fill| fill.buffer).filter(move |&id| !touched(id))
     }
 
     /// What the network will take, in one.
