@@ -49,7 +49,11 @@ impl Weights {
             };
             Ok((tensor.clone(), entry.ok_or_else(missing)?.clone()))
         };
-        Ok(Weights { file: name.to_owned(), entries: files.iter().map(find).collect::<Result<_>>()?, blocks: None })
+        Ok(Weights {
+            file: name.to_owned(),
+            entries: files.iter().map(find).collect::<Result<_>>()?,
+            blocks: None,
+        })
     }
 
     /// Tensors under other names: what `rename` gives for each, none if it is dropped.

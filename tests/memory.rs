@@ -56,7 +56,14 @@ fn model(folder: &Path) -> LatentDiffusion {
 
 fn options(model: &LatentDiffusion) -> PaintOptions {
     let [height, width] = SIZE;
-    PaintOptions { height, width, steps: 2, noise: NoiseSource::Cpu, strength: 0.99, ..PaintOptions::of(model) }
+    PaintOptions {
+        height,
+        width,
+        steps: 2,
+        noise: NoiseSource::Cpu,
+        strength: 0.99,
+        ..PaintOptions::of(model)
+    }
 }
 
 fn wish() -> Wish {
@@ -70,7 +77,9 @@ fn wish() -> Wish {
 fn picture() -> RgbImage {
     // Bright above, dark below: bands alone would each have a mean of their own.
     let wave = |x: u32, y: u32| ((320 - y) / 2 + (x * 5 + y * 3) % 40) as u8;
-    RgbImage::from_fn(SIZE[1] as u32, SIZE[0] as u32, |x, y| Rgb([wave(x, y), wave(y % 48, x), wave(x, y / 2)]))
+    RgbImage::from_fn(SIZE[1] as u32, SIZE[0] as u32, |x, y| {
+        Rgb([wave(x, y), wave(y % 48, x), wave(x, y / 2)])
+    })
 }
 
 /// All ways in which the painter keeps within some budget, the largest first.
@@ -94,7 +103,12 @@ fn ways(target: &Target, model: &LatentDiffusion, kind: StartFrom) -> Vec<(Paint
     }
 }
 
-fn paint(gpu: &Gpu, model: &LatentDiffusion, kind: StartFrom, options: &PaintOptions) -> (Vec<f32>, RgbImage) {
+fn paint(
+    gpu: &Gpu,
+    model: &LatentDiffusion,
+    kind: StartFrom,
+    options: &PaintOptions,
+) -> (Vec<f32>, RgbImage) {
     let mut painter = Painter::new(gpu, model, 1, TOKENS, kind, options).unwrap();
     let picture = picture();
     let canvas = (kind == StartFrom::Picture).then_some(Canvas { picture: &picture, mask: None });
@@ -114,7 +128,10 @@ fn same_for_any_budget(kind: StartFrom) {
     let has = |found: &dyn Fn(&Memory) -> bool| ways.iter().any(|(_, memory)| found(memory));
     assert!(has(&|m| m.turns == Turns::Together) && has(&|m| m.turns == Turns::OneAtATime), "{ways:?}");
     let pictures = kind == StartFrom::Picture;
-    assert!(!pictures || has(&|m| m.turns == Turns::DecoderInTurn) && has(&|m| m.encoder_bands > 1), "{ways:?}");
+    assert!(
+        !pictures || has(&|m| m.turns == Turns::DecoderInTurn) && has(&|m| m.encoder_bands > 1),
+        "{ways:?}"
+    );
     assert!(has(&|m| m.decoder_bands > 1), "{ways:?}");
     let (latents, picture) = paint(gpu, &model, kind, &ways[0].0);
     let mut seen = Vec::new();

@@ -165,8 +165,8 @@ impl Loaded {
                     }),
                 });
             }
-            let bind_group =
-                gpu.checked(|| format!("binding {}", dispatch.label), || gpu.bind_group(&pipeline, &entries))?;
+            let bind_group = gpu
+                .checked(|| format!("binding {}", dispatch.label), || gpu.bind_group(&pipeline, &entries))?;
             let fills = dispatch.fills.iter().map(|&fill| self.fill(fill)).collect();
             steps.push(Step { pipeline: Arc::clone(&pipeline), bind_group, groups: dispatch.groups, fills });
         }

@@ -63,7 +63,9 @@ impl<'a> Stored<'a> {
                     let format = graph.block_format(weight);
                     return whole.then_some(Stored { name: &value.name, tensor, dtype, turned, format });
                 }
-                Source::Op { op: Op::Reshape(_) | Op::Unpack(_) | Op::Quantized(_), inputs } => id = inputs[0],
+                Source::Op { op: Op::Reshape(_) | Op::Unpack(_) | Op::Quantized(_), inputs } => {
+                    id = inputs[0]
+                }
                 Source::Op { op: Op::Strided(Strided::Transpose(axes)), inputs } if axes[..] == [1, 0] => {
                     (id, turned) = (inputs[0], !turned);
                 }

@@ -43,7 +43,8 @@ fn blocks(
     for co in 0..c_out {
         for block in 0..c_in.div_ceil(32) {
             for tap in 0..kh * kw {
-                let number = |ci: usize| if ci < c_in { weight[(co * c_in + ci) * kh * kw + tap] } else { 0.0 };
+                let number =
+                    |ci: usize| if ci < c_in { weight[(co * c_in + ci) * kh * kw + tap] } else { 0.0 };
                 let x: Vec<f32> = (block * 32..block * 32 + 32).map(number).collect();
                 let (d, integers) = quantised(format, &x);
                 f([co, block, tap], d, &integers);
@@ -102,7 +103,11 @@ fn bits_are_ggmls() {
                 let first = (((tile * kh + ky) * (kw / taps) + step) * blocks_in + block) * record;
                 let at = kx * quads + q;
                 let scale = words[first + 2 * at + lane / 2] >> (16 * (lane % 2)) & 0xffff;
-                assert_eq!(scale, u32::from(d.to_bits()), "{format:?} {shape:?}: scale of {co}, {block}, {tap}");
+                assert_eq!(
+                    scale,
+                    u32::from(d.to_bits()),
+                    "{format:?} {shape:?}: scale of {co}, {block}, {tap}"
+                );
                 for (k, &integer) in integers.iter().enumerate() {
                     let word = first + 2 * pairs + (k / 4 * pairs + at) * 2 * wide;
                     let found = match format {
@@ -204,7 +209,13 @@ fn products_are_those_of_the_numbers_that_blocks_stand_for() {
         // Convolutions: odd sizes, a stride, a kernel whose taps are taken one by one.
         Case { source: [2, 9, 7, 36], c_out: 20, kernel: [3, 3], options: padded, stored: DType::BF16 },
         Case { source: [1, 16, 16, 64], c_out: 64, kernel: [3, 3], options: padded, stored: DType::F32 },
-        Case { source: [1, 11, 13, 32], c_out: 16, kernel: [3, 3], options: padded.stride(2), stored: DType::F32 },
+        Case {
+            source: [1, 11, 13, 32],
+            c_out: 16,
+            kernel: [3, 3],
+            options: padded.stride(2),
+            stored: DType::F32,
+        },
         Case { source: [1, 9, 12, 40], c_out: 18, kernel: [1, 7], options: plain, stored: DType::F32 },
     ];
     for case in &cases {

@@ -94,9 +94,11 @@ impl Parts<'_> {
         for bands in [false, true] {
             for turns in [Turns::Together, Turns::DecoderInTurn, Turns::OneAtATime] {
                 let beside = noise.held + if turns == Turns::OneAtATime { unet.ports } else { unet.held };
-                let fits = |bytes: u64| beside + bytes <= budget || {
-                    refused.set(refused.get().min(beside + bytes));
-                    false
+                let fits = |bytes: u64| {
+                    beside + bytes <= budget || {
+                        refused.set(refused.get().min(beside + bytes));
+                        false
+                    }
                 };
                 let mut decoder = whole_decoder.clone().filter(|plan| fits(plan.memory().peak));
                 // Bands are made anew for each picture.
