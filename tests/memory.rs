@@ -10,7 +10,7 @@ use aquatint::formats::diffusers::Folder;
 use aquatint::models::latent_diffusion::LatentDiffusion;
 use aquatint::tasks::{Canvas, Memory, NoiseSource, PaintOptions, Painter, StartFrom, Turns, Wish};
 use aquatint::text::TextEmbedding;
-use aquatint::{Error, Gpu, Target, Tensor};
+use aquatint::{DType, Error, Gpu, Target, Tensor};
 use hashed::{compare, gpu, numbers, save};
 use image::{Rgb, RgbImage};
 
@@ -207,6 +207,24 @@ fn memory_is_as_predicted() {
         assert!(most <= memory.peak + slack && most + slack >= memory.peak, "{way:?}");
         assert!(held <= ready + slack && held + slack >= ready, "{way:?}: predicted {ready}");
     }
+}
+
+/// A UNet in f16 beside an autoencoder in f32, which overflows in f16 as its configuration says.
+#[test]
+fn half_precision_is_close() {
+    let Some(gpu) = gpu().filter(|gpu| gpu.target().f16) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    assert!(model.vae.config.force_upcast);
+    let options = PaintOptions { height: 64, width: 64, ..options(&model) };
+    let half = PaintOptions { dtype: DType::F16, ..options };
+    let (latents, picture) = paint(gpu, &model, StartFrom::Noise, &options);
+    let (found, shown) = paint(gpu, &model, StartFrom::Noise, &half);
+    let (error, _) = compare(&found, &latents);
+    let worst = shown.iter().zip(picture.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    println!("f16: latents {error:.1e} of the range, picture {worst} of 255");
+    // 2^-11 of rounding, times guidance, grows through the network.
+    assert!(error <= 7.5 / 2048.0 * 2.0 && worst <= 8, "{error:e}, {worst}");
 }
 
 #[test]
