@@ -144,10 +144,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                             s[r][c] = select(vec4<f32>(0.0), load(line[r], select(0u, (x0 + c) / UPSAMPLE, inside[r][c]), first_in + quad), inside[r][c]);
                         }
                     }
+                    var words: array<vec2<u32>, WORDS>; // #registers
                     let packed = record + PAIRS + quad % 8u * (PAIRS * WORDS);
                     for (var kx = 0u; kx < KERNEL_X; kx++) { // #unroll
                         for (var q = 0u; q < QUADS; q++) { // #unroll
-                            var words: array<vec2<u32>, WORDS>; // #registers
                             for (var f = 0u; f < WORDS; f++) { // #unroll
                                 words[f] = weight[packed + (kx * QUADS + q) * WORDS + f];
                             }

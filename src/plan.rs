@@ -147,6 +147,8 @@ pub struct Plan {
     pub states: Vec<Port>,
     /// Parameters of the network.
     pub parameters: u64,
+    /// Bytes of weights on their way to the device at one time, or one weight that is larger.
+    pub load_chunk: u64,
 }
 
 /// Bytes that a network takes on a device.
@@ -160,13 +162,14 @@ pub struct NetworkMemory {
     pub ports: u64,
 }
 
-/// Bytes at one time of weights on their way to the device and of what only the load needs.
+/// [`Plan::load_chunk`] where there is no need to be thrifty.
 const LOAD_CHUNK: u64 = 256 << 20;
 
 impl Plan {
     /// Plans `graph`, already rewritten by the passes, for a device.
     pub fn new(graph: &Graph, target: &Target) -> Result<Plan> {
         let constant = graph.constants();
+        let while_loading = target.while_loading();
         let mut slots: Vec<SlotInfo> = Vec::new();
         let mut slot_of: Vec<Slot> = Vec::new();
         let (mut load, mut run) = (Vec::new(), Vec::new());
@@ -183,7 +186,7 @@ impl Plan {
             if let Source::Op { op, inputs } = &value.source {
                 let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| graph.desc(i)).collect();
                 let mut lower = Lower {
-                    target,
+                    target: if constant[id.index()] { &while_loading } else { target },
                     label: &value.name,
                     op: op.name(),
                     flops: op.flops(&descs, &value.desc),
@@ -270,6 +273,7 @@ impl Plan {
             states: named(|s| matches!(s, Source::State(_))),
             outputs: graph.outputs().iter().map(|(n, id)| port(n, *id)).collect(),
             parameters: graph.parameters(),
+            load_chunk: LOAD_CHUNK,
             buffers,
         })
     }
@@ -309,7 +313,14 @@ impl Plan {
                 }
             }
         }
-        peak
+        let shown: u64 = self.shown_only().map(|id| self.buffers[id].bytes).sum();
+        peak.max(held + 2 * shown)
+    }
+
+    /// Buffers that textures show and that no dispatch of the load touches.
+    pub(crate) fn shown_only(&self) -> impl Iterator<Item = BufferId> {
+        let touched = |id: BufferId| self.load.iter().any(|dispatch| dispatch.buffers.contains(&id));
+        self.load_fills.iter().map(|fill| fill.buffer).filter(move |&id| !touched(id))
     }
 
     /// What the network will take, in one.
@@ -331,7 +342,7 @@ impl Plan {
         ports
     }
 
-    /// Parts of the load that upload, or make and drop again, at most [`LOAD_CHUNK`] bytes each
+    /// Parts of the load that upload, or make and drop again, at most [`Plan::load_chunk`] bytes each
     /// (or what one launch does, if that is more).
     pub(crate) fn load_chunks(&self) -> Vec<std::ops::Range<usize>> {
         let mut chunks = Vec::new();
@@ -342,7 +353,7 @@ impl Plan {
                 .iter()
                 .filter(|&&b| self.buffers[b].uploaded() > 0 || !self.buffers[b].resident());
             let passing: u64 = passing.map(|&b| self.buffers[b].bytes).sum();
-            if bytes + passing > LOAD_CHUNK && i > start {
+            if bytes + passing > self.load_chunk && i > start {
                 chunks.push(start..i);
                 (start, bytes) = (i, 0);
             }

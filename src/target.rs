@@ -64,6 +64,11 @@ impl Target {
         }
     }
 
+    /// The same device for what is done while a network is loaded: textures are filled after it.
+    pub(crate) fn while_loading(&self) -> Self {
+        Target { max_texture: 0, ..self.clone() }
+    }
+
     /// Whether a tensor can be, and is quicker, read as a texture of four numbers a texel.
     pub(crate) fn reads_texels(&self, desc: &TensorDesc) -> bool {
         let (elements, side) = (desc.shape.elements() as u64, self.max_texture);

@@ -138,6 +138,23 @@ fn half_an_element_more_than_a_word() -> Result<()> {
 }
 
 #[test]
+fn large_constants_are_computed_before_textures_show_them() -> Result<()> {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    // Large enough to be read as a texture where buffers are slow.
+    let values: Vec<f32> = (0..1 << 15).map(|i| (i % 1000) as f32).collect();
+    let mut g = Graph::new();
+    let w = g.weight("w", Tensor::from_f32([1 << 13, 4], &values));
+    let w = g.affine(w, 2.0, 1.0)?;
+    let x = g.input("x", [1 << 13, 4], DType::F32);
+    let y = g.mul(x, w)?;
+    g.output("y", y);
+    let ones = Tensor::from_f32([1 << 13, 4], &[1.0; 1 << 15]);
+    let y = Network::new(gpu, &g)?.run(&[("x", &ones)])?.remove(0).to_f32();
+    assert!(y.iter().zip(&values).all(|(y, v)| *y == 2.0 * v + 1.0), "{:?}", &y[..8]);
+    Ok(())
+}
+
+#[test]
 fn wrong_inputs_are_named() {
     let Some(gpu) = gpu() else { return };
     let network = Network::new(gpu, &network()).unwrap();

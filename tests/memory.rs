@@ -10,11 +10,11 @@ use aquatint::formats::diffusers::Folder;
 use aquatint::models::latent_diffusion::LatentDiffusion;
 use aquatint::tasks::{Canvas, Memory, NoiseSource, PaintOptions, Painter, StartFrom, Turns, Wish};
 use aquatint::text::TextEmbedding;
-use aquatint::{Error, Gpu, Target, Tensor};
+use aquatint::{DType, Error, Gpu, Target, Tensor};
 use hashed::{compare, gpu, numbers, save};
 use image::{Rgb, RgbImage};
 
-const SIZE: [usize; 2] = [320, 48];
+const SIZE: [usize; 2] = [320, 160];
 const TOKENS: usize = 5;
 
 #[derive(serde::Deserialize)]
@@ -90,8 +90,9 @@ fn ways(target: &Target, model: &LatentDiffusion, kind: StartFrom) -> Vec<(Paint
         match Painter::predict(target, model, None, 1, TOKENS, kind, &options) {
             Ok(memory) => {
                 assert!(options.memory_budget.is_none_or(|budget| memory.peak <= budget));
-                options.memory_budget = Some(memory.peak / 16 * 15);
+                let less = memory.peak / 32 * 31;
                 ways.push((options.clone(), memory));
+                options.memory_budget = Some(less);
             }
             Err(Error::Budget { needed, budget, .. }) => {
                 assert!(needed > budget);
@@ -125,10 +126,13 @@ fn same_for_any_budget(kind: StartFrom) {
     let model = model(folder.path());
     let ways = ways(gpu.target(), &model, kind);
     let has = |found: &dyn Fn(&Memory) -> bool| ways.iter().any(|(_, memory)| found(memory));
-    for turns in [Turns::Together, Turns::DecoderInTurn, Turns::OneAtATime] {
-        assert!(has(&|m| m.turns == turns), "{turns:?}");
-    }
-    assert!(has(&|m| m.decoder_bands > 2) && (kind == StartFrom::Noise || has(&|m| m.encoder_bands > 1)));
+    assert!(has(&|m| m.turns == Turns::Together) && has(&|m| m.turns == Turns::OneAtATime), "{ways:?}");
+    let pictures = kind == StartFrom::Picture;
+    assert!(
+        !pictures || has(&|m| m.turns == Turns::DecoderInTurn) && has(&|m| m.encoder_bands > 1),
+        "{ways:?}"
+    );
+    assert!(has(&|m| m.decoder_bands > 1), "{ways:?}");
     let (latents, picture) = paint(gpu, &model, kind, &ways[0].0);
     let mut seen = Vec::new();
     for (options, memory) in &ways[1..] {
@@ -205,6 +209,24 @@ fn memory_is_as_predicted() {
     }
 }
 
+/// A UNet in f16 beside an autoencoder in f32, which overflows in f16 as its configuration says.
+#[test]
+fn half_precision_is_close() {
+    let Some(gpu) = gpu().filter(|gpu| gpu.target().f16) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    assert!(model.vae.config.force_upcast);
+    let options = PaintOptions { height: 64, width: 64, ..options(&model) };
+    let half = PaintOptions { dtype: DType::F16, ..options };
+    let (latents, picture) = paint(gpu, &model, StartFrom::Noise, &options);
+    let (found, shown) = paint(gpu, &model, StartFrom::Noise, &half);
+    let (error, _) = compare(&found, &latents);
+    let worst = shown.iter().zip(picture.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    println!("f16: latents {error:.1e} of the range, picture {worst} of 255");
+    // 2^-11 of rounding, times guidance, grows through the network.
+    assert!(error <= 7.5 / 2048.0 * 2.0 && worst <= 8, "{error:e}, {worst}");
+}
+
 #[test]
 fn what_is_too_much_is_said() {
     let folder = tempfile::tempdir().unwrap();
@@ -215,7 +237,6 @@ fn what_is_too_much_is_said() {
     };
     let error = predict(1000).unwrap_err().to_string();
     assert!(error.contains("UNet") && error.contains("1000 B") && error.contains("smaller batch"), "{error}");
-    let unet = predict(u64::MAX).unwrap().step.peak;
-    let error = predict(unet + (64 << 10)).unwrap_err().to_string();
-    assert!(error.contains("decoder at once") && error.contains("encoder at once"), "{error}");
+    let all = predict(u64::MAX).unwrap();
+    assert!(all.turns == Turns::Together && all.decoder_bands == 1 && predict(all.peak).unwrap() == all);
 }

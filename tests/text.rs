@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use aquatint::models::clip_text::ClipTextConfig;
 use aquatint::text::{TextEmbedding, TextEncoder, TextEncoders, Tokenizer};
-use aquatint::{DType, Error, Tensor, Weights};
+use aquatint::{DType, Error, Target, Tensor, Weights};
 use hashed::{compare, gpu, save};
 
 #[derive(serde::Deserialize)]
@@ -157,6 +157,26 @@ fn embeddings_of_xl() {
     assert!(
         absent.states.to_f32().iter().chain(&absent.pooled.as_ref().unwrap().to_f32()).all(|v| *v == 0.0)
     );
+}
+
+#[test]
+fn memory_is_known_before() {
+    let parts = vec![encoder("one", None), encoder("two", Some("!"))];
+    let encoders = TextEncoders { encoders: parts, xl: true, clip_skip: 0, zeros_for_none: true, t5: None };
+    let predict = |prompts: usize, tokens: usize, dtype: DType| {
+        encoders.predict(&Target::typical(), prompts, tokens, dtype).unwrap()
+    };
+    let [one, two] = predict(1, 77, DType::F32)[..] else { panic!("two encoders") };
+    for (memory, name) in [(one, "one"), (two, "two")] {
+        let layers = fixture().encoders[name].tensors.clone();
+        let layers = layers.iter().filter(|(name, _)| name.contains("encoder.layers"));
+        // The last layer's weights are not all read; activations of two texts come to them.
+        let weights: u64 = layers.map(|(_, shape)| 4 * shape.iter().product::<usize>() as u64).sum();
+        assert!(memory.held > weights / 2 && memory.peak >= memory.held && memory.ports > 0, "{memory:?}");
+    }
+    assert!(predict(1, 154, DType::F32)[0].held > one.held);
+    assert!(predict(2, 77, DType::F32)[0].held > one.held);
+    assert!(predict(1, 77, DType::F16)[0].held < one.held);
 }
 
 #[test]

@@ -75,6 +75,17 @@ impl Loaded {
                 }
             }
         }
+        // Weights that are shown as they are in the file.
+        let shown: Vec<usize> = plan.shown_only().collect();
+        for &id in &shown {
+            self.materialise(gpu, plan, id)?;
+        }
+        if !shown.is_empty() {
+            self.show_constants(gpu, plan, |id| !shown.contains(&id))?;
+        }
+        for id in shown.into_iter().filter(|&id| !plan.buffers[id].resident()) {
+            self.buffers[id] = None;
+        }
         Ok(())
     }
 

@@ -10,10 +10,12 @@ use crate::target::Target;
 
 /// Chooses the method of every convolution and repacks its weight.
 pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
-    graph.rewrite(|new, _, value, inputs| {
+    let (constant, while_loading) = (graph.constants(), target.while_loading());
+    graph.rewrite(|new, id, value, inputs| {
         let Source::Op { op: Op::Conv2d(conv), .. } = &value.source else {
             return new.keep(value, inputs);
         };
+        let target = if constant[id.index()] { &while_loading } else { target };
         let mut conv = conv.clone();
         let mut inputs = inputs.to_vec();
         let format = new.block_format(inputs[1]);

@@ -157,3 +157,53 @@ fn gathered(g: &mut Graph, x: ValueId, groups: usize, lines: usize) -> Result<()
     let next = g.concat(&[count, next_mean, squares], 0)?;
     g.update(state, next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{input, operations, weight};
+    use super::*;
+    use crate::ops::conv2d::Conv2dOptions;
+
+    fn two_norms() -> Graph {
+        let mut g = Graph::new();
+        let x = input(&mut g, &[1, 8, 6, 8]);
+        let [w, v] = [weight(&mut g, &[8, 8, 3, 3]), weight(&mut g, &[8])];
+        let h = g.group_norm(x, 2, Some(v), Some(v), 1e-5).unwrap();
+        let h = g.conv2d(h, w, None, Conv2dOptions::padded(1).stride(2)).unwrap();
+        let y = g.group_norm(h, 4, None, None, 1e-5).unwrap();
+        g.output("y", y);
+        g
+    }
+
+    fn inputs(g: &Graph) -> Vec<&str> {
+        let is_input = |value: &&crate::graph::Value| matches!(value.source, Source::Input);
+        g.values().map(|(_, value)| value).filter(is_input).map(|value| value.name.as_str()).collect()
+    }
+
+    #[test]
+    fn each_norm_ends_a_graph_that_is_given_those_before() {
+        let g = two_norms();
+        assert_eq!(group_norms(&g), 2);
+        for known in 0..2 {
+            let part = norms_in_parts(&g, known, 8).unwrap();
+            assert!(part.outputs().is_empty() && part.updates().len() == 1);
+            assert_eq!(group_norms(&part), 0);
+            assert_eq!(operations(&part).iter().filter(|op| **op == "Conv2d").count(), known);
+            assert_eq!(
+                inputs(&part),
+                if known == 0 { ["x", "inside"].as_slice() } else { &["x", "statistics0", "inside"] }
+            );
+            let groups = if known == 0 { 2 } else { 4 };
+            assert_eq!(part.shape(part.updates()[0].0)[..], [3, groups]);
+        }
+    }
+
+    #[test]
+    fn the_last_is_given_all() {
+        let g = two_norms();
+        let part = norms_in_parts(&g, 2, 8).unwrap();
+        assert_eq!(inputs(&part), ["x", "statistics0", "statistics1"]);
+        assert_eq!(group_norms(&part), 0);
+        assert_eq!(part.shape(part.outputs()[0].1), g.shape(g.outputs()[0].1));
+    }
+}

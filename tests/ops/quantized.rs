@@ -156,10 +156,13 @@ fn check(case: &Case, format: BlockFormat, dtype: DType) {
     for class in [DeviceClass::Cpu, DeviceClass::Discrete] {
         let plan = Plan::compile(&g, &Target { class, ..Target::typical() }).unwrap();
         assert!(plan.run.iter().any(|d| d.shader.kernel.name == "conv2d_blocks"), "{name}: {:?}", plan.run);
-        let whole = |b: &&aquatint::plan::Buffer| b.resident() && b.bytes >= weight.desc.bytes();
-        let kept: Vec<_> =
-            plan.buffers.iter().filter(whole).filter(|b| b.role_name() == "constant").collect();
-        assert!(kept.is_empty(), "{name}: {kept:?}");
+        let weights = (c_out * c_in * kh * kw) as u64;
+        let role = |b: &&aquatint::plan::Buffer| ["weight", "constant"].contains(&b.role_name());
+        let kept = plan.buffers.iter().filter(|b| b.resident()).filter(role);
+        let most = kept.map(|b| b.bytes).max().unwrap();
+        // What is no whole number of blocks and tiles is filled up.
+        let filled = !c_in.is_multiple_of(32) || !c_out.is_multiple_of(16);
+        assert!(filled || most <= weights * 17 / 16, "{name}: {most} bytes for {weights} weights");
     }
     let Some(gpu) = gpu() else { return };
     if dtype == DType::F16 && !gpu.target().f16 {

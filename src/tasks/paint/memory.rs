@@ -48,6 +48,9 @@ pub struct Memory {
     pub peak: u64,
 }
 
+/// Smaller parts of a load save little.
+const LEAST_CHUNK: u64 = 4 << 20;
+
 /// A painter's networks, planned.
 pub(super) struct Layout {
     pub step: Plan,
@@ -71,8 +74,12 @@ impl Parts<'_> {
     pub(super) fn layout(&self, start: &Start, target: &Target) -> Result<Layout> {
         let budget = self.options.memory_budget.unwrap_or(u64::MAX);
         let step = self.step(&start.table)?;
-        let plan = Plan::compile(&self.step_graph(step)?, target)?;
+        let mut plan = Plan::compile(&self.step_graph(step)?, target)?;
         let noise = Plan::compile(&start_graph(step)?, target)?.memory();
+        // Weights in smaller parts: the load waits for each.
+        while plan.peak_bytes() + noise.held > budget && plan.load_chunk > LEAST_CHUNK {
+            plan.load_chunk /= 4;
+        }
         let unet = plan.memory();
         if unet.peak + noise.held > budget {
             return Err(self.too_much(target, unet.peak + noise.held, &[("UNet", unet.peak)]));

@@ -150,7 +150,8 @@ impl Painter {
     /// Compiles the model and uploads its weights, for texts of so many tokens.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for impossible options, and all of [`Network::new`].
+    /// [`Error::Invalid`] for impossible options, [`Error::Budget`] for what takes more memory than the options allow,
+    /// and all of [`Network::new`](crate::Network::new).
     pub fn new(
         gpu: &Gpu,
         model: &LatentDiffusion,
