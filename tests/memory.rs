@@ -215,7 +215,7 @@ fn half_precision_is_close() {
     let Some(gpu) = gpu().filter(|gpu| gpu.target().f16) else { return };
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path());
-    assert!(model.vae.config.force_upcast);
+    assert!(model.vae.config.force_upcast());
     let options = PaintOptions { height: 64, width: 64, ..options(&model) };
     let half = PaintOptions { dtype: DType::F16, ..options };
     let (latents, picture) = paint(gpu, &model, StartFrom::Noise, &options);
