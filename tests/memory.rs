@@ -217,7 +217,7 @@ fn half_precision_is_close() {
     let model = model(folder.path());
     assert!(model.vae.config.force_upcast());
     let options = PaintOptions { height: 64, width: 64, ..options(&model) };
-    let half = PaintOptions { dtype: DType::F16, ..options };
+    let half = PaintOptions { dtype: DType::F16, ..options.clone() };
     let (latents, picture) = paint(gpu, &model, StartFrom::Noise, &options);
     let (found, shown) = paint(gpu, &model, StartFrom::Noise, &half);
     let (error, _) = compare(&found, &latents);
