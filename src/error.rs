@@ -36,6 +36,9 @@ pub enum Error {
     /// A model on a hub that could not be had.
     #[error("{model}: {problem}")]
     Hub { model: String, problem: HubError },
+    /// Several weights that are missing or not as the network needs them, each with what was expected and found.
+    #[error("{file}: {count} tensors are not as the network wants them: {list}", count = wrong.len(), list = listed(wrong))]
+    Tensors { file: String, wrong: Vec<String> },
     /// No GPU, not even a software one.
     #[error(
         "no GPU adapter found ({detail}); install a Vulkan driver (Debian and Ubuntu: \
@@ -75,6 +78,16 @@ pub enum Error {
     /// The user asked to stop.
     #[error("stopped by the user")]
     Interrupted,
+}
+
+/// The first few dozen of a list.
+fn listed(all: &[String]) -> String {
+    const MOST: usize = 40;
+    let mut text = all.iter().take(MOST).cloned().collect::<Vec<_>>().join("; ");
+    if all.len() > MOST {
+        text = format!("{text}; and {} more", all.len() - MOST);
+    }
+    text
 }
 
 /// The parts of a run that makes pictures.

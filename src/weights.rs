@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::formats::safetensors::{self, Entry};
 use crate::ops::quantized::BlockFormat;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Bytes, DType, Shape, Tensor, TensorDesc};
 
 /// Named tensors on the host, memory-mapped where they come from a file.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Weights {
     blocks: Option<BlockFormat>,
     /// What is added to the tensors of these names.
     deltas: Arc<HashMap<String, Vec<Delta>>>,
+    /// Where what is wrong with tensors is noted instead of being an error, see [`Weights::survey`].
+    wrong: Option<Arc<Mutex<Vec<Error>>>>,
 }
 
 impl Weights {
@@ -36,7 +38,7 @@ impl Weights {
     }
 
     fn new(file: String, entries: HashMap<String, Entry>) -> Self {
-        Weights { file, entries, blocks: None, deltas: Arc::default() }
+        Weights { file, entries, blocks: None, deltas: Arc::default(), wrong: None }
     }
 
     /// A safetensors file in memory; `name` stands in messages.
@@ -153,11 +155,43 @@ impl Weights {
         })
     }
 
+    /// Builds something of these weights to find all tensors that are missing or are not as it wants them, not only the
+    /// first; what is built must not be used.
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] if there are several, that of the only one if not, and those of `build` that are none of the
+    /// weights'.
+    pub fn survey<T>(&self, build: impl FnOnce(&Weights) -> Result<T>) -> Result<()> {
+        let wrong = Arc::new(Mutex::new(Vec::new()));
+        let built = build(&Weights { wrong: Some(wrong.clone()), ..self.clone() });
+        let mut wrong = std::mem::take(&mut *wrong.lock().unwrap_or_else(PoisonError::into_inner));
+        match wrong.len() {
+            0 => built.map(drop),
+            1 => Err(wrong.remove(0)),
+            _ => Err(Error::Tensors {
+                file: self.file.clone(),
+                wrong: wrong.iter().map(ToString::to_string).collect(),
+            }),
+        }
+    }
+
     /// The tensor `name`, of any floating-point type, which must have `shape`.
     ///
     /// # Errors
     /// [`Error::MissingTensor`] and [`Error::WrongTensor`], with what was expected and found.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let found = self.find(name, shape);
+        match (&self.wrong, found) {
+            (Some(wrong), Err(error)) => {
+                wrong.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+                // Of the right shape, so that building can go on; nobody looks into it.
+                Ok(Tensor { desc: TensorDesc::new(shape, DType::F32), bytes: Bytes::Owned([].into()) })
+            }
+            (_, found) => found,
+        }
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let expected = Shape::from(shape);
         let wrong = |found: String| Error::WrongTensor {
             file: self.file.clone(),

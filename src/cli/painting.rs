@@ -91,14 +91,26 @@ pub struct TextSettings {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extend: Option<Vec<u32>>,
-    /// How much of the picture is made anew, above 0, up to 1 [default: 0.75; 1 with a mask]
-    #[arg(long, value_name = "SHARE", requires = "init")]
+    /// How much of the picture is made anew, above 0, up to 1 [default: 0.75; 1 with a mask, 0.6 with --hires]
+    #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
     /// How much of the contrast that guidance adds is taken back, 0 to 1 [default: 0]
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rescale: Option<f32>,
+    /// Another seed, and how far from the picture's own noise to that one's: 0 to 1
+    #[arg(long, value_name = "SEED:SHARE", conflicts_with = "init")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variation: Option<String>,
+    /// Paint a small picture first, then enlarge its latents so many times and paint on, with --strength of it made anew
+    #[arg(long, value_name = "FACTOR", conflicts_with_all = ["init", "variation"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hires: Option<f32>,
+    /// Level of the noise that an upscaler adds to its small picture: the higher, the more is made anew [default: 20]
+    #[arg(long, value_name = "LEVEL", requires = "init")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise_level: Option<usize>,
     /// Whose random numbers: cuda (or philox) or cpu, as a PyTorch generator there [default: cuda]
     #[arg(long, value_parser = ["cuda", "philox", "cpu"])]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,6 +183,9 @@ impl TextSettings {
             extend: self.extend.or(base.extend),
             strength: self.strength.or(base.strength),
             rescale: self.rescale.or(base.rescale),
+            variation: self.variation.or(base.variation),
+            hires: self.hires.or(base.hires),
+            noise_level: self.noise_level.or(base.noise_level),
             rng: self.rng.or(base.rng),
             precision: self.precision.or(base.precision),
             weights: self.weights.or(base.weights),

@@ -94,7 +94,7 @@ impl Network {
             let mut word = [0; 4];
             word[..size].copy_from_slice(element);
             // Without the sign.
-            let bits = u32::from_le_bytes(word) & (infinity | (infinity & infinity.wrapping_neg()) - 1);
+            let bits = u32::from_le_bytes(word) & (infinity | ((infinity & infinity.wrapping_neg()) - 1));
             nans += usize::from(bits > infinity);
             infinities += usize::from(bits == infinity);
         }

@@ -5,6 +5,8 @@ use super::autoencoder_tiny::{self, AutoencoderTinyConfig};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
+use crate::tensor::DType;
+use crate::weights::Weights;
 
 /// Which one, and how it is built.
 #[derive(Clone, Debug)]
@@ -43,6 +45,18 @@ impl AutoencoderConfig {
                 expected: Self::CLASSES.join(" "),
             }),
         }
+    }
+
+    /// Whether the weights have all tensors of the decoder, in its shapes; some files have no more.
+    ///
+    /// # Errors
+    /// Those of [`Weights::survey`].
+    pub fn check_weights(&self, weights: &Weights) -> Result<()> {
+        weights.survey(|weights| {
+            let mut g = Graph::new();
+            let z = g.input("z", [1, 4, 4, self.latent_channels()], DType::F32);
+            decode(&mut g, self, Source { weights, dtype: DType::F32 }, z)
+        })
     }
 
     /// Pixels of a picture along each side of a latent's pixel.

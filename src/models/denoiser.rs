@@ -1,8 +1,13 @@
 //! The networks that latent diffusion can work with: a UNet or a transformer.
 
-use super::sd3_transformer::Sd3TransformerConfig;
+use super::sd3_transformer::{self, Sd3TransformerConfig, sd3_transformer};
 use super::unet2d::Size;
-use super::unet2d_condition::UNet2dConditionConfig;
+use super::unet2d_condition::{self, UNet2dConditionConfig, unet2d_condition};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::nn::Source;
+use crate::tensor::DType;
+use crate::weights::Weights;
 
 /// Which one, and how it is built.
 #[derive(Clone, Debug)]
@@ -28,6 +33,50 @@ impl DenoiserConfig {
     /// Where a pipeline's folder can have one, and of which of diffusers' classes.
     pub const PARTS: [(&str, &str); 2] =
         [("unet", "UNet2DConditionModel"), ("transformer", "SD3Transformer2DModel")];
+
+    /// Whether the weights have all tensors of the network, in its shapes.
+    ///
+    /// # Errors
+    /// Those of [`Weights::survey`].
+    pub fn check_weights(&self, weights: &Weights) -> Result<()> {
+        weights.survey(|weights| {
+            let (mut g, source) = (Graph::new(), Source { weights, dtype: DType::F32 });
+            let input = |g: &mut Graph, name: &str, shape: &[usize]| g.input(name, shape, DType::F32);
+            let side = 4 * self.patch();
+            let x = input(&mut g, "x", &[1, side, side, self.in_channels()]);
+            let timesteps = input(&mut g, "timesteps", &[1, 1]);
+            let text = input(&mut g, "text", &[1, 2, self.text_width()]);
+            match self {
+                Self::UNet(config) => {
+                    // Whatever it is told of sizes, the first layer has room for it.
+                    let told = config.addition_time_embed_dim.map(|dim| {
+                        let whole = config.projection_class_embeddings_input_dim.unwrap_or(0);
+                        let sizes = if whole >= 6 * dim && (whole - 6 * dim) > 0 { 6 } else { 5 };
+                        (whole.saturating_sub(sizes * dim), sizes)
+                    });
+                    let pooled = told.filter(|_| self.is_told_sizes()).map(|(pooled, sizes)| {
+                        [input(&mut g, "pooled", &[1, pooled.max(1)]), input(&mut g, "sizes", &[1, sizes])]
+                    });
+                    let guidance = config.time_cond_proj_dim.map(|dim| input(&mut g, "guidance", &[1, dim]));
+                    let class = config.num_class_embeds.map(|_| g.input("class", [1], DType::U32));
+                    let conditions = unet2d_condition::Conditions {
+                        timesteps,
+                        text,
+                        pooled,
+                        guidance,
+                        class,
+                        residuals: &[],
+                    };
+                    unet2d_condition(&mut g, config, source, x, &conditions)
+                }
+                Self::Sd3(config) => {
+                    let pooled = input(&mut g, "pooled", &[1, config.pooled_projection_dim]);
+                    let conditions = sd3_transformer::Conditions { timesteps, text, pooled };
+                    sd3_transformer(&mut g, config, source, x, &conditions)
+                }
+            }
+        })
+    }
 
     /// The UNet, if it is one.
     pub fn unet(&self) -> Option<&UNet2dConditionConfig> {

@@ -114,6 +114,8 @@ impl LatentDiffusion {
                 found: denoiser.config.out_channels().to_string(),
             });
         }
+        denoiser.config.check_weights(&denoiser.weights)?;
+        vae.config.check_weights(&vae.weights)?;
         let sampler = Sampler::of_config(schedule)?.unwrap_or(Sampler::DpmPlusPlus2M);
         let few_steps = match &denoiser.config {
             DenoiserConfig::UNet(_) => {

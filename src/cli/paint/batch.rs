@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use aquatint::formats::picture;
-use aquatint::tasks::{Canvas, PaintOptions, Painter, Sampling, SamplingState, Wish};
+use aquatint::tasks::{Canvas, Enlarge, PaintOptions, Painter, Sampling, SamplingState, Variation, Wish};
 use aquatint::{DType, Error, Part};
 use image::RgbImage;
 use indicatif::ProgressBar;
@@ -39,6 +39,9 @@ pub struct Run<'a> {
     pub target: &'a Target,
     /// What the controls look at.
     pub controls: &'a [RgbImage],
+    /// What paints the small pictures that come before large ones.
+    pub small: Option<Painter>,
+    pub variation: Option<Variation>,
     pub bar: ProgressBar,
     pub preview: Option<Preview>,
 }
@@ -54,15 +57,32 @@ impl Run<'_> {
     ) -> Result<Vec<PathBuf>> {
         let mut given_up = Vec::new();
         loop {
-            let mut sampling = match &saved {
-                Some(state) => painter.resume(batch.wishes, batch.canvas, state)?,
-                None => painter.start(batch.wishes, batch.seeds, batch.canvas)?,
+            let (wishes, seeds) = (batch.wishes, batch.seeds);
+            let mut sampling = match (&saved, &mut self.small, self.variation) {
+                (Some(state), ..) => painter.resume(wishes, batch.canvas, state)?,
+                (None, Some(small), _) => {
+                    let mut first = small.start(wishes, seeds, None)?;
+                    while let Some(submitted) = first.step()? {
+                        first.gpu().wait(submitted)?;
+                        self.bar.inc(1);
+                        if interrupt::asked() {
+                            let message = "stopped by the user before the large picture was begun";
+                            return Err(anyhow::Error::new(Error::Interrupted).context(message));
+                        }
+                    }
+                    painter.start_larger(wishes, seeds, &mut first, Enlarge::default())?
+                }
+                (None, None, Some(variation)) => {
+                    painter.start_between(wishes, seeds, &vec![variation; seeds.len()])?
+                }
+                (None, None, None) => painter.start(wishes, seeds, batch.canvas)?,
             };
             let (part, state) = match self.run(&mut sampling, batch)? {
                 Outcome::Done(pictures) => return self.save(&pictures, batch.seeds),
                 Outcome::Fault(part, state) => (part, state),
             };
-            let first = painter.find_fault(part, batch.wishes, batch.seeds, batch.canvas)?;
+            // Not all runs can be repeated from the start; then it is not known.
+            let first = painter.find_fault(part, batch.wishes, batch.seeds, batch.canvas).ok().flatten();
             let fault = Error::NotFinite { part, first: first.map(Box::new) };
             if painter.options().dtype != DType::F16 || given_up.contains(&part) {
                 return Err(fault.into());

@@ -5,6 +5,7 @@ mod batch;
 mod begin;
 mod controls;
 mod target;
+mod upscale;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,8 +13,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use aquatint::models::autoencoder_tiny::AutoencoderTinyConfig;
-use aquatint::models::latent_diffusion::Part;
-use aquatint::tasks::{NoiseSource, PaintOptions, Painter, Pipeline, SamplingState, StartFrom, Wish};
+use aquatint::models::latent_diffusion::{Given, Part};
+use aquatint::tasks::{
+    NoiseSource, PaintOptions, Painter, Pipeline, SamplingState, StartFrom, Variation, Wish,
+};
 use aquatint::{AdapterOptions, DType, Error, Gpu, units};
 
 use self::batch::{Batch, Run};
@@ -65,7 +68,16 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
         say(&format!("the prompt is longer than {} tokens: read in {} chunks", chunk - 2, tokens / chunk));
     }
     let wish = Wish { text: wanted, negative: Some(unwanted) };
-    let kind = begin.as_ref().map_or(StartFrom::Noise, Begin::kind);
+    if pipeline.model.given()? == Given::Small {
+        let begin = begin.as_ref().map(|begin| &begin.picture);
+        return upscale::run(&gpu, &pipeline.model, &wish, (&painting, count, &target), begin, &options, out);
+    }
+    let hires = text.hires.is_some();
+    let kind = match &begin {
+        Some(begin) => begin.kind(),
+        None if hires => StartFrom::Latents,
+        None => StartFrom::Noise,
+    };
     let batch = args.batch.clamp(1, count.max(1));
     let (controls, pictures) = controls::open(text, &options)?;
     let mut painter = Painter::controlled(&gpu, &pipeline.model, batch, tokens, kind, &options, &controls)?;
@@ -74,11 +86,33 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
         painter.preview_with(&Part::<AutoencoderTinyConfig>::open(model::locate(tiny, args.offline)?)?)?;
     }
 
+    let small = match text.hires {
+        Some(factor) => Some(Painter::new(
+            &gpu,
+            &pipeline.model,
+            batch,
+            tokens,
+            StartFrom::Noise,
+            &smaller(&options, factor, pipeline.model.multiple())?,
+        )?),
+        None => None,
+    };
+    let variation = text.variation.as_deref().map(variation).transpose()?;
+
     let start = Instant::now();
-    let steps = painter.steps();
+    let steps = painter.steps() + small.as_ref().map_or(0, Painter::steps);
     let bar = progress::steps((count.div_ceil(batch) * steps) as u64);
     let preview = Preview::new(args.preview);
-    let mut run = Run { args, painting: &painting, target: &target, controls: &pictures, bar, preview };
+    let mut run = Run {
+        args,
+        painting: &painting,
+        target: &target,
+        controls: &pictures,
+        small,
+        variation,
+        bar,
+        preview,
+    };
     let first = painting.settings.seed.unwrap_or(0);
     let mut saved = saved;
     let mut done = 0;
@@ -135,7 +169,9 @@ fn options(
 ) -> Result<(PaintOptions, Option<Begin>)> {
     let (settings, text) = (&painting.settings, &painting.settings.text);
     let own = PaintOptions::of(&pipeline.model);
-    let multiple = pipeline.model.vae.config.factor();
+    // An upscaler makes what it is given four times as large, whatever that is.
+    let enlarges = pipeline.model.given()? == Given::Small;
+    let multiple = if enlarges { 1 } else { pipeline.model.multiple() };
     let begin = text
         .init
         .as_ref()
@@ -167,7 +203,12 @@ fn options(
         sigmas: settings.sigmas.as_ref().map_or(Ok(own.sigmas), |s| s.parse())?,
         guidance: settings.guidance.unwrap_or(own.guidance),
         rescale: text.rescale.unwrap_or(own.rescale),
-        strength: text.strength.unwrap_or(if begin.is_none() || masked { 1.0 } else { 0.75 }),
+        strength: text.strength.unwrap_or(match (text.hires, &begin) {
+            (Some(_), _) => 0.6,
+            (None, Some(_)) if !masked => 0.75,
+            _ => 1.0,
+        }),
+        noise_level: text.noise_level.unwrap_or(own.noise_level),
         noise: match text.rng.as_deref() {
             Some("cpu") => NoiseSource::Cpu,
             _ => NoiseSource::Cuda,
@@ -183,6 +224,30 @@ fn options(
     Ok((options, begin))
 }
 
+/// The options of the small picture that comes before a large one.
+fn smaller(options: &PaintOptions, factor: f32, multiple: usize) -> Result<PaintOptions> {
+    if !(factor > 1.0 && factor <= 8.0) {
+        let expected = "above 1, up to 8".to_owned();
+        return Err(Error::Invalid { what: "--hires".to_owned(), expected, found: factor.to_string() }.into());
+    }
+    let side = |side: usize| ((side as f32 / factor) as usize / multiple).max(1) * multiple;
+    let (width, height) = (side(options.width), side(options.height));
+    Ok(PaintOptions { width, height, strength: 1.0, ..options.clone() })
+}
+
+/// `SEED:SHARE`.
+fn variation(text: &str) -> Result<Variation> {
+    let parts =
+        text.split_once(':').and_then(|(seed, share)| Some((seed.parse().ok()?, share.parse().ok()?)));
+    let Some((seed, share)) = parts else {
+        let expected = "a seed and a share, as 7:0.2".to_owned();
+        return Err(
+            Error::Invalid { what: "--variation".to_owned(), expected, found: text.to_owned() }.into()
+        );
+    };
+    Ok(Variation { seed, share })
+}
+
 /// Writes down what the model chose, so that the picture can be made again by a model with other habits.
 fn resolve(painting: &mut Painting, options: &PaintOptions, begins: bool) {
     let settings = &mut painting.settings;
@@ -192,7 +257,7 @@ fn resolve(painting: &mut Painting, options: &PaintOptions, begins: bool) {
     settings.guidance = Some(options.guidance);
     let text = &mut settings.text;
     (text.width, text.height) = (Some(options.width), Some(options.height));
-    text.strength = begins.then_some(options.strength);
+    text.strength = (begins || text.hires.is_some()).then_some(options.strength);
     text.rng = Some(if options.noise == NoiseSource::Cpu { "cpu" } else { "cuda" }.to_owned());
     text.precision = Some(if options.dtype == DType::F16 { "f16" } else { "f32" }.to_owned());
 }
