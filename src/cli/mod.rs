@@ -68,7 +68,7 @@ impl DeviceArgs {
 #[derive(Subcommand)]
 enum Command {
     /// Draw pictures out of noise
-    Generate(generate::Generate),
+    Generate(Box<generate::Generate>),
     /// Name what is in pictures
     Classify(classify::Classify),
     /// Find things in pictures and draw boxes round them

@@ -120,9 +120,8 @@ impl Run<'_> {
                 gpu.wait(before)?;
             }
             self.bar.inc(1);
-            match self.show(sampling, batch.seeds) {
-                Err(error) => return faulty(error, sampling),
-                Ok(()) => {}
+            if let Err(error) = self.show(sampling, batch.seeds) {
+                return faulty(error, sampling);
             }
         }
         match sampling.pictures() {
