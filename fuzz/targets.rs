@@ -19,8 +19,11 @@ use aquatint::nn::Source;
 use aquatint::text::Tokenizer;
 use aquatint::{DType, DeviceClass, Error, Graph, Plan, Result, Target, Weights, models, passes};
 
+/// What a target does with bytes.
+pub type Body = fn(&[u8]);
+
 /// By the names of their folders in `tests/corpus`.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Body); 6] = [
     ("network", network),
     ("onnx", onnx),
     ("picture", picture),
