@@ -107,6 +107,8 @@ pub struct Dispatch {
     pub shader: Arc<Shader>,
     /// One for each of the shader's bindings.
     pub buffers: Vec<BufferId>,
+    /// For each of them, how many of its bytes are the tensor's; the place may be larger.
+    pub extents: Vec<u64>,
     /// One for each of the shader's textures.
     pub textures: Vec<TextureId>,
     /// Copies made before the launch.
@@ -235,6 +237,7 @@ impl Plan {
             Dispatch {
                 bytes: distinct.iter().map(|s| slots[s.0].bytes).sum(),
                 buffers: launch.slots.iter().map(|s| buffer_of[s.0].expect("placed")).collect(),
+                extents: launch.slots.iter().map(|s| slots[s.0].bytes).collect(),
                 textures: shown.collect(),
                 fills,
                 label: launch.label,

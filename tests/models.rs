@@ -247,7 +247,7 @@ fn what_cannot_be_is_said() {
     assert!(generator.start(&["A", "B", "C"], &[1, 2, 3]).is_err());
     let config = letters::UNET.config;
     for (from, to, named) in [
-        ("\"positional\"", "\"fourier\"", "time_embedding_type"),
+        ("\"positional\"", "\"learned\"", "time_embedding_type"),
         ("\"act_fn\": \"silu\"", "\"act_fn\": \"gelu\"", "act_fn"),
         ("\"AttnUpBlock2D\"", "\"SkipUpBlock2D\"", "up_block_types"),
         ("\"UNet2DModel\"", "\"UNet1DModel\"", "UNet1DModel"),

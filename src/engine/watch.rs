@@ -3,7 +3,7 @@
 use super::load::Loaded;
 use super::{Network, record};
 use crate::error::Result;
-use crate::plan::{BufferId, Role};
+use crate::plan::BufferId;
 use crate::shader::{Access, Scalar};
 use crate::tensor::DType;
 
@@ -39,14 +39,10 @@ impl Network {
     /// Those of the device.
     pub fn run_watched(&self) -> Result<Option<NotFinite>> {
         let loaded = self.loaded()?;
-        // Tensors take turns in the pool, and not all fill their place: what lies there from before must not count.
-        for (id, buffer) in self.plan.buffers.iter().enumerate() {
-            if matches!(buffer.role, Role::Pool | Role::Output) {
-                self.clear(&loaded, id)?;
-            }
-        }
         for port in self.plan.inputs.iter().chain(&self.plan.states) {
-            if let Some(found) = self.look(&loaded, port.buffer, of(port.desc.dtype), (&port.name, None))? {
+            if let Some(found) =
+                self.look(&loaded, (port.buffer, port.desc.bytes()), of(port.desc.dtype), (&port.name, None))?
+            {
                 return Ok(Some(found));
             }
         }
@@ -54,10 +50,11 @@ impl Network {
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             record(&loaded.steps[i..=i], &mut encoder);
             self.gpu.checked(|| dispatch.label.clone(), || self.gpu.queue().submit([encoder.finish()]))?;
-            for (binding, &id) in dispatch.shader.bindings.iter().zip(&dispatch.buffers) {
+            let places = dispatch.buffers.iter().copied().zip(dispatch.extents.iter().copied());
+            for (binding, place) in dispatch.shader.bindings.iter().zip(places) {
                 if binding.access == Access::ReadWrite {
                     let name = (dispatch.label.as_str(), Some(dispatch.op));
-                    if let Some(found) = self.look(&loaded, id, binding.scalar, name)? {
+                    if let Some(found) = self.look(&loaded, place, binding.scalar, name)? {
                         return Ok(Some(found));
                     }
                 }
@@ -69,17 +66,10 @@ impl Network {
         Ok(None)
     }
 
-    fn clear(&self, loaded: &Loaded, id: BufferId) -> Result<()> {
-        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        encoder.clear_buffer(loaded.made(id), 0, None);
-        self.gpu.checked(|| "clearing".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
-        Ok(())
-    }
-
     fn look(
         &self,
         loaded: &Loaded,
-        id: BufferId,
+        (id, extent): (BufferId, u64),
         scalar: Scalar,
         (label, op): (&str, Option<&'static str>),
     ) -> Result<Option<NotFinite>> {
@@ -88,7 +78,7 @@ impl Network {
             Scalar::F16 => (2, 0x7c00),
             Scalar::Other => return Ok(None),
         };
-        let bytes = self.gpu.download(&[(loaded.made(id), self.plan.buffers[id].bytes)])?.remove(0);
+        let bytes = self.gpu.download(&[(loaded.made(id), extent)])?.remove(0);
         let (mut nans, mut infinities) = (0, 0);
         for element in bytes.chunks_exact(size) {
             let mut word = [0; 4];

@@ -7,6 +7,7 @@ use super::sampling_state::SamplingState;
 use crate::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule, Table};
 use crate::engine::Network;
 use crate::error::{Error, Result};
+use crate::formats::diffusers;
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::models::letters;
@@ -66,7 +67,7 @@ impl DiffusionModel {
         };
         let config = UNet2dConfig::from_json(&read(&network.join("config.json"))?)?;
         let schedule = ScheduleConfig::from_json(&read(&scheduler)?)?;
-        let weights = Weights::open(network.join("diffusion_pytorch_model.safetensors"))?;
+        let weights = diffusers::weights(&network)?;
         let name =
             folder.file_name().map_or_else(|| folder.display().to_string(), |n| n.display().to_string());
         Ok(DiffusionModel {

@@ -35,8 +35,8 @@ impl Parts<'_> {
     fn first_graph(&self, table: &Table, config: &AutoencoderKlConfig, blocks: usize) -> Result<Graph> {
         self.shown(table, &self.model.vae, |g, source, z| {
             let features = decode_first(g, config, source, z, blocks)?;
-            count_faults(g, z, features)?;
             g.output("features", features);
+            count_faults(g, z, features)?;
             Ok(())
         })
     }
