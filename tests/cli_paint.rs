@@ -302,3 +302,93 @@ fn a_run_that_is_stopped_can_go_on() {
     let message = fail(&mut generate(folder.path(), &["--resume", "kept/run", "--steps", "20"]), 1);
     assert!(message.contains("saved run"), "{message}");
 }
+
+#[test]
+fn adapters_are_put_on_and_what_matches_nothing_is_named() {
+    use safetensors::tensor::{Dtype, TensorView};
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    let layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
+    let ones: Vec<u8> = [1f32; 8].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let view = |shape: [usize; 2]| TensorView::new(Dtype::F32, shape.to_vec(), &ones).unwrap();
+    let tensors = [
+        (format!("{layer}.lora_down.weight"), view([1, 8])),
+        (format!("{layer}.lora_up.weight"), view([8, 1])),
+        ("lora_unet_nowhere.lora_down.weight".to_owned(), view([1, 8])),
+        ("lora_unet_nowhere.lora_up.weight".to_owned(), view([8, 1])),
+    ];
+    safetensors::serialize_to_file(tensors, None, &folder.path().join("ink.safetensors")).unwrap();
+    let common = [
+        "--model", "model", "--prompt", "cat", "--steps", "2", "--seed", "9", "--width", "16", "--height",
+        "16",
+    ];
+    let run = |more: &[&str], out: &str| {
+        let said = succeed(&mut generate(folder.path(), &[&common[..], more, &["--out", out]].concat()));
+        (picture::open(folder.path().join(out)).unwrap(), said)
+    };
+    let (plain, _) = run(&[], "plain.png");
+    let (none, said) = run(&["--lora", "ink.safetensors:0"], "none.png");
+    assert!(said.contains("lora_unet_nowhere"), "{said}");
+    assert_eq!(plain, none);
+    let (inked, _) = run(&["--lora", "ink.safetensors"], "inked.png");
+    assert_ne!(plain, inked);
+    let again = succeed(&mut generate(folder.path(), &["--from", "inked.png", "--out", "again.png"]));
+    assert_eq!(picture::open(folder.path().join("again.png")).unwrap(), inked, "{again}");
+    let with = |more: &[&str]| generate(folder.path(), &[&common[..], more].concat());
+    assert!(fail(&mut with(&["--lora", "gone.safetensors:0.5"]), 1).contains("gone.safetensors"));
+    assert!(fail(&mut with(&["--embedding", "gone.safetensors"]), 1).contains("gone.safetensors"));
+    assert!(fail(&mut with(&["--control", "gone"]), 1).contains("--control-picture"));
+}
+
+#[test]
+fn small_pictures_become_large_ones_and_seeds_lie_between_others() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    let common = [
+        "--model", "model", "--prompt", "cat", "--steps", "2", "--seed", "9", "--width", "32", "--height",
+        "24",
+    ];
+    let run = |more: &[&str]| {
+        succeed(&mut generate(folder.path(), &[&common[..], more, &["--out", "out.png"]].concat()));
+        picture::open(folder.path().join("out.png")).unwrap()
+    };
+    let plain = run(&[]);
+    let large = run(&["--hires", "2"]);
+    assert_eq!(large.dimensions(), (32, 24));
+    let text = picture::read_text(folder.path().join("out.png"), "parameters").unwrap().unwrap();
+    assert!(text.contains("Denoising strength: 0.6"), "{text}");
+    assert_ne!(plain, large);
+    assert_ne!(plain, run(&["--variation", "10:0.3"]));
+    let with = |more: &[&str]| generate(folder.path(), &[&common[..], more].concat());
+    assert!(fail(&mut with(&["--hires", "0.5"]), 1).contains("above 1"));
+    assert!(fail(&mut with(&["--variation", "ten"]), 1).contains("7:0.2"));
+    assert!(fail(&mut with(&["--variation", "10:1.5"]), 1).contains("1.5"));
+}
+
+#[test]
+fn memory_is_told_without_a_gpu() {
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    let inspect = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aquatint"));
+        command.env("VK_ICD_FILENAMES", "/nonexistent").env("VK_DRIVER_FILES", "/nonexistent");
+        command.args(["--backend", "vulkan", "inspect", "model"]).args(more).current_dir(folder.path());
+        command
+    };
+    let output = inspect(&["--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let peak = report["memory"]["peak"].as_u64().unwrap();
+    assert!(peak >= report["memory"]["step"]["held"].as_u64().unwrap() && peak > 100_000, "{peak}");
+    let output = inspect(&["--width", "64", "--precision", "f16"]).output().unwrap();
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(text.contains("peak of a whole run") && text.contains("64×32"), "{text}{}", stderr(&output));
+    let message = fail(&mut inspect(&["--memory-budget", "1kB"]), 1);
+    assert!(message.contains("UNet"), "{message}");
+}

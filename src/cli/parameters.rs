@@ -63,7 +63,7 @@ pub fn write(painting: &Painting) -> String {
     push("Size", text.width.zip(text.height).map(|(w, h)| format!("{w}x{h}")));
     let stem = std::path::Path::new(model).file_stem().map(|n| n.display().to_string());
     push("Model", stem.map(|name| quoted(&name)));
-    push("Denoising strength", text.strength.filter(|_| text.init.is_some()).map(|s| s.to_string()));
+    push("Denoising strength", text.strength.map(|s| s.to_string()));
     // They count the last layer too.
     push("Clip skip", text.clip_skip.filter(|n| *n > 0).map(|n| (n + 1).to_string()));
     push("RNG", text.rng.as_deref().map(|rng| if rng == "cpu" { "CPU" } else { "GPU" }.to_owned()));

@@ -98,7 +98,7 @@ impl UNet2dConfig {
     /// Reads and checks the text of a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
+    /// [`crate::Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
     pub fn from_json(text: &str) -> Result<Self> {
         let config: UNet2dConfig = CLASS.parse(text)?;
         config.check()?;

@@ -149,7 +149,7 @@ impl UNet2dConditionConfig {
     /// Reads and checks the text of a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
+    /// [`crate::Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
     pub fn from_json(text: &str) -> Result<Self> {
         let config: UNet2dConditionConfig = CLASS.parse(text)?;
         config.check()?;
@@ -283,7 +283,7 @@ pub struct Residuals {
 /// The network: `x` `[n, h, w, in_channels]` of any size; the result is `[n, h, w, out_channels]`.
 ///
 /// # Errors
-/// [`Error::Invalid`] for conditions that the configuration has not or lacks, and those of the weights.
+/// [`crate::Error::Invalid`] for conditions that the configuration has not or lacks, and those of the weights.
 pub fn unet2d_condition(
     g: &mut Graph,
     config: &UNet2dConditionConfig,
