@@ -449,6 +449,9 @@ fn vectors_are_written_and_compared() {
     let (same, other) = (alike("a1.png", "a2.png"), alike("a1.png", "r.png"));
     assert!(same > other, "{same} {other}");
     assert!(fail(&mut embed(&["a1.png", "--compare"]), 1).contains("two pictures"));
-    assert!(fail(&mut embed(&["a1.png", "--out", "v.txt"]), 1).contains(".npy"));
+    succeed(&mut embed(&["a1.png", "a2.png", "r.png", "--out", "new/v.arrow"]));
+    let arrow = std::fs::read(folder.path().join("new/v.arrow")).unwrap();
+    assert!(arrow.starts_with(b"ARROW1") && arrow.ends_with(b"ARROW1"));
+    assert!(fail(&mut embed(&["a1.png", "--out", "v.txt"]), 1).contains(".arrow"));
     assert!(fail(&mut embed(&["a1.png", "gone.png", "--compare"]), 1).contains("gone.png"));
 }

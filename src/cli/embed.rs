@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use aquatint::formats::npy;
+use aquatint::formats::{arrow, npy};
 use aquatint::tasks::{Embedder, cosine};
 use aquatint::{AdapterOptions, Gpu};
 use serde::Serialize;
@@ -20,12 +20,20 @@ pub struct Embed {
     /// [default: the network's embedding, or what its last linear layer reads]
     #[arg(long, value_name = "NAME")]
     layer: Option<String>,
-    /// File for the vectors, a row for each picture that could be read: .npy (f32) or .json
+    /// File for the vectors, a row for each picture that could be read: .npy (f32), .arrow (with the paths) or .json
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Print how alike two pictures are: the cosine of the angle between their vectors, −1 to 1
     #[arg(long, conflicts_with = "out")]
     compare: bool,
+}
+
+/// Of the file with all vectors.
+#[derive(Clone, Copy)]
+enum Format {
+    Npy,
+    Arrow,
+    Json,
 }
 
 #[derive(Serialize)]
@@ -48,12 +56,13 @@ pub fn run(args: &Embed, options: &AdapterOptions, out: &mut dyn Write) -> Resul
     let format = args.out.as_deref().map(|path| {
         let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         match extension.as_deref() {
-            Some("npy") => Ok(true),
-            Some("json") => Ok(false),
-            _ => bail!("--out {}: expected a name that ends in .npy or .json", path.display()),
+            Some("npy") => Ok(Format::Npy),
+            Some("arrow") => Ok(Format::Arrow),
+            Some("json") => Ok(Format::Json),
+            _ => bail!("--out {}: expected a name that ends in .npy, .arrow or .json", path.display()),
         }
     });
-    let npy = format.transpose()?;
+    let format = format.transpose()?;
     let model = args.pictures.open("letters-classifier")?;
     if let Some(path) = &args.out {
         make_folder_of(path)?;
@@ -70,8 +79,8 @@ pub fn run(args: &Embed, options: &AdapterOptions, out: &mut dyn Write) -> Resul
         finish: &|_, _, mut vectors: Vec<Vec<f32>>| Ok(Vector { vector: vectors.swap_remove(0) }),
     }
     .run(&entries)?;
-    if let (Some(path), Some(npy)) = (&args.out, npy) {
-        write(path, npy, &rows).with_context(|| path.display().to_string())?;
+    if let (Some(path), Some(format)) = (&args.out, format) {
+        write(path, format, &rows).with_context(|| path.display().to_string())?;
     }
     if args.compare
         && let [a, b] = &rows[..]
@@ -91,13 +100,18 @@ pub fn run(args: &Embed, options: &AdapterOptions, out: &mut dyn Write) -> Resul
 }
 
 /// All vectors as one file.
-fn write(path: &Path, as_npy: bool, rows: &[Row<Vector>]) -> Result<()> {
-    let vectors: Vec<&[f32]> = rows.iter().filter_map(|row| Some(&row.result.as_ref()?.vector[..])).collect();
-    if as_npy {
-        let columns = vectors.first().map_or(0, |v| v.len());
-        return Ok(npy::save(path, [vectors.len(), columns], &vectors.concat())?);
-    }
-    Ok(npy::save_text(path, &serde_json::to_string(rows)?)?)
+fn write(path: &Path, format: Format, rows: &[Row<Vector>]) -> Result<()> {
+    let read: Vec<(String, &[f32])> = rows
+        .iter()
+        .filter_map(|row| Some((row.path.display().to_string(), &row.result.as_ref()?.vector[..])))
+        .collect();
+    let (names, vectors): (Vec<String>, Vec<&[f32]>) = read.into_iter().unzip();
+    let columns = vectors.first().map_or(0, |v| v.len());
+    Ok(match format {
+        Format::Npy => npy::save(path, [vectors.len(), columns], &vectors.concat())?,
+        Format::Arrow => arrow::save(path, &names, columns, &vectors.concat())?,
+        Format::Json => npy::save_text(path, &serde_json::to_string(rows)?)?,
+    })
 }
 
 fn print(rows: &[Row<Vector>], out: &mut dyn Write) -> io::Result<()> {

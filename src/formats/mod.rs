@@ -1,5 +1,6 @@
 //! Files: weights in, pictures in and out.
 
+pub mod arrow;
 pub mod diffusers;
 pub mod draw;
 pub mod hub;
