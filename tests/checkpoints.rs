@@ -221,6 +221,18 @@ fn what_is_cut_is_said() {
     let error = Checkpoint::open(&path).unwrap_err().to_string();
     assert!(error.contains("input_blocks.0.0.weight"), "{error}");
 
+    // One tensor is gone, another of another shape: both are named.
+    let mut model = self::models().remove("one").unwrap();
+    model.names.retain(|old, _| old != "out.0.bias");
+    model.tensors.get_mut("conv_out.bias").unwrap()[0] += 1;
+    let parts = [("model.diffusion_model.", &model), ("first_stage_model.", &models["vae"])];
+    checkpoint(&path, &parts);
+    let file = Checkpoint::open(&path).unwrap();
+    let error = LatentDiffusion::from_checkpoint("cut", &file, None).unwrap_err();
+    assert!(matches!(&error, Error::Tensors { wrong, .. } if wrong.len() == 2), "{error}");
+    let message = error.to_string();
+    assert!(message.contains("conv_norm_out.bias") && message.contains("conv_out.bias"), "{message}");
+
     // A distilled UNet: nothing in the middle.
     let mut model: Model = models.into_iter().find(|(name, _)| name == "one").unwrap().1;
     model.names.retain(|old, _| !old.starts_with("middle_block.1."));
