@@ -107,11 +107,12 @@ fn write(path: &Path, format: Format, rows: &[Row<Vector>]) -> Result<()> {
         .collect();
     let (names, vectors): (Vec<String>, Vec<&[f32]>) = read.into_iter().unzip();
     let columns = vectors.first().map_or(0, |v| v.len());
-    Ok(match format {
+    match format {
         Format::Npy => npy::save(path, [vectors.len(), columns], &vectors.concat())?,
         Format::Arrow => arrow::save(path, &names, columns, &vectors.concat())?,
         Format::Json => npy::save_text(path, &serde_json::to_string(rows)?)?,
-    })
+    }
+    Ok(())
 }
 
 fn print(rows: &[Row<Vector>], out: &mut dyn Write) -> io::Result<()> {
