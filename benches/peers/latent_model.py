@@ -39,6 +39,7 @@ words = [*letters, *(c + "</w>" for c in letters), *merged, "<|startoftext|>", "
 (tokenizer / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
 special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
 (tokenizer / "special_tokens_map.json").write_text(json.dumps(special))
+(tokenizer / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77, "tokenizer_class": "CLIPTokenizer"}))
 # Last, as it says that the folder is whole.
 (folder / "model_index.json").write_text(json.dumps({
     "_class_name": "StableDiffusionPipeline",
