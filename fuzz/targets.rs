@@ -19,8 +19,11 @@ use aquatint::nn::Source;
 use aquatint::text::Tokenizer;
 use aquatint::{DType, DeviceClass, Error, Graph, Plan, Result, Target, Weights, models, passes};
 
+/// What is done with the bytes of a file.
+pub type Reader = fn(&[u8]);
+
 /// By the names of their folders in `tests/corpus`.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Reader); 6] = [
     ("network", network),
     ("onnx", onnx),
     ("picture", picture),
@@ -236,7 +239,7 @@ pub fn schedule(bytes: &[u8]) {
     let named = names.into_iter().chain(more).filter_map(|name| name.parse().ok());
     for sampler in own.ok().flatten().into_iter().chain(named) {
         for steps in [1, 2, 7] {
-            if let Ok(table) = Table::new(&schedule, sampler, sigmas.clone(), steps) {
+            if let Ok(table) = Table::new(&schedule, sampler, sigmas, steps) {
                 let _ = table.start(0.5);
             }
         }
