@@ -75,7 +75,11 @@ impl Row {
 
     /// The row that keeps `kept`, of x, x0 and m alone, for later ones.
     pub(super) fn keep(self, kept: Form) -> Self {
-        debug_assert!(kept.noise == 0.0 && kept.past == NONE.past, "{kept:?}");
+        debug_assert!(
+            // What is no number is refused with the whole table.
+            std::iter::once(&kept.noise).chain(&kept.past).all(|c| c.is_nan() || *c == 0.0),
+            "{kept:?}"
+        );
         Self { push: true, hist_x: kept.x, hist_x0: kept.x0, hist_m: kept.m, ..self }
     }
 }

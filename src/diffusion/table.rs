@@ -141,6 +141,10 @@ impl Table {
     fn from(origin: &Origin, begin: usize) -> Result<Self> {
         let Origin { schedule, sampler, sigmas, steps } = origin;
         let rows = sampler.rows(schedule, sigmas, *steps, begin)?;
+        if !rows.iter().flat_map(Row::to_f32).all(f32::is_finite) {
+            let what = format!("noise schedule for the sampler {sampler} in {steps} steps");
+            return Err(invalid(what, "betas and levels that give numbers", "some that do not"));
+        }
         Ok(Self {
             history: 0,
             init_noise_scale: sampler.init_noise_scale(schedule, &rows[0]),
