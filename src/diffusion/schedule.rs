@@ -13,6 +13,9 @@ use super::flow::{Flow, FlowConfig};
 use super::sigmas::SigmaSchedule;
 use crate::error::{Error, Result};
 
+/// Most timesteps of a schedule; models are trained with a thousand.
+const MAX_TIMESTEPS: usize = 1 << 20;
+
 /// What stands in for ᾱ = 0 where a sampler divides by √ᾱ. It is diffusers'
 /// choice for its sigma-space schedulers: the smallest positive f16.
 pub(super) const TINY_ALPHA: f64 = 1.0 / (1 << 24) as f64;
@@ -266,6 +269,9 @@ impl NoiseSchedule {
         let clip_range = config.clip_sample_range.unwrap_or(1.0);
         if !(clip_range > 0.0 && clip_range.is_finite()) {
             return Err(invalid("clip_sample_range", "a positive number", clip_range));
+        }
+        if let Some(n) = config.num_train_timesteps.filter(|n| *n > MAX_TIMESTEPS) {
+            return Err(invalid("num_train_timesteps", format!("at most {MAX_TIMESTEPS}"), n));
         }
         let flow = Flow::of_config(config)?;
         let (betas, alphas_cumprod) = match flow {
