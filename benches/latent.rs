@@ -21,7 +21,7 @@ use aquatint::models::unet2d_condition::{Conditions, unet2d_condition};
 use aquatint::nn::Source;
 use aquatint::text::TextEncoders;
 use aquatint::{DType, Gpu, Graph, Network, Result, Tensor};
-use peer::{Peer, median, print_kernels};
+use peer::{Peer, race};
 
 const ROUNDS: usize = 5;
 const PARTS: [&str; 4] = ["unet:32", "unet:64", "vae:32", "text:77"];
@@ -53,7 +53,7 @@ fn measure(gpu: &Gpu, folder: &str, part: &str, peer: &[String]) -> Result<()> {
     println!("\npart     {part}, {:.1} GFLOP, {} parameters", flops * 1e-9, plan.parameters);
     println!("load     {loaded:.2} s, folder to first run");
 
-    let mut peer = match peer {
+    let peer = match peer {
         [] => None,
         command => {
             let command = [command, &[folder.to_owned()]].concat();
@@ -63,29 +63,7 @@ fn measure(gpu: &Gpu, folder: &str, part: &str, peer: &[String]) -> Result<()> {
             })
         }
     };
-    let run = || -> Result<f64> {
-        let start = Instant::now();
-        gpu.wait(network.submit(1)?)?;
-        Ok(start.elapsed().as_secs_f64())
-    };
-    run()?;
-    if let Some(peer) = &mut peer {
-        peer.step();
-    }
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        ours.push(run()?);
-        theirs.extend(peer.as_mut().map(Peer::step));
-    }
-    let ours = median(&mut ours);
-    println!("ours     {:.1} ms, {:.1} GFLOP/s", ours * 1e3, flops / ours * 1e-9);
-    if let Some(peer) = &peer {
-        let theirs = median(&mut theirs);
-        println!("{}   {:.1} ms, {:.1} GFLOP/s", peer.name, theirs * 1e3, flops / theirs * 1e-9);
-        println!("ratio    {:.2} of the peer's speed", theirs / ours);
-    }
-    print_kernels(gpu, &network);
-    Ok(())
+    race(gpu, &network, peer, ROUNDS)
 }
 
 /// A part with noise for its inputs.

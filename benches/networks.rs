@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use aquatint::models::vision::VisionModel;
 use aquatint::{DType, Gpu, Graph, Network, Plan, Result, Tensor, models};
-use peer::{Peer, median, print_kernels};
+use peer::{Peer, race};
 use safetensors::tensor::{Dtype, TensorView};
 
 const ROUNDS: usize = 15;
@@ -62,36 +62,14 @@ fn measure(gpu: &Gpu, name: &str, path: &str, peer: &[String]) -> Result<()> {
     let [height, width] = size(&model);
     network.write("x", &Tensor::from_f32([1, height, width, 3], &noise(7, height * width * 3, 1.0)))?;
 
-    let mut peer = match peer {
+    let peer = match peer {
         [] => None,
         command => Peer::start(command, name).or_else(|| {
             println!("the peer does not run it");
             None
         }),
     };
-    let run = || -> Result<f64> {
-        let start = Instant::now();
-        gpu.wait(network.submit(1)?)?;
-        Ok(start.elapsed().as_secs_f64())
-    };
-    run()?;
-    if let Some(peer) = &mut peer {
-        peer.step();
-    }
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        ours.push(run()?);
-        theirs.extend(peer.as_mut().map(Peer::step));
-    }
-    let ours = median(&mut ours);
-    println!("ours     {:.1} ms, {:.1} GFLOP/s", ours * 1e3, flops / ours * 1e-9);
-    if let Some(peer) = &peer {
-        let theirs = median(&mut theirs);
-        println!("{}   {:.1} ms", peer.name, theirs * 1e3);
-        println!("ratio    {:.2} times the peer's speed", theirs / ours);
-    }
-    print_kernels(gpu, &network);
-    Ok(())
+    race(gpu, &network, peer, ROUNDS)
 }
 
 /// Height and width of the picture.

@@ -58,6 +58,34 @@ impl Peer {
     }
 }
 
+/// Runs of a network that is ready and of a peer, in turns: prints the medians, their ratio, and where our time goes.
+#[allow(dead_code, reason = "not every benchmark races")]
+pub fn race(gpu: &Gpu, network: &Network, mut peer: Option<Peer>, rounds: usize) -> aquatint::Result<()> {
+    let run = || -> aquatint::Result<f64> {
+        let start = std::time::Instant::now();
+        gpu.wait(network.submit(1)?)?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    run()?;
+    if let Some(peer) = &mut peer {
+        peer.step();
+    }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        ours.push(run()?);
+        theirs.extend(peer.as_mut().map(Peer::step));
+    }
+    let (flops, ours) = (network.plan().flops() as f64, median(&mut ours));
+    println!("ours     {:.1} ms, {:.1} GFLOP/s", ours * 1e3, flops / ours * 1e-9);
+    if let Some(peer) = &peer {
+        let theirs = median(&mut theirs);
+        println!("{}   {:.1} ms", peer.name, theirs * 1e3);
+        println!("ratio    {:.2} times the peer's speed", theirs / ours);
+    }
+    print_kernels(gpu, network);
+    Ok(())
+}
+
 /// Where the time of a run goes, by kernel; nothing where the device has no timestamps. Seconds of all kernels.
 pub fn print_kernels(gpu: &Gpu, network: &Network) -> Option<f64> {
     if !gpu.has_timestamps() {
