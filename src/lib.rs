@@ -30,6 +30,8 @@
 //! ```
 
 mod arena;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod delta;
 pub mod diffusion;
 mod engine;

@@ -1,0 +1,7 @@
+//! Benchmarks: how fast a device runs networks, how close to its limits that is, and whether the answers are right.
+//!
+//! A run measures the device's [limits](record::Roof), then one case after the other: the case is checked against a
+//! reference first, timed only if it is right, and becomes a [row](record::Row) of [results](record::Results), which
+//! are written, drawn and compared.
+
+pub mod record;
