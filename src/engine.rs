@@ -2,6 +2,9 @@
 //! recorded, run and read any number of times.
 
 mod load;
+#[cfg(feature = "bench")]
+pub(crate) mod lone;
+mod stamps;
 mod watch;
 
 use crate::error::{Error, Result};
@@ -12,9 +15,12 @@ use crate::plan::{Dispatch, Plan, Port, Role};
 use crate::profile::{Profile, Row};
 use crate::tensor::{Bytes, Tensor, TensorDesc};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use load::Loaded;
 
+#[cfg(feature = "bench")]
+pub(crate) use stamps::Stamped;
 pub use watch::NotFinite;
 
 /// A dispatch ready to be recorded.
@@ -272,60 +278,32 @@ impl Network {
         }
         let loaded = self.loaded()?;
         let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); loaded.steps.len()];
+        let (mut walls, mut plain_walls) = (Vec::new(), Vec::new());
         for _ in 0..runs.max(1) {
-            for (at, chunk) in (0..loaded.steps.len()).collect::<Vec<_>>().chunks(256).enumerate() {
-                let times = self.time_steps(&loaded.steps[chunk[0]..chunk[0] + chunk.len()])?;
-                for (i, time) in times.into_iter().enumerate() {
-                    seconds[at * 256 + i].push(time);
-                }
+            let mut wall = 0.0;
+            let mut rest = seconds.iter_mut();
+            for steps in loaded.steps.chunks(stamps::MOST) {
+                let stamped = stamps::submit(&self.gpu, steps)?;
+                wall += stamped.wall;
+                rest.by_ref().zip(stamped.seconds()).for_each(|(all, time)| all.push(time));
             }
+            walls.push(wall);
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             self.record_copies(&loaded, &mut encoder);
             self.gpu.queue().submit([encoder.finish()]);
-        }
-        let rows = self
-            .plan
-            .run
-            .iter()
-            .zip(seconds)
-            .map(|(dispatch, mut times)| {
-                times.sort_by(f64::total_cmp);
-                Row::new(dispatch, times[times.len() / 2])
-            })
-            .collect();
-        Ok(Profile { rows })
-    }
 
-    fn time_steps(&self, steps: &[Step]) -> Result<Vec<f64>> {
-        let device = self.gpu.device();
-        let count = 2 * steps.len() as u32;
-        let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("profile"),
-            ty: wgpu::QueryType::Timestamp,
-            count,
-        });
-        let bytes = u64::from(count) * 8;
-        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let resolved = self.gpu.buffer("timestamps", bytes, usage)?;
-        let mut encoder = device.create_command_encoder(&Default::default());
-        for (i, step) in steps.iter().enumerate() {
-            step.fills.iter().for_each(|fill| fill.record(&mut encoder));
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: None,
-                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                    query_set: &queries,
-                    beginning_of_pass_write_index: Some(2 * i as u32),
-                    end_of_pass_write_index: Some(2 * i as u32 + 1),
-                }),
-            });
-            step.record(&mut pass);
+            self.gpu.settle()?;
+            let start = Instant::now();
+            let submission = self.submit(1)?;
+            self.gpu.wait(submission)?;
+            plain_walls.push(start.elapsed().as_secs_f64());
         }
-        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
-        self.gpu.checked(|| "profile".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
-        let raw = self.gpu.download(&[(&resolved, bytes)])?.remove(0);
-        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&raw);
-        let period = f64::from(self.gpu.queue().get_timestamp_period()) * 1e-9;
-        Ok(ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period).collect())
+        let median = |mut times: Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        };
+        let rows = self.plan.run.iter().zip(seconds).map(|(d, times)| Row::new(d, median(times))).collect();
+        Ok(Profile { rows, wall: median(walls), plain_wall: median(plain_walls) })
     }
 }
 

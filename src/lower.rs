@@ -206,7 +206,7 @@ impl<'a> Lower<'a> {
     }
 }
 /// Spreads `count` workgroups over two dimensions when one is not enough.
-fn fold(count: u64, limit: u64) -> [u32; 3] {
+pub(crate) fn fold(count: u64, limit: u64) -> [u32; 3] {
     let rows = count.div_ceil(limit).max(1);
     [count.div_ceil(rows) as u32, rows as u32, 1]
 }

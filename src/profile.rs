@@ -31,9 +31,18 @@ impl Row {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Profile {
     pub rows: Vec<Row>,
+    /// Of a run with timestamps, from its submissions to their ends, seconds.
+    pub wall: f64,
+    /// Of a run without, measured between those with.
+    pub plain_wall: f64,
 }
 
 impl Profile {
+    /// What the timestamps add to a run, as a part of it.
+    pub fn overhead(&self) -> f64 {
+        self.wall / self.plain_wall - 1.0
+    }
+
     pub fn seconds(&self) -> f64 {
         self.rows.iter().map(|r| r.seconds).sum()
     }

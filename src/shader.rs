@@ -254,7 +254,8 @@ impl Shader {
             naga::valid::ValidationFlags::all(),
             naga::valid::Capabilities::SHADER_FLOAT16
                 | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32
-                | naga::valid::Capabilities::SUBGROUP,
+                | naga::valid::Capabilities::SUBGROUP
+                | naga::valid::Capabilities::COOPERATIVE_MATRIX,
         )
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string_with_path(&source, kernel.name)))?;

@@ -4,4 +4,8 @@
 //! reference first, timed only if it is right, and becomes a [row](record::Row) of [results](record::Results), which
 //! are written, drawn and compared.
 
+pub mod canary;
+pub mod clock;
 pub mod record;
+pub mod replays;
+pub mod roof;

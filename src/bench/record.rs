@@ -142,6 +142,10 @@ pub struct Limit {
     pub value: Option<f64>,
     /// Why not, if it was not.
     pub reason: Option<String>,
+    /// The slowest repetition over the fastest, whose value is kept, less one.
+    pub spread: Option<f64>,
+    /// How it was measured: the form of the kernel that came nearest.
+    pub form: Option<String>,
 }
 
 /// What is limited.
@@ -158,9 +162,11 @@ pub enum LimitKind {
     /// Bytes read and written by a copy between buffers that no cache holds.
     CopyBandwidth,
     ReadBandwidth,
+    /// Reads of a buffer that is small enough for a cache to hold.
+    CacheBandwidth,
     /// Reads of workgroup memory.
     SharedBandwidth,
-    /// Seconds of one dispatch that does nothing, within a submission.
+    /// Seconds of one dispatch that does nothing and waits for the one before it, within a submission.
     LaunchLatency,
     /// Seconds from submitting next to nothing to knowing that it is done.
     SubmitLatency,
