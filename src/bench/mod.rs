@@ -5,3 +5,6 @@
 //! are written, drawn and compared.
 
 pub mod record;
+pub mod statistics;
+pub mod stop;
+pub mod synthetic;
