@@ -9,3 +9,5 @@ pub mod clock;
 pub mod record;
 pub mod replays;
 pub mod roof;
+pub mod statistics;
+pub mod stop;
