@@ -2,6 +2,8 @@
 //! recorded, run and read any number of times.
 
 mod load;
+#[cfg(feature = "bench")]
+mod walk;
 mod watch;
 
 use crate::error::{Error, Result};
@@ -15,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use load::Loaded;
 
+#[cfg(feature = "bench")]
+pub(crate) use walk::{Moment, Walked};
 pub use watch::NotFinite;
 
 /// A dispatch ready to be recorded.
