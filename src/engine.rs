@@ -5,6 +5,8 @@ mod load;
 #[cfg(feature = "bench")]
 pub(crate) mod lone;
 mod stamps;
+#[cfg(feature = "bench")]
+mod walk;
 mod watch;
 
 use crate::error::{Error, Result};
@@ -21,6 +23,8 @@ use load::Loaded;
 
 #[cfg(feature = "bench")]
 pub(crate) use stamps::Stamped;
+#[cfg(feature = "bench")]
+pub(crate) use walk::{Moment, Walked};
 pub use watch::NotFinite;
 
 /// A dispatch ready to be recorded.

@@ -141,6 +141,8 @@ struct Inner {
     lost: Arc<OnceLock<String>>,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
     counters: Counters,
+    /// Changes to kernels' texts: kernel, text, and what stands there instead.
+    faults: Mutex<Vec<[String; 3]>>,
 }
 
 /// A device with its queue, its limits and its compiled kernels. Cheap to clone.
@@ -217,7 +219,31 @@ impl Gpu {
             lost,
             pipelines: Mutex::default(),
             counters: Counters::default(),
+            faults: Mutex::default(),
         }))
+    }
+
+    /// Replaces `text` in what becomes of a kernel's source, wherever it is there, to see that faults are found. Kernels that
+    /// are changed are compiled with bounds checks. For tests.
+    #[doc(hidden)]
+    pub fn plant_fault(&self, kernel: &str, text: &str, instead: &str) {
+        let fault = [kernel, text, instead].map(str::to_owned);
+        self.0.faults.lock().unwrap_or_else(|e| e.into_inner()).push(fault);
+        self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    }
+
+    /// The text of a kernel as this device compiles it, and whether it is its own.
+    pub(crate) fn text(&self, kernel: &Kernel) -> Result<(String, bool)> {
+        let mut text = kernel.source()?;
+        let faults = self.0.faults.lock().unwrap_or_else(|e| e.into_inner());
+        let mut own = true;
+        for [_, from, to] in faults.iter().filter(|[name, ..]| name == kernel.name) {
+            if text.contains(from.as_str()) {
+                text = text.replace(from.as_str(), to);
+                own = false;
+            }
+        }
+        Ok((text, own))
     }
 
     pub fn device(&self) -> &wgpu::Device {
@@ -366,12 +392,26 @@ impl Gpu {
         // Not under the lock: other threads may compile other kernels meanwhile.
         self.0.counters.pipelines.fetch_add(1, Ordering::Relaxed);
         let name = shader.kernel.name;
-        let pipeline = Arc::new(self.checked(|| format!("kernel {name}"), || self.compile(shader))?);
+        let changed = match self.text(&shader.kernel)? {
+            (_, true) => None,
+            (text, false) => Some(text),
+        };
+        let compile = || {
+            let module = match changed {
+                None => trusted_module(&self.0.device, shader),
+                Some(text) => self.0.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                    label: Some(name),
+                    source: wgpu::ShaderSource::Wgsl(Cow::Owned(text)),
+                }),
+            };
+            self.compile(shader, &module)
+        };
+        let pipeline = Arc::new(self.checked(|| format!("kernel {name}"), compile)?);
         cache().insert(shader.kernel.clone(), pipeline.clone());
         Ok(pipeline)
     }
 
-    fn compile(&self, shader: &Shader) -> Pipeline {
+    fn compile(&self, shader: &Shader, module: &wgpu::ShaderModule) -> Pipeline {
         let device = &self.0.device;
         let label = Some(shader.kernel.name);
         let entry = |binding: u32, ty: wgpu::BindingType| wgpu::BindGroupLayoutEntry {
@@ -412,7 +452,7 @@ impl Gpu {
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label,
             layout: Some(&pipeline_layout),
-            module: &trusted_module(device, shader),
+            module,
             entry_point: None,
             compilation_options: wgpu::PipelineCompilationOptions {
                 zero_initialize_workgroup_memory: false,

@@ -34,6 +34,8 @@ mod arena;
 pub mod bench;
 mod delta;
 pub mod diffusion;
+#[cfg(feature = "bench")]
+pub mod doctor;
 mod engine;
 mod error;
 pub mod formats;
@@ -48,6 +50,8 @@ pub mod passes;
 mod place;
 pub mod plan;
 pub mod profile;
+#[cfg(feature = "bench")]
+pub mod reference;
 pub mod report;
 pub mod shader;
 mod target;

@@ -130,6 +130,15 @@ pub struct Port {
     pub buffer: BufferId,
 }
 
+/// The launches of one operation of the graph that was planned.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub value: ValueId,
+    /// Whether they are part of the load; else of the run.
+    pub loading: bool,
+    pub launches: std::ops::Range<usize>,
+}
+
 /// What a network will do on a device: buffers, work at load, work of each run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -151,6 +160,10 @@ pub struct Plan {
     pub parameters: u64,
     /// Bytes of weights on their way to the device at one time, or one weight that is larger.
     pub load_chunk: u64,
+    /// Those that launch something, in the order of the graph.
+    pub(crate) operations: Vec<Operation>,
+    /// Of each value of the graph, as long as it lives; none where nothing reads or writes it.
+    pub(crate) places: Vec<Option<BufferId>>,
 }
 
 /// Bytes that a network takes on a device.
@@ -175,6 +188,7 @@ impl Plan {
         let mut slots: Vec<SlotInfo> = Vec::new();
         let mut slot_of: Vec<Slot> = Vec::new();
         let (mut load, mut run) = (Vec::new(), Vec::new());
+        let mut operations = Vec::new();
 
         for (id, value) in graph.values() {
             if let Source::Op { op, inputs } = &value.source
@@ -187,19 +201,23 @@ impl Plan {
             slot_of.push(Slot(slots.len() - 1));
             if let Source::Op { op, inputs } = &value.source {
                 let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| graph.desc(i)).collect();
+                let loading = constant[id.index()];
+                let first = if loading { load.len() } else { run.len() };
                 let mut lower = Lower {
-                    target: if constant[id.index()] { &while_loading } else { target },
+                    target: if loading { &while_loading } else { target },
                     label: &value.name,
                     op: op.name(),
                     flops: op.flops(&descs, &value.desc),
                     inputs: inputs.iter().map(|&i| (graph.desc(i), slot_of[i.index()])).collect(),
                     output: (&value.desc, slot_of[id.index()]),
                     slots: &mut slots,
-                    requests: if constant[id.index()] { &mut load } else { &mut run },
+                    requests: if loading { &mut load } else { &mut run },
                     textures: Vec::new(),
-                    loading: constant[id.index()],
+                    loading,
                 };
                 op.lower(&mut lower);
+                let end = if loading { load.len() } else { run.len() };
+                operations.push(Operation { value: id, loading, launches: first..end });
             }
         }
         let loads = load.len();
@@ -277,6 +295,8 @@ impl Plan {
             outputs: graph.outputs().iter().map(|(n, id)| port(n, *id)).collect(),
             parameters: graph.parameters(),
             load_chunk: LOAD_CHUNK,
+            places: slot_of.iter().map(|slot| buffer_of[slot.0]).collect(),
+            operations,
             buffers,
         })
     }

@@ -15,7 +15,7 @@ use aquatint::{AdapterOptions, DType, Error, Graph, Plan, Source, Target, gpu, u
 use super::model;
 
 /// Names of the bundled models.
-const BUNDLED: [&str; 2] = ["letters-unet", "letters-classifier"];
+pub(super) const BUNDLED: [&str; 2] = ["letters-unet", "letters-classifier"];
 
 #[derive(clap::Args)]
 pub struct Inspect {
@@ -56,7 +56,7 @@ pub struct Inspect {
 }
 
 /// `input=1,3,224,224`.
-fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+pub(super) fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let (name, dims) = text.split_once('=').ok_or("expected INPUT=DIMS, as input=1,3,224,224")?;
     let dims = dims
         .split(',')
@@ -193,18 +193,46 @@ fn target(options: &AdapterOptions) -> Result<Target, Error> {
     }
 }
 
-pub fn run(args: &Inspect, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
+/// Name and graph of a model, and of latent diffusion the memory that a run takes.
+fn opened(args: &Inspect, target: &Target) -> Result<(String, Graph, Option<Memory>)> {
     let path = model::locate(Path::new(&args.model), args.offline)?;
-    let target = target(options)?;
-    let mut memory = None;
-    let (name, graph) = if Pipeline::is_at(&path) {
+    if Pipeline::is_at(&path) {
         let pipeline = Pipeline::open(&path, None)?;
-        let (name, graph, found) = latent(args, &pipeline, &target)?;
-        memory = Some(found);
-        (name, graph)
-    } else {
-        graph(args, &path)?
+        let (name, graph, memory) = latent(args, &pipeline, target)?;
+        return Ok((name, graph, Some(memory)));
+    }
+    let (name, graph) = graph(args, &path)?;
+    Ok((name, graph, None))
+}
+
+/// Name and graph of a model as this command shows it unless told otherwise.
+#[cfg(feature = "bench")]
+pub(super) fn open(
+    model: &str,
+    shape: &[(String, Vec<usize>)],
+    offline: bool,
+    target: &Target,
+) -> Result<(String, Graph)> {
+    let args = Inspect {
+        model: model.to_owned(),
+        shape: shape.to_vec(),
+        batch: 1,
+        width: None,
+        height: None,
+        precision: "f32".to_owned(),
+        weights: None,
+        memory_budget: None,
+        offline,
+        dot: false,
+        json: false,
     };
+    let (name, graph, _) = opened(&args, target)?;
+    Ok((name, graph))
+}
+
+pub fn run(args: &Inspect, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
+    let target = target(options)?;
+    let (name, graph, memory) = opened(args, &target)?;
     if args.dot {
         write!(out, "{}", report::dot(&name, &graph))?;
         return Ok(());

@@ -1,10 +1,12 @@
 //! One file a subcommand. Results go to stdout, everything else to stderr.
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C; `doctor` has its own.
 
 mod classify;
 mod compare;
 mod detect;
 mod devices;
+#[cfg(feature = "bench")]
+mod doctor;
 mod embed;
 mod generate;
 mod inspect;
@@ -89,11 +91,16 @@ enum Command {
     Inspect(inspect::Inspect),
     /// List the adapters with their drivers, limits and features
     Devices(devices::Devices),
+    #[cfg(feature = "bench")]
+    Doctor(doctor::Doctor),
 }
 
 /// Parses the arguments, runs the command and says what went wrong.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
     let device = cli.device.options();
     let mut out = io::stdout().lock();
     let result = match cli.command {
@@ -108,6 +115,8 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args, &device, &mut out),
         Command::Inspect(args) => inspect::run(&args, &device, &mut out),
         Command::Devices(args) => devices::run(&args, &device, &mut out),
+        #[cfg(feature = "bench")]
+        Command::Doctor(args) => return doctor::run(&args, &device, &mut out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,6 +131,16 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Says what is wrong with the arguments, or what was asked for: help, the version.
+fn refused(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    #[cfg(feature = "bench")]
+    if error.use_stderr() && std::env::args().nth(1).is_some_and(|command| command == "doctor") {
+        return ExitCode::from(doctor::USAGE);
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Makes the folder that `path` will lie in. Done before long work, so that it is not done in vain.

@@ -12,6 +12,14 @@ pub fn pictures(length: u64) -> ProgressBar {
     bar(length, "pictures")
 }
 
+/// A bar of operations, with what they are part of.
+#[cfg(feature = "bench")]
+pub fn operations(length: u64) -> ProgressBar {
+    let template = "{bar:32} {pos}/{len} operations  {msg}";
+    let style = ProgressStyle::with_template(template).expect("the template is valid");
+    ProgressBar::new(length).with_style(style.progress_chars("━╸─"))
+}
+
 /// A bar of bytes that arrive, whose number is told as it goes.
 pub fn bytes() -> ProgressBar {
     let template = "{bar:32} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}";

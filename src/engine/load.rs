@@ -1,5 +1,6 @@
 //! The load of a network: buffers, what depends on weights alone, textures, bind groups.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Fill, Step};
@@ -33,16 +34,31 @@ pub(super) fn ports(
     Ok(loaded.buffers)
 }
 
+/// Does a part of a load: these steps, which are these launches of the plan's.
+pub(super) type Submit<'a> = dyn FnMut(&Loaded, &[Step], Range<usize>) -> Result<()> + 'a;
+
 impl Loaded {
     /// Loads a plan round the buffers of its ports.
     pub fn new(gpu: &Gpu, plan: &Plan, ports: &[Option<wgpu::Buffer>]) -> Result<Loaded> {
+        Self::with(gpu, plan, ports, &mut |_, steps, range| {
+            gpu.wait(super::submit_steps(gpu, steps, &plan.load[range], 1, |_| {})?)
+        })
+    }
+
+    /// The same, with each part done by `submit`, which waits until it is.
+    pub fn with(
+        gpu: &Gpu,
+        plan: &Plan,
+        ports: &[Option<wgpu::Buffer>],
+        submit: &mut Submit,
+    ) -> Result<Loaded> {
         let mut loaded = Loaded { buffers: ports.to_vec(), textures: Vec::new(), steps: Vec::new() };
         for texture in &plan.textures {
             loaded.textures.push(gpu.texture(&texture.label, [texture.width, texture.height])?);
         }
         let dispatches = plan.load.iter().chain(&plan.run);
         gpu.compile_all(dispatches.map(|d| &*d.shader))?;
-        loaded.load(gpu, plan)?;
+        loaded.load(gpu, plan, submit)?;
         for id in 0..plan.buffers.len() {
             if plan.buffers[id].resident() {
                 loaded.materialise(gpu, plan, id)?;
@@ -57,7 +73,7 @@ impl Loaded {
     }
 
     /// Does the work that depends on weights alone, a part of the weights at a time.
-    fn load(&mut self, gpu: &Gpu, plan: &Plan) -> Result<()> {
+    fn load(&mut self, gpu: &Gpu, plan: &Plan, submit: &mut Submit) -> Result<()> {
         let ends = plan.load_ends();
         for range in plan.load_chunks() {
             for i in range.clone() {
@@ -66,8 +82,7 @@ impl Loaded {
                 }
             }
             let steps = self.prepare(gpu, plan, "load", &plan.load[range.clone()])?;
-            let submission = super::submit_steps(gpu, &steps, &plan.load[range.clone()], 1, |_| {})?;
-            gpu.wait(submission)?;
+            submit(self, &steps, range.clone())?;
             self.show_constants(gpu, plan, |id| ends[id] > range.end)?;
             for (id, buffer) in plan.buffers.iter().enumerate() {
                 if !buffer.resident() && ends[id] <= range.end {

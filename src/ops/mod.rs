@@ -42,6 +42,9 @@ macro_rules! ops {
         $(impl From<$op> for Op { fn from(op: $op) -> Op { Op::$op(op) } })*
 
         impl Op {
+            /// Names of all operations.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($op),)*];
+
             /// Name of the operation, as in messages and plans.
             pub fn name(&self) -> &'static str {
                 match self { $(Op::$op(_) => stringify!($op),)* }

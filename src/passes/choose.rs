@@ -4,12 +4,23 @@
 use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
 use crate::ops::Op;
-use crate::ops::conv2d::Method;
+use crate::ops::conv2d::{Conv2d, Method};
 use crate::ops::pad::PadMode;
+use crate::ops::quantized::BlockFormat;
 use crate::target::Target;
+use crate::tensor::TensorDesc;
 
 /// Chooses the method of every convolution and repacks its weight.
 pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
+    choose_as(graph, target, &|conv, target, source, output, format| conv.choose(target, source, output, format))
+}
+
+/// The same with the choice left to `method`.
+pub(crate) fn choose_as(
+    graph: &Graph,
+    target: &Target,
+    method: &dyn Fn(&Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method,
+) -> Result<Graph> {
     let (constant, while_loading) = (graph.constants(), target.while_loading());
     graph.rewrite(|new, id, value, inputs| {
         let Source::Op { op: Op::Conv2d(conv), .. } = &value.source else {
@@ -19,7 +30,7 @@ pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
         let mut conv = conv.clone();
         let mut inputs = inputs.to_vec();
         let format = new.block_format(inputs[1]);
-        let method = conv.choose(target, new.desc(inputs[0]), &value.desc, format);
+        let method = method(&conv, target, new.desc(inputs[0]), &value.desc, format);
         conv.method = Some(method);
         if matches!(method, Method::Texels(_)) {
             inputs[0] = whole_quads(new, inputs[0])?;

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::graph::Graph;
 use crate::target::Target;
 
-mod choose;
+pub(crate) mod choose;
 mod fold_batch_norm;
 mod fuse_elementwise;
 mod fuse_epilogue;

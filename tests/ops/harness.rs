@@ -7,7 +7,9 @@
 
 use std::sync::OnceLock;
 
-use aquatint::{DType, DeviceClass, Error, Gpu, Graph, Network, Plan, Result, Target, Tensor, ValueId};
+use aquatint::{
+    DType, DeviceClass, Error, Gpu, Graph, Network, Plan, Result, Target, Tensor, ValueId, passes, reference,
+};
 
 /// Largest error in f32: rounding of sums of some thousand terms stays well below it.
 pub const F32: f64 = 1e-5;
@@ -233,10 +235,15 @@ impl Case {
         let expected = reference(&rounded);
         assert_eq!(graph.shape(result)[..], expected.shape[..], "{name}: shape");
 
+        let inputs: Vec<(&str, &Tensor)> = written.iter().map(|(n, t)| (n.as_str(), *t)).collect();
         // Every variant that any class of device would get, validated by naga.
         for class in [DeviceClass::Discrete, DeviceClass::Integrated, DeviceClass::Cpu] {
             let target = Target { class, ..Target::typical() };
             Plan::compile(&graph, &target).unwrap_or_else(|e| panic!("{name}, {class:?}: {e}"));
+            // What the passes make of the graph is to the library's reference what the graph is to this one.
+            let rewritten = passes::optimise(&graph, &target).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let found = reference::run(&rewritten, &inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
+            compare(&format!("{name}, reference for {class:?}"), &found[0].to_vec(), &expected, 1e-6);
         }
         let Some(gpu) = gpu() else { return };
         if dtype == DType::F16 && !gpu.target().f16 {
@@ -244,7 +251,6 @@ impl Case {
         }
         let network = Network::new(gpu, &graph).unwrap_or_else(|e| panic!("{name}: {e}"));
         network.poison().unwrap();
-        let inputs: Vec<(&str, &Tensor)> = written.iter().map(|(n, t)| (n.as_str(), *t)).collect();
         let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
         compare(&name, &found.to_f32(), &expected, tolerance);
     }
@@ -253,13 +259,13 @@ impl Case {
 /// Every element within `tolerance` of the reference, relative to its own size
 /// plus the root mean square of all: an element that is small because large
 /// terms cancel has their rounding error.
-pub fn compare(name: &str, found: &[f32], expected: &Array, tolerance: f64) {
+pub fn compare<T: Copy + Into<f64>>(name: &str, found: &[T], expected: &Array, tolerance: f64) {
     assert_eq!(found.len(), expected.data.len(), "{name}: number of elements");
     let finite: Vec<f64> = expected.data.iter().copied().filter(|x| x.is_finite()).collect();
     let rms = (finite.iter().map(|x| x * x).sum::<f64>() / finite.len().max(1) as f64).sqrt();
     let mut worst = (0.0, 0);
     for (i, (&f, &e)) in found.iter().zip(&expected.data).enumerate() {
-        let f = f64::from(f);
+        let f = f.into();
         let error = match f == e {
             true => 0.0,
             false => (f - e).abs() / (e.abs() + rms),
@@ -276,7 +282,7 @@ pub fn compare(name: &str, found: &[f32], expected: &Array, tolerance: f64) {
         error <= tolerance,
         "{name}: element {i} of {:?} is {}, expected {}; error {error:.2e} > {tolerance:.0e}",
         expected.shape,
-        found[i],
+        found[i].into(),
         expected.data[i],
     );
 }

@@ -1,0 +1,259 @@
+//! Convolutions, and the orders of their weights.
+
+use half::f16;
+
+use super::approx::{Approx, Sum, expression};
+use super::{Element, Task, Values, map, unravel};
+use crate::ops::conv2d::{Conv2d, Method};
+use crate::ops::conv_transpose2d::ConvTranspose2d;
+use crate::ops::conv_weight::ConvWeight;
+use crate::ops::epilogue::{Epilogue, Step};
+use crate::ops::quantized::{BLOCK, BlockFormat};
+use crate::tensor::DType;
+
+/// A weight's number for an output channel, an input channel of its group, and a tap `[ky, kx]`.
+pub(crate) type Weight<'a> = Box<dyn Fn(usize, usize, [usize; 2]) -> f64 + Sync + 'a>;
+
+/// Where `ConvWeight::Tiles` puts a number.
+fn place_in_tiles(
+    [c_in, kh, kw]: [usize; 3],
+    [taps, quads]: [usize; 2],
+    [co, ci]: [usize; 2],
+    [ky, kx]: [usize; 2],
+) -> usize {
+    let channels = 4 * quads;
+    let row = ((co / channels * kh + ky) * (kw / taps) + kx / taps) * c_in.div_ceil(4) + ci / 4;
+    ((row * taps + kx % taps) * 4 + ci % 4) * channels + co % channels
+}
+
+/// Words of a record of `ConvWeight::Blocks`: where it begins, and the place of a tap and a quad of output channels in it.
+fn place_in_blocks(
+    [c_in, kh, kw]: [usize; 3],
+    [taps, quads]: [usize; 2],
+    format: BlockFormat,
+    [co, ci]: [usize; 2],
+    [ky, kx]: [usize; 2],
+) -> [usize; 2] {
+    let record = taps * quads * (2 + 4 * format.words());
+    let row = ((co / (4 * quads) * kh + ky) * (kw / taps) + kx / taps) * c_in.div_ceil(BLOCK) + ci / BLOCK;
+    [row * record, kx % taps * quads + co / 4 % quads]
+}
+
+/// The weight of a convolution in the order of its method.
+pub(crate) fn weight_of<'a>(conv: &Conv2d, weight: &'a Values) -> Weight<'a> {
+    let [kh, kw] = conv.kernel;
+    let c_in = conv.c_in / conv.options.groups;
+    let (size, c_out) = ([c_in, kh, kw], conv.c_out);
+    match conv.method.and_then(|method| conv.packing(method)) {
+        None => Box::new(move |co, ci, [ky, kx]| weight.at(((co * c_in + ci) * kh + ky) * kw + kx)),
+        Some(ConvWeight::Depthwise) => Box::new(move |co, _, [ky, kx]| weight.at((ky * kw + kx) * c_out + co)),
+        Some(ConvWeight::Tiles { taps, quads }) => {
+            Box::new(move |co, ci, tap| weight.at(place_in_tiles(size, [taps, quads], [co, ci], tap)))
+        }
+        Some(ConvWeight::Blocks { taps, quads, format }) => Box::new(move |co, ci, tap| {
+            let [first, at] = place_in_blocks(size, [taps, quads], format, [co, ci], tap);
+            let (lane, k, pairs) = (co % 4, ci % BLOCK, taps * quads);
+            let scale = weight.word(first + 2 * at + lane / 2) >> (16 * (lane % 2));
+            let word = first + 2 * pairs + (k / 4 * pairs + at) * format.words() / 2;
+            let integer = match format {
+                BlockFormat::Q8_0 => (weight.word(word + k % 4) << (24 - 8 * lane)) as i32 >> 24,
+                BlockFormat::Q4_0 => {
+                    (weight.word(word + k % 4 / 2) >> (16 * (k % 2) + 4 * lane) & 15) as i32 - 8
+                }
+            };
+            f16::from_bits(scale as u16).to_f64() * f64::from(integer)
+        }),
+    }
+}
+
+/// What the steps make of a result `[n, …, c]`, from the operation's further inputs.
+fn epilogue(
+    epilogue: &Epilogue,
+    tensors: &[&Values],
+    mut x: Approx,
+    i: usize,
+    [sample, channel, channels]: [usize; 3],
+) -> Approx {
+    let mut tensors = tensors.iter();
+    for step in &epilogue.steps {
+        let place = match step {
+            Step::AddChannel => channel,
+            Step::AddSample => sample * channels + channel,
+            Step::AddTensor => i,
+            Step::Apply(f) => {
+                x = expression(f, &|_| x);
+                continue;
+            }
+        };
+        let tensor = tensors.next().expect("checked by infer");
+        x = x.add(Approx::exact(tensor.at(place)));
+    }
+    x
+}
+
+pub fn conv2d<'v>(op: &'v Conv2d, task: &Task<'_, 'v>) -> Element<'v> {
+    let (x, weight) = (task.inputs[0], weight_of(op, task.inputs[1]));
+    let tensors = task.inputs[2..].to_vec();
+    let ([_, h, w, c], shape) = (task.map(0), map(task.output));
+    let o = op.options;
+    // The source may be enlarged on the way, each pixel repeated.
+    let (tall, wide) = (h * op.upsample, w * op.upsample);
+    let each = op.c_in / o.groups;
+    Box::new(move |i| {
+        let [n, y, column, co] = unravel(i, shape);
+        let first = co / (op.c_out / o.groups) * each;
+        let mut sum = Sum::default();
+        for ky in 0..op.kernel[0] {
+            let v = (y * o.stride[0] + ky * o.dilation[0]).wrapping_sub(o.padding[0]);
+            for kx in 0..op.kernel[1] {
+                let u = (column * o.stride[1] + kx * o.dilation[1]).wrapping_sub(o.padding[1]);
+                if v < tall && u < wide {
+                    let pixel = ((n * h + v / op.upsample) * w + u / op.upsample) * c + first;
+                    for ci in 0..each {
+                        sum.add(x.at(pixel + ci) * weight(co, ci, [ky, kx]));
+                    }
+                }
+            }
+        }
+        epilogue(&op.epilogue, &tensors, sum.finish(), i, [n, co, shape[3]])
+    })
+}
+
+pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> {
+    let (x, weight, bias) = (task.inputs[0], task.inputs[1], task.inputs.get(2).copied());
+    let ([_, h, w, c], shape, o) = (task.map(0), map(task.output), op.options);
+    let [kh, kw, _, each_out] = task.map(1);
+    let each = c / o.groups;
+    Box::new(move |i| {
+        let [n, y, column, co] = unravel(i, shape);
+        let first = co / each_out * each;
+        let mut sum = Sum::default();
+        // Source pixels whose taps reach this one.
+        let from = |at: usize, k: usize, d: usize, size: usize| {
+            let place = (at + o.padding[d]).checked_sub(k * o.dilation[d])?;
+            (place % o.stride[d] == 0).then_some(place / o.stride[d]).filter(|&p| p < size)
+        };
+        for ky in 0..kh {
+            for kx in 0..kw {
+                if let (Some(v), Some(u)) = (from(y, ky, 0, h), from(column, kx, 1, w)) {
+                    for ci in first..first + each {
+                        let at = ((ky * kw + kx) * c + ci) * each_out + co % each_out;
+                        sum.add(x.at(((n * h + v) * w + u) * c + ci) * weight.at(at));
+                    }
+                }
+            }
+        }
+        match bias {
+            Some(bias) => sum.finish().add(Approx::exact(bias.at(co))),
+            None => sum.finish(),
+        }
+    })
+}
+
+/// A weight in another order.
+pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
+    let src = task.inputs[0];
+    let [c_out, c_in, kh, kw] = task.map(0);
+    let at = move |co: usize, ci: usize, ky: usize, kx: usize| match co < c_out && ci < c_in {
+        true => src.at(((co * c_in + ci) * kh + ky) * kw + kx),
+        false => 0.0,
+    };
+    match *op {
+        ConvWeight::Depthwise => Box::new(move |i| {
+            Approx::exact(src.at(i % c_out * kh * kw + i / c_out))
+        }),
+        ConvWeight::Tiles { taps, quads } => {
+            let rows = task.output.shape[0];
+            let tiles = rows / (kh * (kw / taps) * c_in.div_ceil(4));
+            let shape = [tiles, kh, kw / taps, c_in.div_ceil(4), taps, 4, 4 * quads];
+            Box::new(move |i| {
+                let [tile, ky, step, quad, tap, lane, channel] = unravel(i, shape);
+                Approx::exact(at(tile * 4 * quads + channel, quad * 4 + lane, ky, step * taps + tap))
+            })
+        }
+        ConvWeight::Blocks { taps, quads, format } => {
+            let words = task.output.shape[1];
+            let (pairs, wide) = (taps * quads, format.words() / 2);
+            let records = [task.output.shape[0] / (kh * (kw / taps) * c_in.div_ceil(BLOCK)), kh, kw / taps, c_in.div_ceil(BLOCK)];
+            Box::new(move |i| {
+                let [tile, ky, step, block] = unravel(i / words, records);
+                let word = i % words;
+                // Scales of two channels, or integers: of which tap and quad, and which of its words.
+                let (place, within) = match word < 2 * pairs {
+                    true => (word / 2, word % 2),
+                    false => ((word - 2 * pairs) / wide % pairs, (word - 2 * pairs) % wide),
+                };
+                let co = (tile * quads + place % quads) * 4;
+                let kx = step * taps + place / quads;
+                let numbers = |lane: usize| {
+                    let number = |k: usize| at(co + lane, block * BLOCK + k, ky, kx) as f32;
+                    (0..BLOCK).map(number).collect::<Vec<f32>>()
+                };
+                if word < 2 * pairs {
+                    let half = |lane: usize| u32::from(f16::from_f32(scale(format, &numbers(lane))).to_bits());
+                    let value = half(2 * within) | half(2 * within + 1) << 16;
+                    return Approx::exact(f64::from(value));
+                }
+                let quad = (word - 2 * pairs) / wide / pairs * 4;
+                let (mut value, mut decided) = (0u32, true);
+                for lane in 0..4 {
+                    let numbers = numbers(lane);
+                    let d = scale(format, &numbers);
+                    for k in 0..4 {
+                        let shift = match format {
+                            BlockFormat::Q8_0 if k != within => continue,
+                            BlockFormat::Q8_0 => 8 * lane,
+                            BlockFormat::Q4_0 if k / 2 != within => continue,
+                            BlockFormat::Q4_0 => 16 * (k % 2) + 4 * lane,
+                        };
+                        let x = if d == 0.0 { 0.0 } else { f64::from(numbers[quad + k]) / f64::from(d) };
+                        // Devices may be off in the last places of 1 / d.
+                        decided &= ((x - x.floor()) - 0.5).abs() > 1e-4;
+                        let integer = match format {
+                            BlockFormat::Q8_0 => x.round() as i32 as u32 & 0xff,
+                            BlockFormat::Q4_0 => (x + 8.5).floor().clamp(0.0, 15.0) as u32,
+                        };
+                        value |= integer << shift;
+                    }
+                }
+                match decided {
+                    true => Approx::exact(f64::from(value)),
+                    false => Approx::undecided(f64::from(value)),
+                }
+            })
+        }
+    }
+}
+
+/// The scale of a block, as ggml has it.
+fn scale(format: BlockFormat, numbers: &[f32]) -> f32 {
+    let extreme = numbers.iter().fold(0f32, |m, &x| if x.abs() > m.abs() { x } else { m });
+    match format {
+        BlockFormat::Q8_0 => extreme.abs() / 127.0,
+        BlockFormat::Q4_0 => extreme / -8.0,
+    }
+}
+
+/// A convolution's weight as the file has it, `[c_out, c_in / groups, kh, kw]`, out of the order of its method.
+pub(crate) fn unpacked(conv: &Conv2d, weight: &Values, dtype: DType) -> crate::tensor::Tensor {
+    let each = conv.c_in / conv.options.groups;
+    let shape = [conv.c_out, each, conv.kernel[0], conv.kernel[1]];
+    let at = weight_of(conv, weight);
+    let numbers: Vec<f32> = (0..shape.iter().product())
+        .map(|i| {
+            let [co, ci, ky, kx] = unravel(i, shape);
+            at(co, ci, [ky, kx]) as f32
+        })
+        .collect();
+    crate::tensor::Tensor::from_f32(shape, &numbers).to_dtype(dtype)
+}
+
+/// Whether a method can compute this convolution at all.
+pub(crate) fn allows(conv: &Conv2d, method: Method) -> bool {
+    let groups = conv.options.groups;
+    match method {
+        Method::Direct => true,
+        Method::Depthwise => groups == conv.c_in && conv.c_in == conv.c_out && conv.c_in.is_multiple_of(4),
+        _ => groups == 1 || ((conv.c_in / groups).is_multiple_of(4) && (conv.c_out / groups).is_multiple_of(4)),
+    }
+}
