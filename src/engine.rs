@@ -4,7 +4,9 @@
 mod load;
 #[cfg(feature = "bench")]
 pub(crate) mod lone;
+mod marks;
 mod stamps;
+mod time;
 #[cfg(feature = "bench")]
 mod walk;
 mod watch;
@@ -20,9 +22,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use load::Loaded;
+use marks::Marks;
 
 #[cfg(feature = "bench")]
 pub(crate) use stamps::Stamped;
+pub use time::RunTime;
 #[cfg(feature = "bench")]
 pub(crate) use walk::{Moment, Walked};
 pub use watch::NotFinite;
@@ -132,7 +136,7 @@ impl Network {
     /// Records one run. Allocates nothing on the device, compiles nothing, creates no bind groups.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         let loaded = self.lock().clone().expect("only tasks set networks aside, and those submit");
-        record(&loaded.steps, encoder);
+        record(&loaded.steps, encoder, None, None);
         self.record_copies(&loaded, encoder);
     }
 
@@ -146,9 +150,17 @@ impl Network {
     /// Submits `runs` runs, one after the other, without waiting; split so that
     /// no submission is long enough to trip a driver's watchdog.
     pub fn submit(&self, runs: usize) -> Result<wgpu::SubmissionIndex> {
-        let loaded = self.loaded()?;
-        submit_steps(&self.gpu, &loaded.steps, &self.plan.run, runs, |encoder| {
-            self.record_copies(&loaded, encoder);
+        self.submit_marked(&*self.loaded()?, runs, None)
+    }
+
+    fn submit_marked(
+        &self,
+        loaded: &Loaded,
+        runs: usize,
+        marks: Option<&Marks>,
+    ) -> Result<wgpu::SubmissionIndex> {
+        submit_steps(&self.gpu, &loaded.steps, &self.plan.run, runs, marks, |encoder| {
+            self.record_copies(loaded, encoder);
         })
     }
 
@@ -348,12 +360,13 @@ impl Fill {
     }
 }
 
-/// Submits steps `runs` times, after each what `between` records.
+/// Submits steps `runs` times, after each what `between` records; with timestamps round all of it where there are marks.
 fn submit_steps(
     gpu: &Gpu,
     steps: &[Step],
     dispatches: &[Dispatch],
     runs: usize,
+    marks: Option<&Marks>,
     between: impl Fn(&mut wgpu::CommandEncoder),
 ) -> Result<wgpu::SubmissionIndex> {
     let (budget, device) = (gpu.submission_flops(), gpu.device());
@@ -362,12 +375,14 @@ fn submit_steps(
         || {
             let mut encoder = device.create_command_encoder(&Default::default());
             let mut flops = 0;
-            for _ in 0..runs {
+            for run in 0..runs {
                 let mut first = 0;
+                let begin = |first: usize| marks.filter(|_| run == 0 && first == 0);
                 for (i, dispatch) in dispatches.iter().enumerate() {
                     flops += dispatch.flops;
-                    if flops > budget {
-                        record(&steps[first..=i], &mut encoder);
+                    // The last steps of a run are left to what follows it.
+                    if flops > budget && i + 1 < steps.len() {
+                        record(&steps[first..=i], &mut encoder, begin(first), None);
                         let full = std::mem::replace(
                             &mut encoder,
                             device.create_command_encoder(&Default::default()),
@@ -376,21 +391,30 @@ fn submit_steps(
                         (first, flops) = (i + 1, 0);
                     }
                 }
-                record(&steps[first..], &mut encoder);
+                record(&steps[first..], &mut encoder, begin(first), marks.filter(|_| run + 1 == runs));
                 between(&mut encoder);
+            }
+            if let Some(marks) = marks {
+                marks.resolve(&mut encoder);
             }
             gpu.queue().submit([encoder.finish()])
         },
     )
 }
 
-/// Records steps in as few passes as the copies between them allow.
-fn record(steps: &[Step], encoder: &mut wgpu::CommandEncoder) {
+/// Records steps in as few passes as the copies between them allow; with a timestamp before the first pass and after the
+/// last where there are marks for it.
+fn record(steps: &[Step], encoder: &mut wgpu::CommandEncoder, begin: Option<&Marks>, end: Option<&Marks>) {
     let mut rest = steps;
     while let Some((first, after)) = rest.split_first() {
         first.fills.iter().for_each(|fill| fill.record(encoder));
         let length = after.iter().take_while(|step| step.fills.is_empty()).count();
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let begin = begin.filter(|_| rest.len() == steps.len());
+        let end = end.filter(|_| length == after.len());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes: Marks::writes(begin, end),
+        });
         first.record(&mut pass);
         after[..length].iter().for_each(|step| step.record(&mut pass));
         drop(pass);

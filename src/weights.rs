@@ -41,6 +41,13 @@ impl Weights {
         Weights { file, entries, blocks: None, deltas: Arc::default(), wrong: None }
     }
 
+    /// Tensors that no file has; `name` stands in messages.
+    #[cfg(feature = "bench")]
+    pub(crate) fn of_tensors(name: &str, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Self {
+        let entry = |(name, tensor)| (name, Entry::Tensor(tensor));
+        Weights::new(name.to_owned(), tensors.into_iter().map(entry).collect())
+    }
+
     /// A safetensors file in memory; `name` stands in messages.
     ///
     /// # Errors

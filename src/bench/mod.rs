@@ -5,9 +5,18 @@
 //! are written, drawn and compared.
 
 pub mod canary;
+pub mod case;
+pub mod check;
 pub mod clock;
+mod computed;
+pub mod hashed;
+pub mod host;
+pub mod network;
 pub mod record;
 pub mod replays;
 pub mod roof;
+pub mod run;
 pub mod statistics;
 pub mod stop;
+pub mod synthetic;
+pub mod workloads;

@@ -41,7 +41,7 @@ impl Loaded {
     /// Loads a plan round the buffers of its ports.
     pub fn new(gpu: &Gpu, plan: &Plan, ports: &[Option<wgpu::Buffer>]) -> Result<Loaded> {
         Self::with(gpu, plan, ports, &mut |_, steps, range| {
-            gpu.wait(super::submit_steps(gpu, steps, &plan.load[range], 1, |_| {})?)
+            gpu.wait(super::submit_steps(gpu, steps, &plan.load[range], 1, None, |_| {})?)
         })
     }
 

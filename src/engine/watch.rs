@@ -48,7 +48,7 @@ impl Network {
         }
         for (i, dispatch) in self.plan.run.iter().enumerate() {
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-            record(&loaded.steps[i..=i], &mut encoder);
+            record(&loaded.steps[i..=i], &mut encoder, None, None);
             self.gpu.checked(|| dispatch.label.clone(), || self.gpu.queue().submit([encoder.finish()]))?;
             let places = dispatch.buffers.iter().copied().zip(dispatch.extents.iter().copied());
             for (binding, place) in dispatch.shader.bindings.iter().zip(places) {
