@@ -4,7 +4,13 @@
 //! reference first, timed only if it is right, and becomes a [row](record::Row) of [results](record::Results), which
 //! are written, drawn and compared.
 
+pub mod compare;
+pub mod exit;
+pub mod patterns;
+pub mod random;
 pub mod record;
+pub mod report;
 pub mod statistics;
 pub mod stop;
 pub mod synthetic;
+pub mod verdict;
