@@ -172,7 +172,7 @@ pub fn doubt(samples: &[f64]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::synthetic::Random;
+    use super::super::random::Random;
     use super::*;
 
     fn near(found: f64, wanted: f64, tolerance: f64) {

@@ -92,7 +92,7 @@ impl Stop {
 
 #[cfg(test)]
 mod tests {
-    use super::super::synthetic::Random;
+    use super::super::random::Random;
     use super::*;
 
     /// Runs of what `seconds` gives, until told to stop.

@@ -1,6 +1,8 @@
 //! One file a subcommand. Results go to stdout, everything else to stderr.
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C; `doctor` has its own.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C; `bench` and `doctor` have their own.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod classify;
 mod compare;
 mod detect;
@@ -28,7 +30,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use aquatint::AdapterOptions;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Draw and read pictures with neural networks, entirely on the GPU.
 #[derive(Parser)]
@@ -91,18 +93,21 @@ enum Command {
     Inspect(inspect::Inspect),
     /// List the adapters with their drivers, limits and features
     Devices(devices::Devices),
+    /// Measure this device, and compare what was measured
+    #[cfg(feature = "bench")]
+    Bench(bench::Bench),
     #[cfg(feature = "bench")]
     Doctor(doctor::Doctor),
 }
 
 /// Parses the arguments, runs the command and says what went wrong.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return refused(&error),
-    };
+    let cli = Cli::try_parse().unwrap_or_else(|error| wrong_usage(&error));
     let device = cli.device.options();
     let mut out = io::stdout().lock();
+    // What benchmarks end with says more.
+    #[cfg_attr(not(feature = "bench"), expect(unused_mut))]
+    let (mut done, mut failed) = (0, 1);
     let result = match cli.command {
         Command::Generate(args) => generate::run(&args, &device, &mut out),
         Command::Classify(args) => classify::run(&args, &device, &mut out),
@@ -116,31 +121,40 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args, &device, &mut out),
         Command::Devices(args) => devices::run(&args, &device, &mut out),
         #[cfg(feature = "bench")]
+        Command::Bench(args) => bench::run(&args, &device, &mut out)
+            .map(|reason| done = reason.code())
+            .inspect_err(|error| failed = bench::code_of(error)),
+        #[cfg(feature = "bench")]
         Command::Doctor(args) => return doctor::run(&args, &device, &mut out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(done),
         // Whoever read the output has had enough of it, as `head` does.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(done),
         Err(error) => {
             // Not `eprintln!`, which panics when stderr is closed.
             let _ = writeln!(io::stderr(), "error: {}", message(&error));
             match error.downcast_ref() {
                 Some(aquatint::Error::Interrupted) => ExitCode::from(130),
-                _ => ExitCode::FAILURE,
+                _ => ExitCode::from(failed),
             }
         }
     }
 }
 
-/// Says what is wrong with the arguments, or what was asked for: help, the version.
-fn refused(error: &clap::Error) -> ExitCode {
+/// Prints help, or what is wrong with the arguments, and ends.
+fn wrong_usage(error: &clap::Error) -> ! {
+    let known = Cli::command();
+    let mut words = std::env::args_os().skip(1);
+    let command = words.find(|word| known.find_subcommand(word).is_some());
     let _ = error.print();
-    #[cfg(feature = "bench")]
-    if error.use_stderr() && std::env::args().nth(1).is_some_and(|command| command == "doctor") {
-        return ExitCode::from(doctor::USAGE);
-    }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    std::process::exit(match command {
+        #[cfg(feature = "bench")]
+        Some(command) if (command == "bench" || command == "doctor") && error.exit_code() != 0 => {
+            aquatint::bench::exit::ExitReason::Usage.code().into()
+        }
+        _ => error.exit_code(),
+    })
 }
 
 /// Makes the folder that `path` will lie in. Done before long work, so that it is not done in vain.

@@ -1,0 +1,45 @@
+//! `aquatint bench`: measures, compares what was measured, and draws it.
+//! Exit codes: 0 fine, 1 slower or broken, 2 wrong answers, 3 no adapter, 4 the device failed, 5 wrong usage.
+
+mod compare;
+mod report;
+
+use std::io::Write;
+
+use anyhow::Result;
+use aquatint::AdapterOptions;
+use aquatint::bench::exit::ExitReason;
+use clap::Subcommand;
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Bench {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say what is faster, slower, broken or wrong in other results than in a baseline's; works without a GPU
+    Compare(compare::Compare),
+    /// Show results, or write them in another form; works without a GPU
+    Report(report::Report),
+}
+
+pub fn run(args: &Bench, _options: &AdapterOptions, out: &mut dyn Write) -> Result<ExitReason> {
+    match &args.command {
+        Some(Command::Compare(args)) => compare::run(args, out),
+        Some(Command::Report(args)) => report::run(args, out),
+        None => Err(aquatint::Error::Invalid {
+            what: "aquatint bench".to_owned(),
+            expected: "compare or report".to_owned(),
+            found: "nothing".to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// The exit code of an error that ended a benchmark.
+pub fn code_of(error: &anyhow::Error) -> u8 {
+    error.downcast_ref().map_or(ExitReason::Usage, ExitReason::of).code()
+}
