@@ -28,7 +28,13 @@ const BELIEVABLE: std::ops::RangeInclusive<f64> = 0.7..=1.03;
 pub fn measure(gpu: &Gpu) -> Result<Clock> {
     if !gpu.has_timestamps() {
         let reason = Some("the device has no timestamp queries".to_owned());
-        return Ok(Clock { source: ClockSource::Wall, reason, period: None, agreement: None, overhead: None });
+        return Ok(Clock {
+            source: ClockSource::Wall,
+            reason,
+            period: None,
+            agreement: None,
+            overhead: None,
+        });
     }
     let stamped = long_submission(gpu)?;
     let judged = judge(&stamped);
@@ -62,7 +68,10 @@ fn judge(stamped: &Stamped) -> Result<f64, String> {
         return Err("all launches are said to have taken no time".to_owned());
     }
     if let Some(pair) = ticks.windows(2).find(|pair| pair[1][0] < pair[0][0]) {
-        return Err(format!("launches are said to have begun in another order ({} < {})", pair[1][0], pair[0][0]));
+        return Err(format!(
+            "launches are said to have begun in another order ({} < {})",
+            pair[1][0], pair[0][0]
+        ));
     }
     let sum: f64 = stamped.seconds().sum();
     if sum > wall * BELIEVABLE.end() {

@@ -6,6 +6,7 @@
 
 pub mod canary;
 pub mod clock;
+pub mod machine;
 pub mod record;
 pub mod replays;
 pub mod roof;

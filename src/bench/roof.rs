@@ -81,14 +81,10 @@ pub fn rates(
     precision: &str,
     seconds: f64,
 ) -> Rates {
-    let rate = |amount: Option<u64>| {
-        amount.filter(|&n| n > 0 && seconds > 0.0).map(|n| n as f64 / seconds)
-    };
+    let rate = |amount: Option<u64>| amount.filter(|&n| n > 0 && seconds > 0.0).map(|n| n as f64 / seconds);
     let (flops, bytes) = (rate(flops.into()), rate(bytes.into()));
     let arithmetic: &[LimitKind] = match precision {
-        "f16" | "bf16" => {
-            &[LimitKind::F32Arithmetic, LimitKind::F16Arithmetic, LimitKind::MatrixArithmetic]
-        }
+        "f16" | "bf16" => &[LimitKind::F32Arithmetic, LimitKind::F16Arithmetic, LimitKind::MatrixArithmetic],
         "i8" | "u8" | "int8" | "uint8" | "i32" | "u32" => &[LimitKind::IntegerArithmetic],
         _ => &[LimitKind::F32Arithmetic],
     };
@@ -237,10 +233,11 @@ fn matrix(gpu: &Gpu, latency: Option<f64>) -> Result<Found> {
         let buffers = [("factors", &factors), ("dst", &dst)];
         let params = |rounds: u32| [("rounds", Param::U32(rounds))];
         let lone = Lone::new(gpu, &kernel, &buffers, &params(1), groups)?;
-        let mut found = rate(format!("{side}×{side}, f16 to f32, {groups} subgroups of {threads}"), latency, |rounds| {
-            lone.set(gpu, &params(rounds))?;
-            lone.time(gpu, 1)
-        })?;
+        let mut found =
+            rate(format!("{side}×{side}, f16 to f32, {groups} subgroups of {threads}"), latency, |rounds| {
+                lone.set(gpu, &params(rounds))?;
+                lone.time(gpu, 1)
+            })?;
         found.value *= (2 * elements * u64::from(side) * ACCUMULATORS * groups) as f64;
         Ok(found)
     }))
@@ -348,10 +345,11 @@ fn shared(gpu: &Gpu, latency: Option<f64>) -> Result<Found> {
     let dst = lone::buffer(gpu, "roof", groups * 64 * 4)?;
     let params = |rounds: u32| [("rounds", Param::U32(rounds)), ("stride", Param::U32(64))];
     let lone = Lone::new(gpu, &kernel, &[("dst", &dst)], &params(1), groups)?;
-    let mut found = rate(format!("{} a workgroup of 64", units::bytes(length * VECTOR)), latency, |rounds| {
-        lone.set(gpu, &params(rounds))?;
-        lone.time(gpu, 1)
-    })?;
+    let mut found =
+        rate(format!("{} a workgroup of 64", units::bytes(length * VECTOR)), latency, |rounds| {
+            lone.set(gpu, &params(rounds))?;
+            lone.time(gpu, 1)
+        })?;
     found.value *= (LOADS * VECTOR * 64 * groups) as f64;
     Ok(found)
 }
@@ -367,7 +365,11 @@ fn submit_latency(gpu: &Gpu) -> Result<Found> {
     times.sort_by(f64::total_cmp);
     // The slowest ones say more about the rest of the system than about the device.
     let (best, median) = (times[0], times[times.len() / 2]);
-    Ok(Found { value: best, spread: median / best - 1.0, form: "one launch; spread of the median of 32".to_owned() })
+    Ok(Found {
+        value: best,
+        spread: median / best - 1.0,
+        form: "one launch; spread of the median of 32".to_owned(),
+    })
 }
 
 fn launch_latency(gpu: &Gpu) -> Result<Found> {
@@ -386,7 +388,11 @@ fn launch_latency(gpu: &Gpu) -> Result<Found> {
         (best, worst) = (best.min(seconds), worst.max(seconds));
     }
     let value = (best - base).max(0.0) / f64::from(launches - 1);
-    Ok(Found { value, spread: worst / best - 1.0, form: format!("{launches} launches, each after the other") })
+    Ok(Found {
+        value,
+        spread: worst / best - 1.0,
+        form: format!("{launches} launches, each after the other"),
+    })
 }
 
 fn lacks(gpu: &Gpu, feature: &'static str) -> Error {
@@ -400,7 +406,8 @@ mod tests {
     use crate::shader::Shader;
 
     fn roof() -> Roof {
-        let limit = |(kind, value)| Limit { kind, value: Some(value), reason: None, spread: None, form: None };
+        let limit =
+            |(kind, value)| Limit { kind, value: Some(value), reason: None, spread: None, form: None };
         let limits = [
             (LimitKind::F32Arithmetic, 1e12),
             (LimitKind::F16Arithmetic, 2e12),
