@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::as_if::{Abilities, AsIf};
 use crate::error::{Error, Result};
 use crate::parallel;
 use crate::shader::{Access, Kernel, Shader};
@@ -15,6 +16,8 @@ use crate::target::{DeviceClass, Target};
 pub const ADAPTER_VARIABLE: &str = "AQUATINT_ADAPTER";
 /// Name of the environment variable that chooses the backends.
 pub const BACKEND_VARIABLE: &str = "AQUATINT_BACKEND";
+/// Name of the environment variable that makes the device a weaker one.
+pub const AS_IF_VARIABLE: &str = "AQUATINT_AS_IF";
 
 /// Which adapter to use.
 #[derive(Clone, Debug, Default)]
@@ -23,13 +26,43 @@ pub struct AdapterOptions {
     pub adapter: Option<String>,
     /// `vulkan`, `metal` or `dx12`; all of them when `None`.
     pub backend: Option<String>,
+    /// What to take away from the device, as [`AsIf`] reads it; nothing when `None`.
+    pub as_if: Option<String>,
+    /// Also open what wgpu calls experimental and some kernel can use: cooperative matrices. Drivers may misbehave.
+    pub experimental: bool,
 }
 
 impl AdapterOptions {
-    /// From `AQUATINT_ADAPTER` and `AQUATINT_BACKEND`.
+    /// From `AQUATINT_ADAPTER`, `AQUATINT_BACKEND` and `AQUATINT_AS_IF`.
     pub fn from_env() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
-        AdapterOptions { adapter: variable(ADAPTER_VARIABLE), backend: variable(BACKEND_VARIABLE) }
+        AdapterOptions {
+            adapter: variable(ADAPTER_VARIABLE),
+            backend: variable(BACKEND_VARIABLE),
+            as_if: variable(AS_IF_VARIABLE),
+            experimental: false,
+        }
+    }
+
+    /// What an adapter is opened with: all that it has and this crate can use, less what the options take away.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] and [`Error::Invalid`] for what cannot be taken away from this adapter.
+    pub fn abilities(&self, adapter: &wgpu::Adapter) -> Result<Abilities> {
+        let as_if: AsIf = self.as_if.as_deref().unwrap_or_default().parse()?;
+        let experimental = if self.experimental { EXPERIMENTAL_FEATURES } else { wgpu::Features::empty() };
+        let features = adapter.features() & (USED_FEATURES | experimental);
+        as_if.apply(&adapter.get_info().name, features, adapter.limits())
+    }
+
+    /// What the planner will see of an adapter that is opened with these options.
+    ///
+    /// # Errors
+    /// As [`AdapterOptions::abilities`].
+    pub fn target(&self, adapter: &wgpu::Adapter) -> Result<Target> {
+        let Abilities { features, limits, class } = self.abilities(adapter)?;
+        let target = target(&adapter.get_info(), features, &limits);
+        Ok(Target { class: class.unwrap_or(target.class), ..target })
     }
 
     fn backends(&self) -> Result<wgpu::Backends> {
@@ -159,12 +192,15 @@ impl std::fmt::Debug for Gpu {
 const USED_FEATURES: wgpu::Features =
     wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP).union(wgpu::Features::TIMESTAMP_QUERY);
 
+/// Features that are used where they exist and the caller wants them.
+const EXPERIMENTAL_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+
 /// No submission may take longer than this before the device counts as lost.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Gpu {
     /// The best adapter of this machine, or the one that `AQUATINT_ADAPTER` and
-    /// `AQUATINT_BACKEND` name, with all of its limits.
+    /// `AQUATINT_BACKEND` name, with all of its limits but for what `AQUATINT_AS_IF` takes away.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] without a driver, [`Error::Unknown`] for a name that no adapter has.
@@ -175,10 +211,16 @@ impl Gpu {
     /// A device on the adapter that the options name.
     pub fn with_options(options: &AdapterOptions) -> Result<Gpu> {
         let adapter = choose_adapter(options)?;
+        let Abilities { features, limits, class } = options.abilities(&adapter)?;
         let request = wgpu::DeviceDescriptor {
             label: Some("aquatint"),
-            required_features: adapter.features() & USED_FEATURES,
-            required_limits: adapter.limits(),
+            required_features: features,
+            required_limits: limits,
+            experimental_features: match features.intersects(EXPERIMENTAL_FEATURES) {
+                // SAFETY: the caller of `with_options` asked for them, and the kernels that use them keep to wgpu's rules.
+                true => unsafe { wgpu::ExperimentalFeatures::enabled() },
+                false => wgpu::ExperimentalFeatures::disabled(),
+            },
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
@@ -196,21 +238,23 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(|error: wgpu::Error| {
             eprintln!("aquatint: uncaptured GPU error: {error}");
         }));
-        Ok(Self::assemble(adapter.get_info(), device, queue, lost))
+        Ok(Self::assemble(adapter.get_info(), device, queue, class, lost))
     }
 
     /// The caller's own device. Its error handler and lost callback stay the caller's.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
-        Self::assemble(adapter.get_info(), device, queue, Arc::default())
+        Self::assemble(adapter.get_info(), device, queue, None, Arc::default())
     }
 
     fn assemble(
         info: wgpu::AdapterInfo,
         device: wgpu::Device,
         queue: wgpu::Queue,
+        class: Option<DeviceClass>,
         lost: Arc<OnceLock<String>>,
     ) -> Gpu {
         let target = target(&info, device.features(), &device.limits());
+        let target = Target { class: class.unwrap_or(target.class), ..target };
         Gpu(Arc::new(Inner {
             device,
             queue,

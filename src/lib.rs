@@ -30,6 +30,7 @@
 //! ```
 
 mod arena;
+pub mod as_if;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod delta;

@@ -88,12 +88,7 @@ impl Request {
             slots.len() as u64,
             u64::from(target.max_storage_buffers),
         )?;
-        let size: u32 = shader.workgroup_size.iter().product();
-        target.check(
-            || format!("workgroup size of kernel {name}"),
-            u64::from(size),
-            u64::from(target.max_invocations),
-        )?;
+        let size = target.check_workgroup(shader)?;
         let count = match self.grid {
             Grid::Threads(threads) => threads.div_ceil(size as usize),
             Grid::Groups(groups) => groups,

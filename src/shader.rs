@@ -203,6 +203,8 @@ pub struct Shader {
     /// Binding number of the `params` uniform, if there is one.
     pub params_binding: Option<u32>,
     pub workgroup_size: [u32; 3],
+    /// Workgroup memory that the entry point uses, bytes.
+    pub shared_memory: u32,
     members: Vec<Member>,
     params_bytes: usize,
 }
@@ -271,11 +273,16 @@ impl Shader {
             storage_textures: Vec::new(),
             params_binding: None,
             workgroup_size: entry.workgroup_size,
+            shared_memory: 0,
             members: Vec::new(),
             params_bytes: 0,
             module: naga::Module::default(),
         };
         for (handle, global) in module.global_variables.iter() {
+            if global.space == naga::AddressSpace::WorkGroup && !used[handle].is_empty() {
+                shader.shared_memory +=
+                    module.types[global.ty].inner.size(module.to_ctx()).next_multiple_of(16);
+            }
             let Some(binding) = &global.binding else {
                 continue;
             };

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::lower::TEXELS_LINE;
+use crate::shader::Shader;
 use crate::tensor::{DType, TensorDesc};
 
 /// Kind of device, for the choice of kernel variants.
@@ -77,6 +78,16 @@ impl Target {
             && elements.is_multiple_of(4)
             && side >= TEXELS_LINE
             && elements / 4 <= u64::from(side) * u64::from(TEXELS_LINE)
+    }
+
+    /// Invocations in a workgroup of a kernel, of which the device has enough.
+    pub(crate) fn check_workgroup(&self, shader: &Shader) -> Result<u32> {
+        let (name, size) = (shader.kernel.name, shader.workgroup_size.iter().product::<u32>());
+        let invocations = u64::from(self.max_invocations);
+        self.check(|| format!("workgroup size of kernel {name}"), size.into(), invocations)?;
+        let (bytes, memory) = (shader.shared_memory.into(), self.shared_memory.into());
+        self.check(|| format!("workgroup memory of kernel {name}"), bytes, memory)?;
+        Ok(size)
     }
 
     pub(crate) fn check(&self, what: impl FnOnce() -> String, needed: u64, available: u64) -> Result<()> {

@@ -230,6 +230,42 @@ fn one_bad_picture_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_device_plays_a_weaker_one() {
+    if !has_gpu() {
+        return;
+    }
+    let json = |command: &mut std::process::Command| -> serde_json::Value {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_str(stdout(&output)).unwrap()
+    };
+    let rows = json(aquatint().args(["devices", "--json", "--as-if", "no-f16,shared=8KiB"]));
+    let chosen = rows.as_array().unwrap().iter().find(|row| row["chosen"] == true).unwrap();
+    assert_eq!(chosen["as_if"], "no-f16,shared=8KiB");
+    assert_eq!(
+        (&chosen["features"]["f16"], &chosen["limits"]["shared_memory"]),
+        (&false.into(), &8192.into())
+    );
+    let mut inspect = aquatint();
+    let report =
+        json(inspect.env("AQUATINT_AS_IF", "webgpu").args(["inspect", "letters-classifier", "--json"]));
+    assert_eq!(report["target"]["max_storage_buffers"], 8);
+    assert!(report["target"]["name"].as_str().unwrap().ends_with(" as if webgpu"));
+    // Set to nothing, it takes nothing away.
+    assert_eq!(
+        json(aquatint().env("AQUATINT_AS_IF", "").args(["devices", "--json"]))[0]["as_if"],
+        serde_json::Value::Null
+    );
+
+    let output = aquatint().args(["devices", "--as-if", "no-gravity"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("max-binding=BYTES"), "{}", stderr(&output));
+    let output = aquatint().args(["devices", "--as-if", "storage-buffers=1000000"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("expected at most"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_picture_too_large_for_the_device_is_named() {
     if !has_gpu() {
         return;

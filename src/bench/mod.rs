@@ -13,6 +13,7 @@ mod computed;
 pub mod exit;
 pub mod hashed;
 pub mod host;
+pub mod machine;
 pub mod network;
 pub mod patterns;
 pub mod random;

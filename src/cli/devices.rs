@@ -27,6 +27,8 @@ struct Row {
     device: u32,
     /// Whether this is the one that `--adapter` names, or the default.
     chosen: bool,
+    /// What was taken away of features and limits.
+    as_if: Option<String>,
     features: Features,
     limits: Limits,
 }
@@ -51,11 +53,14 @@ struct Limits {
 }
 
 impl Row {
-    fn new(index: usize, chosen: bool, adapter: &wgpu::Adapter) -> Row {
+    fn new(index: usize, chosen: bool, adapter: &wgpu::Adapter, options: &AdapterOptions) -> Result<Row> {
         let info = adapter.get_info();
-        let has = |feature| adapter.features().contains(feature);
-        let target = gpu::target(&info, adapter.features(), &adapter.limits());
-        Row {
+        // All that there is, whether or not it is used without being asked for.
+        let options = AdapterOptions { experimental: true, ..options.clone() };
+        let abilities = options.abilities(adapter)?;
+        let has = |feature| abilities.features.contains(feature);
+        let target = options.target(adapter)?;
+        Ok(Row {
             index,
             kind: match info.device_type {
                 wgpu::DeviceType::DiscreteGpu => "discrete",
@@ -69,6 +74,7 @@ impl Row {
             vendor: info.vendor,
             device: info.device,
             chosen,
+            as_if: options.as_if,
             features: Features {
                 f16: target.f16,
                 subgroups: target.subgroups,
@@ -85,7 +91,7 @@ impl Row {
                 max_workgroups: target.max_workgroups,
             },
             name: info.name,
-        }
+        })
     }
 
     fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
@@ -100,6 +106,9 @@ impl Row {
         writeln!(out, "{}  {}{mark}", self.index, self.name)?;
         writeln!(out, "   type      {}, {}", self.kind, self.backend)?;
         writeln!(out, "   driver    {}", self.driver)?;
+        if let Some(as_if) = &self.as_if {
+            writeln!(out, "   as if     {as_if}")?;
+        }
         writeln!(
             out,
             "   features  f16 {}, subgroups {subgroups}, timestamps {}, cooperative matrices {}",
@@ -122,7 +131,17 @@ impl Row {
 pub fn run(args: &Devices, options: &AdapterOptions, out: &mut dyn Write) -> Result<()> {
     let adapters = gpu::adapters(options)?;
     let chosen = gpu::choose_index(&adapters, options)?;
-    let rows: Vec<Row> = adapters.iter().enumerate().map(|(i, a)| Row::new(i, i == chosen, a)).collect();
+    let mut rows: Vec<Row> = Vec::with_capacity(adapters.len());
+    for (i, adapter) in adapters.iter().enumerate() {
+        let row = Row::new(i, i == chosen, adapter, options);
+        rows.push(match (row, i == chosen) {
+            // What is too much to ask of another device is shown as it is.
+            (Err(_), false) => {
+                Row::new(i, false, adapter, &AdapterOptions { as_if: None, ..options.clone() })?
+            }
+            (row, _) => row?,
+        });
+    }
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
         return Ok(());

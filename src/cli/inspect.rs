@@ -182,8 +182,11 @@ fn target(options: &AdapterOptions) -> Result<Target, Error> {
     let adapters = gpu::adapters(options)?;
     match gpu::choose_index(&adapters, options) {
         Ok(index) => {
-            let adapter = &adapters[index];
-            Ok(gpu::target(&adapter.get_info(), adapter.features(), &adapter.limits()))
+            let mut target = options.target(&adapters[index])?;
+            if let Some(as_if) = &options.as_if {
+                target.name = format!("{} as if {as_if}", target.name);
+            }
+            Ok(target)
         }
         Err(Error::NoAdapter { .. }) => {
             let _ = writeln!(io::stderr(), "no GPU adapter: planned for a typical desktop GPU");

@@ -52,6 +52,15 @@ struct DeviceArgs {
     #[arg(long, global = true, env = aquatint::gpu::BACKEND_VARIABLE, value_name = "vulkan|metal|dx12",
           value_parser = backend)]
     backend: Option<String>,
+    /// Play a weaker device, as `webgpu` or `max-binding=128MiB,no-f16,shared=16KiB`; also max-buffer, max-texture,
+    /// storage-buffers, invocations, workgroups, no-subgroups, no-timestamps, class=discrete|integrated|cpu
+    #[arg(long, global = true, env = aquatint::gpu::AS_IF_VARIABLE, value_name = "ABILITIES", value_parser = as_if)]
+    as_if: Option<String>,
+}
+
+/// Checked here, and read again for each adapter.
+fn as_if(text: &str) -> Result<String, String> {
+    text.parse::<aquatint::as_if::AsIf>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Accepts the empty string too, as an environment variable may be set to nothing.
@@ -65,7 +74,12 @@ fn backend(text: &str) -> Result<String, String> {
 impl DeviceArgs {
     fn options(self) -> AdapterOptions {
         let given = |text: Option<String>| text.filter(|t| !t.is_empty());
-        AdapterOptions { adapter: given(self.adapter), backend: given(self.backend) }
+        AdapterOptions {
+            adapter: given(self.adapter),
+            backend: given(self.backend),
+            as_if: given(self.as_if),
+            experimental: false,
+        }
     }
 }
 

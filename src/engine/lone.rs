@@ -25,7 +25,7 @@ impl Lone {
     /// `buffers` by the names of the WGSL; `groups` workgroups, spread over two dimensions where one is too short.
     ///
     /// # Errors
-    /// [`Error::Limit`] where a workgroup is larger than the device allows.
+    /// [`Error::Limit`] where a workgroup is larger, or uses more memory, than the device allows.
     pub fn new(
         gpu: &Gpu,
         kernel: &Kernel,
@@ -35,9 +35,7 @@ impl Lone {
     ) -> Result<Lone> {
         let shader = Shader::new(kernel)?;
         let target = gpu.target();
-        let size = shader.workgroup_size.iter().product::<u32>();
-        let what = || format!("workgroup size of kernel {}", kernel.name);
-        target.check(what, size.into(), target.max_invocations.into())?;
+        target.check_workgroup(&shader)?;
         let pipeline = gpu.pipeline(&shader)?;
         let bytes = shader.pack_params(params)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
