@@ -150,8 +150,10 @@ fn a_seed_gives_its_picture_whatever_the_batch() {
     let together = draw(gpu, 3, &[3, 4, 5]);
     let alone = draw(gpu, 1, &[4]);
     let size = alone.len();
-    assert_eq!(together[size..2 * size], alone);
-    assert_ne!(draw(gpu, 1, &[5]), alone);
+    // But for the order in which convolutions of another batch add; the mean of norms would move all by percents.
+    let (error, _) = compare(&together[size..2 * size], &alone);
+    assert!(error <= 1e-5, "{error:e}");
+    assert!(compare(&draw(gpu, 1, &[5]), &alone).0 > 0.1);
 }
 
 #[test]

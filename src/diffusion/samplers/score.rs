@@ -26,7 +26,11 @@ pub(in super::super) fn rows(
         Sampler::ReverseSde => 0,
         Sampler::Pc => score.correct_steps,
         _ => {
-            return Err(invalid("sampler of a score model", "euler, heun, reverse-sde or pc", sampler.name()));
+            return Err(invalid(
+                "sampler of a score model",
+                "euler, heun, reverse-sde or pc",
+                sampler.name(),
+            ));
         }
     };
     sampler.on_own_sigmas(sigmas)?;
