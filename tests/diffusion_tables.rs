@@ -1,10 +1,12 @@
 //! Sampler tables and noise against diffusers and PyTorch; the references come
-//! from `scripts/references/schedulers.py`, `flow.py` and `sigmas.py`.
+//! from `scripts/references/schedulers.py`, `flow.py`, `scores.py` and `sigmas.py`.
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use aquatint::diffusion::{CpuGenerator, MAX_HISTORY, NoiseSchedule, Row, Sampler, ScheduleConfig, Table};
+use aquatint::diffusion::{
+    CpuGenerator, MAX_HISTORY, NoiseSchedule, Prediction, Row, Sampler, ScheduleConfig, Table,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -27,13 +29,21 @@ const NORMAL_TOLERANCE: f32 = 1e-5;
 #[test]
 fn every_step_of_every_sampler_is_that_of_diffusers() {
     let samplers = check_file("schedulers.safetensors");
-    assert_eq!(samplers.len(), Sampler::ALL.len());
+    let all = Sampler::ALL.iter().map(|sampler| sampler.name());
+    let of_scores = ["reverse-sde", "pc"];
+    assert_eq!(samplers, all.filter(|name| !of_scores.contains(name)).collect());
 }
 
 #[test]
 fn every_step_of_a_flow_model_is_that_of_diffusers() {
     let samplers = check_file("flow.safetensors");
     assert_eq!(samplers, HashSet::from(["euler", "heun"]));
+}
+
+#[test]
+fn every_step_of_a_score_model_is_the_published_one() {
+    let samplers = check_file("scores.safetensors");
+    assert_eq!(samplers, HashSet::from(["euler", "heun", "reverse-sde", "pc"]));
 }
 
 #[test]
@@ -86,6 +96,11 @@ fn toy(x: f64, timestep: f64) -> f64 {
     0.8 * (1.3 * x + timestep / 300.0).sin()
 }
 
+/// The same of score models that are told σ: the gradient of log p, which falls as σ rises.
+fn toy_score(x: f64, sigma: f64) -> f64 {
+    -(x + 0.3 * (1.3 * x).sin()) / (1.0 + sigma * sigma)
+}
+
 /// Checks timesteps, sigmas and latents of a case, and the end of a run with the
 /// toy model; returns the largest relative differences between latents of both.
 fn check(case: &Value, pool: &Pool, want: &[f64], free: &[f64]) -> (Sampler, [f64; 2]) {
@@ -96,6 +111,7 @@ fn check(case: &Value, pool: &Pool, want: &[f64], free: &[f64]) -> (Sampler, [f6
         ("Dpmpp2SAncestral", _) => Sampler::DpmPlusPlus2SAncestral,
         ("DDIMScheduler", Some(eta)) => Sampler::Ddim { eta },
         ("TCDScheduler", Some(gamma)) => Sampler::Tcd { gamma },
+        _ if case["sampler"].is_string() => case["sampler"].as_str().unwrap().parse().unwrap(),
         _ => Sampler::of_config(&config).unwrap().unwrap(),
     };
     let mut schedule = NoiseSchedule::new(&config).unwrap();
@@ -131,10 +147,12 @@ fn check(case: &Value, pool: &Pool, want: &[f64], free: &[f64]) -> (Sampler, [f6
     let mut latent = x.clone();
     let mut kept = vec![[0.0; MAX_HISTORY]; n];
     for row in &table.rows {
+        let model = if schedule.prediction == Prediction::Score { toy_score } else { toy };
+        let m: Vec<f64> = latent.iter().map(|x| model(row.in_scale * x, row.timestep)).collect();
+        let z = &pool.z[row.draw as usize * n..][..n];
+        let rates = rates(row, &m, z);
         for e in 0..n {
-            let m = toy(row.in_scale * latent[e], row.timestep);
-            let z = pool.z[row.draw as usize * n + e];
-            latent[e] = apply(row, table.history, latent[e], m, z, &mut kept[e]);
+            latent[e] = apply(row, table.history, latent[e], rates, m[e], z[e], &mut kept[e]);
         }
     }
     let end = latent.iter().zip(free).map(|(got, want)| (got - want).abs() / want.abs().max(1.0));
@@ -154,13 +172,15 @@ fn check(case: &Value, pool: &Pool, want: &[f64], free: &[f64]) -> (Sampler, [f6
         }
         let largest = |x: &[f64]| x.iter().fold(1.0, |max: f64, x| max.max(x.abs()));
         let scale = largest(&x).max(largest(want));
+        let m = &pool.m[i * n..][..n];
+        let rates = rates(row, m, &pool.z[row.draw as usize * n..][..n]);
         for e in 0..n {
             // Noise that the row does not ask for must not matter.
             let z = match row.draw {
                 0 => f64::MAX,
                 draw => pool.z[draw as usize * n + e],
             };
-            x[e] = apply(row, table.history, x[e], pool.m[i * n + e], z, &mut history[e]);
+            x[e] = apply(row, table.history, x[e], rates, m[e], z, &mut history[e]);
             worst = worst.max(near("latent", i, x[e], want[e], scale));
         }
         // As the reference does: errors do not add up from row to row.
@@ -169,14 +189,35 @@ fn check(case: &Value, pool: &Pool, want: &[f64], free: &[f64]) -> (Sampler, [f6
     (sampler, [worst, end])
 }
 
+/// What prediction and noise of a picture are multiplied by.
+fn rates(row: &Row, m: &[f64], z: &[f64]) -> [f64; 2] {
+    let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    match row.correct > 0.0 {
+        true => {
+            let q = row.correct * norm(z) / norm(m);
+            [2.0 * q * q, 2.0 * q]
+        }
+        false => [1.0; 2],
+    }
+}
+
 /// The step kernel for one element, in f64.
-fn apply(row: &Row, slots: usize, x: f64, m: f64, z: f64, h: &mut [f64; MAX_HISTORY]) -> f64 {
+fn apply(
+    row: &Row,
+    slots: usize,
+    x: f64,
+    rates: [f64; 2],
+    m: f64,
+    z: f64,
+    h: &mut [f64; MAX_HISTORY],
+) -> f64 {
     let mut x0 = row.x0_x * x + row.x0_m * m;
     if row.clip > 0.0 {
         x0 = x0.clamp(-row.clip, row.clip);
     }
     let past: f64 = row.next_h.iter().zip(&*h).map(|(c, h)| c * h).sum();
-    let next = row.next_x * x + row.next_x0 * x0 + row.next_m * m + past + row.noise * z;
+    let next =
+        row.next_x * x + row.next_x0 * x0 + row.next_m * rates[0] * m + past + row.noise * rates[1] * z;
     if row.push {
         h[..slots].rotate_right(1);
         h[0] = row.hist_x * x + row.hist_x0 * x0 + row.hist_m * m;
@@ -202,11 +243,12 @@ fn rows_reach_the_kernel_in_the_documented_order() {
         hist_x0: 16.0,
         hist_m: 17.0,
         draw: 18,
-        signal: 19.0,
-        sigma: 20.0,
+        correct: 19.0,
+        signal: 20.0,
+        sigma: 21.0,
     };
     let mut want = [0.0; 32];
-    for (i, float) in want.iter_mut().take(18).enumerate() {
+    for (i, float) in want.iter_mut().take(19).enumerate() {
         *float = (i + 1) as f32;
     }
     want[13] = 1.0;

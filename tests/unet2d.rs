@@ -9,6 +9,7 @@ use aquatint::models::unet2d::{UNet2dConfig, unet2d};
 use aquatint::nn::Source;
 use aquatint::{DType, Graph, Network, Tensor, Weights};
 use hashed::{compare, gpu, numbers, save};
+use serde_json::json;
 
 #[derive(serde::Deserialize)]
 struct Case {
@@ -33,7 +34,7 @@ fn check(name: &str) {
     let config = UNet2dConfig::from_json(&case.config.to_string()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let weights = Weights::open(save(folder.path(), &case.tensors, &BTreeMap::new(), &[])).unwrap();
-    let shape = [2, 12, 16, 3];
+    let shape = [2, 12, 16, config.in_channels];
     let mut g = Graph::new();
     let x = g.input("x", shape, DType::F32);
     let times = g.input("times", [2, 1], DType::F32);
@@ -67,15 +68,47 @@ fn fourier_embedding() {
 }
 
 #[test]
+fn ncsnpp() {
+    check("ncsnpp");
+}
+
+#[test]
+fn skip_blocks_of_odd_sizes() {
+    check("odd-skips");
+}
+
+#[test]
+fn skip_blocks_with_attention() {
+    check("attending-skips");
+}
+
+#[test]
+fn skip_blocks_among_others() {
+    check("some-skips");
+    check("one-channel");
+}
+
+#[test]
 fn what_there_is_not_is_refused() {
-    for (setting, value) in [
-        ("down_block_types", serde_json::json!(["SkipDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"])),
-        ("attn_norm_num_groups", serde_json::Value::Null),
-        ("time_embedding_type", "learned".into()),
-    ] {
-        let mut config = case("scale-shift").config;
-        config[setting] = value;
+    let refused = |name: &str, settings: &[(&str, serde_json::Value)]| {
+        let mut config = case(name).config;
+        for (setting, value) in settings {
+            config[setting] = value.clone();
+        }
         let error = UNet2dConfig::from_json(&config.to_string()).unwrap_err().to_string();
-        assert!(error.contains(setting), "{error}");
-    }
+        assert!(error.contains(settings[0].0), "{error}");
+    };
+    refused(
+        "scale-shift",
+        &[("down_block_types", json!(["KDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"]))],
+    );
+    refused("scale-shift", &[("attn_norm_num_groups", json!(null))]);
+    refused("scale-shift", &[("time_embedding_type", json!("learned"))]);
+    refused("scale-shift", &[("norm_num_groups", json!(null))]);
+    // The picture and the maps beside it would be of two sizes.
+    refused("ncsnpp", &[("down_block_types", json!(["DownBlock2D", "SkipDownBlock2D", "SkipDownBlock2D"]))]);
+    refused("ncsnpp", &[("up_block_types", json!(["SkipUpBlock2D", "SkipUpBlock2D", "UpBlock2D"]))]);
+    refused("ncsnpp", &[("in_channels", json!(1))]);
+    refused("ncsnpp", &[("out_channels", json!(4))]);
+    refused("ncsnpp", &[("mid_block_scale_factor", json!(0.0))]);
 }

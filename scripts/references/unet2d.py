@@ -16,6 +16,14 @@ from diffusers import UNet2DModel
 from latent import config, fill, picture
 
 COMMON = dict(sample_size=16, norm_num_groups=4, layers_per_block=1, attention_head_dim=8)
+NCSNPP = dict(
+    sample_size=16,
+    norm_num_groups=None,
+    norm_eps=1e-6,
+    attention_head_dim=None,
+    mid_block_scale_factor=2**0.5,
+    time_embedding_type="fourier",
+)
 NETWORKS = {
     # As the published consistency models.
     "scale-shift": dict(
@@ -37,19 +45,65 @@ NETWORKS = {
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         time_embedding_type="fourier",
     ),
+    # As the published NCSN++, in all but size.
+    "ncsnpp": dict(
+        NCSNPP,
+        layers_per_block=2,
+        block_out_channels=(32, 32, 64),
+        down_block_types=("SkipDownBlock2D", "AttnSkipDownBlock2D", "SkipDownBlock2D"),
+        up_block_types=("SkipUpBlock2D", "AttnSkipUpBlock2D", "SkipUpBlock2D"),
+    ),
+    # Channels and layers that are no multiples of each other, and time that scales.
+    "odd-skips": dict(
+        NCSNPP,
+        layers_per_block=3,
+        block_out_channels=(8, 12, 20),
+        down_block_types=("SkipDownBlock2D",) * 3,
+        up_block_types=("SkipUpBlock2D",) * 3,
+        resnet_time_scale_shift="scale_shift",
+        add_attention=False,
+        center_input_sample=True,
+    ),
+    "attending-skips": dict(
+        NCSNPP,
+        layers_per_block=1,
+        block_out_channels=(32, 96),
+        down_block_types=("AttnSkipDownBlock2D",) * 2,
+        up_block_types=("AttnSkipUpBlock2D",) * 2,
+        attention_head_dim=16,
+        time_embedding_type="positional",
+        mid_block_type=None,
+    ),
+    "some-skips": dict(
+        COMMON,
+        block_out_channels=(8, 16, 16),
+        down_block_types=("SkipDownBlock2D", "DownBlock2D", "SkipDownBlock2D"),
+        up_block_types=("UpBlock2D", "SkipUpBlock2D", "SkipUpBlock2D"),
+        mid_block_scale_factor=2**0.5,
+    ),
+    "one-channel": dict(
+        COMMON,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        down_block_types=("AttnDownBlock2D", "SkipDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "SkipUpBlock2D"),
+        time_embedding_type="fourier",
+        mid_block_scale_factor=2**0.5,
+    ),
 }
-TIMES = {"scale-shift": [3.0, 871.0], "fourier": [0.02, 230.0]}
 
 
 def main(folder):
     arrays, described = {}, {}
     for name, options in NETWORKS.items():
         model = UNet2DModel(**options).eval()
-        described[name] = {"config": config(model), "tensors": fill(model), "times": TIMES[name]}
-        x = picture("x", 2, 12, 16, 3).permute(0, 3, 1, 2)
+        times = [0.02, 230.0] if model.config.time_embedding_type == "fourier" else [3.0, 871.0]
+        described[name] = {"config": config(model), "tensors": fill(model), "times": times}
+        x = picture("x", 2, 12, 16, model.config.in_channels).permute(0, 3, 1, 2)
         labels = torch.tensor([4, 1]) if "num_class_embeds" in options else None
         with torch.no_grad():
-            y = model(x, torch.tensor(TIMES[name]), labels).sample
+            y = model(x, torch.tensor(times), labels).sample
         print(f"{name}: {[part.std().item() for part in y]}")
         arrays[name] = y.permute(0, 2, 3, 1).contiguous().numpy()
     folder = pathlib.Path(folder)

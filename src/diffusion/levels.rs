@@ -48,6 +48,7 @@ pub(super) fn row(prediction: Prediction, timestep: f64, signal: f64, sigma: f64
         Prediction::V => (signal, -sigma),
         // Where signal + sigma = 1.
         Prediction::Flow => (1.0, -sigma),
+        Prediction::Score => (1.0 / signal, sigma * sigma / signal),
     };
     Row { timestep, in_scale: 1.0, x0_x, x0_m, signal, sigma, ..Row::default() }
 }

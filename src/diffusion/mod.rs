@@ -11,6 +11,7 @@ mod noise;
 mod sampler;
 mod samplers;
 mod schedule;
+mod score;
 mod sigmas;
 mod table;
 
@@ -20,5 +21,6 @@ pub use sampler::Sampler;
 pub use schedule::{
     BetaSchedule, FinalSigma, Multistep, NoiseSchedule, Prediction, ScheduleConfig, Spacing, Variance,
 };
+pub use score::{Score, ScoreConfig, Sde};
 pub use sigmas::SigmaSchedule;
 pub use table::{MAX_HISTORY, ROW_FLOATS, Row, Start, Table};

@@ -4,9 +4,10 @@ use std::str::FromStr;
 
 use super::levels::{self, Level, Rounding};
 use super::samplers::{
-    consistency, ddim, ddpm, deis, dpm_single, dpm_solver, dpm2, euler, flow, heun, lms, plms, unipc,
+    consistency, ddim, ddpm, deis, dpm_single, dpm_solver, dpm2, euler, flow, heun, lms, plms, score, unipc,
 };
 use super::schedule::{NoiseSchedule, ScheduleConfig, Spacing, invalid, unknown};
+use super::score::Sde;
 use super::sigmas::SigmaSchedule;
 use super::table::Row;
 use crate::error::{Error, Result};
@@ -58,6 +59,12 @@ pub enum Sampler {
     Lcm,
     /// For models of trajectory consistency (diffusers' `TCDScheduler`). `gamma` from 0 (deterministic) to 1.
     Tcd { gamma: f64 },
+    /// For score models: steps along the reverse SDE (Song et al. 2021, arXiv:2011.13456; Euler–Maruyama, as
+    /// diffusers' `ScoreSdeVpScheduler`). `Euler` and `Heun` follow the ODE of the same probabilities.
+    ReverseSde,
+    /// The same with corrections by Langevin dynamics before each step (predictor-corrector; diffusers'
+    /// `ScoreSdeVeScheduler`): model calls as many times more.
+    Pc,
 }
 
 /// Order of UniPC and DEIS that nobody chose.
@@ -87,6 +94,8 @@ impl Sampler {
         Self::Deis { order: ORDER },
         Self::Lcm,
         Self::Tcd { gamma: GAMMA },
+        Self::ReverseSde,
+        Self::Pc,
     ];
 
     /// The name without parameters, as the command line has it.
@@ -112,6 +121,8 @@ impl Sampler {
             Self::Deis { .. } => "deis",
             Self::Lcm => "lcm",
             Self::Tcd { .. } => "tcd",
+            Self::ReverseSde => "reverse-sde",
+            Self::Pc => "pc",
         }
     }
 
@@ -157,19 +168,25 @@ impl Sampler {
             "DEISMultistepScheduler" => Self::Deis { order: config.solver_order.unwrap_or(ORDER) },
             "LCMScheduler" => Self::Lcm,
             "TCDScheduler" => Self::Tcd { gamma: GAMMA },
+            "ScoreSdeVeScheduler" => match config.score.correct_steps {
+                Some(0) => Self::ReverseSde,
+                _ => Self::Pc,
+            },
+            "ScoreSdeVpScheduler" => Self::ReverseSde,
             _ => {
                 let known = "DDPM, DDIM, PNDM, LMSDiscrete, EulerDiscrete, EulerAncestralDiscrete, \
                              HeunDiscrete, KDPM2Discrete, KDPM2AncestralDiscrete, DPMSolverMultistep, \
                              DPMSolverSDE, UniPCMultistep, DEISMultistep, LCM, TCD, \
-                             FlowMatchEulerDiscrete, FlowMatchHeunDiscrete (each …Scheduler)";
+                             FlowMatchEulerDiscrete, FlowMatchHeunDiscrete, ScoreSdeVe, ScoreSdeVp (each …Scheduler)";
                 return Err(unknown("_class_name of a scheduler", class, known));
             }
         }))
     }
 
     /// Model calls in each step but the last.
-    pub(crate) const fn calls_per_step(self) -> usize {
+    pub(super) fn calls_per_step(self, schedule: &NoiseSchedule) -> usize {
         match self {
+            Self::Pc => 1 + schedule.score.as_ref().map_or(0, |score| score.correct_steps),
             Self::Heun
             | Self::Dpm2
             | Self::Dpm2Ancestral
@@ -196,6 +213,14 @@ impl Sampler {
 
     /// Standard deviation of the latent that a run from nothing starts with.
     pub(super) fn init_noise_scale(self, schedule: &NoiseSchedule, first: &Row) -> f64 {
+        if let Some(score) = &schedule.score {
+            return match score.sde {
+                Sde::Exploding { .. } => first.sigma,
+                // Unit noise, where the latent is scaled so that its picture is not.
+                Sde::Preserving { .. } if self.is_unscaled() => first.sigma.hypot(1.0),
+                Sde::Preserving { .. } => 1.0,
+            };
+        }
         match self.spacing(schedule) {
             _ if !self.is_unscaled() || schedule.flow.is_some() => 1.0,
             Spacing::Linspace | Spacing::Trailing => first.sigma,
@@ -237,6 +262,10 @@ impl Sampler {
     ) -> Result<Vec<Row>> {
         if let Some(flow) = &schedule.flow {
             return flow::rows(flow, self, sigmas, steps, begin);
+        }
+        if let Some(of_score) = &schedule.score {
+            sigmas.check(schedule)?;
+            return score::rows(of_score, self, sigmas, steps, begin);
         }
         let spacing = self.spacing(schedule);
         let prediction = schedule.prediction;
@@ -305,6 +334,10 @@ impl Sampler {
                 self.on_own_sigmas(sigmas)?;
                 consistency::tcd_rows(schedule, &consistency::timesteps(schedule, steps)?, begin, gamma)?
             }
+            Self::ReverseSde | Self::Pc => {
+                let expected = "that of a score model (ScoreSdeVeScheduler, ScoreSdeVpScheduler)";
+                return Err(invalid(format!("schedule of the sampler {}", self.name()), expected, "another"));
+            }
         };
         let clip = self.clip(schedule);
         rows.iter_mut().for_each(|row| row.clip = clip);
@@ -331,7 +364,7 @@ impl Sampler {
     }
 
     /// Refuses other noise levels than the model's.
-    fn on_own_sigmas(self, sigmas: &SigmaSchedule) -> Result<()> {
+    pub(super) fn on_own_sigmas(self, sigmas: &SigmaSchedule) -> Result<()> {
         match sigmas {
             SigmaSchedule::Model => Ok(()),
             _ => Err(invalid(format!("sigma schedule of the sampler {}", self.name()), "model", sigmas)),

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::flow::{Flow, FlowConfig};
+use super::score::{Score, ScoreConfig};
 use super::sigmas::SigmaSchedule;
 use crate::error::{Error, Result};
 
@@ -31,6 +32,8 @@ pub enum Prediction {
     V,
     /// v = noise − x0, of flow models (Esser et al. 2024, arXiv:2403.03206).
     Flow,
+    /// The gradient of log p(x), −noise over its level, of score models (Song et al. 2021, arXiv:2011.13456).
+    Score,
 }
 
 impl FromStr for Prediction {
@@ -137,6 +140,8 @@ pub struct ScheduleConfig {
     pub use_flow_sigmas: Option<bool>,
     #[serde(flatten)]
     pub flow: FlowConfig,
+    #[serde(flatten)]
+    pub score: ScoreConfig,
 }
 
 impl ScheduleConfig {
@@ -205,7 +210,7 @@ impl ScheduleConfig {
 /// What a model was trained with, and what its authors want of samplers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseSchedule {
-    /// ᾱ_t for each training timestep, falling; the last is 0 at zero terminal SNR. None of a flow model.
+    /// ᾱ_t for each training timestep, falling; the last is 0 at zero terminal SNR. None of flow and score models.
     pub alphas_cumprod: Vec<f64>,
     pub betas: BetaSchedule,
     pub prediction: Prediction,
@@ -234,6 +239,8 @@ pub struct NoiseSchedule {
     pub timestep_scaling: f64,
     /// Of a flow model, for which all that is above but the prediction means nothing.
     pub flow: Option<Flow>,
+    /// The same of a score model.
+    pub score: Option<Score>,
 }
 
 /// How multistep solvers are run.
@@ -273,17 +280,18 @@ impl NoiseSchedule {
         if let Some(n) = config.num_train_timesteps.filter(|n| *n > MAX_TIMESTEPS) {
             return Err(invalid("num_train_timesteps", format!("at most {MAX_TIMESTEPS}"), n));
         }
-        let flow = Flow::of_config(config)?;
-        let (betas, alphas_cumprod) = match flow {
-            Some(_) => (BetaSchedule::Trained, Vec::new()),
-            None => alphas_cumprod(config)?,
+        let (flow, score) = (Flow::of_config(config)?, Score::of_config(config)?);
+        let (betas, alphas_cumprod) = match flow.is_some() || score.is_some() {
+            true => (BetaSchedule::Trained, Vec::new()),
+            false => alphas_cumprod(config)?,
         };
         Ok(Self {
             alphas_cumprod,
             betas,
-            prediction: match flow {
-                Some(_) => Prediction::Flow,
-                None => config.prediction_type.as_deref().unwrap_or("epsilon").parse()?,
+            prediction: match (&flow, &score) {
+                (Some(_), _) => Prediction::Flow,
+                (_, Some(score)) => score.prediction(),
+                (None, None) => config.prediction_type.as_deref().unwrap_or("epsilon").parse()?,
             },
             spacing: match config.timestep_spacing.as_deref() {
                 None => None,
@@ -327,6 +335,7 @@ impl NoiseSchedule {
             original_inference_steps: config.original_inference_steps.unwrap_or(50),
             timestep_scaling: config.timestep_scaling.unwrap_or(10.0),
             flow,
+            score,
         })
     }
 
@@ -353,7 +362,17 @@ impl NoiseSchedule {
     /// Number of timesteps the model was trained with.
     #[must_use]
     pub fn num_train_timesteps(&self) -> usize {
-        self.flow.as_ref().map_or(self.alphas_cumprod.len(), |flow| flow.num_train_timesteps)
+        match (&self.flow, &self.score) {
+            (Some(flow), _) => flow.num_train_timesteps,
+            (_, Some(score)) => score.num_train_timesteps,
+            (None, None) => self.alphas_cumprod.len(),
+        }
+    }
+
+    /// The values of black and white in what the model was trained on.
+    #[must_use]
+    pub fn range(&self) -> [f64; 2] {
+        self.score.as_ref().map_or([-1.0, 1.0], Score::range)
     }
 
     /// Sigma of every training timestep, rising; finite at zero terminal SNR.

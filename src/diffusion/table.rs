@@ -22,7 +22,8 @@ pub const ROW_FLOATS: usize = 32;
 /// if push: h[k + 1] = h[k], then h[0] = hist_x · x + hist_x0 · x0 + hist_m · m
 /// ```
 ///
-/// where the x, x0 and m of the last line are those of the first two.
+/// where the x, x0 and m of the last line are those of the first two. In a row that corrects (`correct` r > 0), the m and
+/// z of the second line alone are 2 q² · m and 2 q · z, with q = r · ‖z‖ / ‖m‖ of the picture's own norms.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Row {
     /// In units of training timesteps; may lie between two of them.
@@ -44,6 +45,8 @@ pub struct Row {
     /// Which draw of noise z is, counted as PyTorch would: 0 is the noise that
     /// the run starts from, so rows count from 1. 0 where `noise` is 0.
     pub draw: u32,
+    /// r of a row that corrects, else 0.
+    pub correct: f64,
     /// The latent x of this row is `signal` · picture + `sigma` · unit noise.
     pub signal: f64,
     pub sigma: f64,
@@ -52,7 +55,7 @@ pub struct Row {
 impl Row {
     /// The row as the kernel reads it, in this order: `timestep`, `in_scale`,
     /// `x0_x`, `x0_m`, `clip`, `next_x`, `next_x0`, `next_m`, `next_h[0..4]`,
-    /// `noise`, `push` (0 or 1), `hist_x`, `hist_x0`, `hist_m`, `draw`; then zeros.
+    /// `noise`, `push` (0 or 1), `hist_x`, `hist_x0`, `hist_m`, `draw`, `correct`; then zeros.
     #[must_use]
     pub fn to_f32(&self) -> [f32; ROW_FLOATS] {
         let [h0, h1, h2, h3] = self.next_h;
@@ -75,6 +78,7 @@ impl Row {
             self.hist_x0,
             self.hist_m,
             f64::from(self.draw),
+            self.correct,
         ];
         let mut floats = [0.0; ROW_FLOATS];
         for (float, field) in floats.iter_mut().zip(fields) {
@@ -93,7 +97,7 @@ pub struct Table {
     pub history: usize,
     /// A run from nothing starts at this times unit noise.
     pub init_noise_scale: f64,
-    /// Steps, of one row or (Heun, but for the last) two.
+    /// Steps, of one row or (Heun, but for the last) two, or more (where each is corrected).
     pub steps: usize,
     origin: Box<Origin>,
 }
@@ -149,11 +153,16 @@ impl Table {
             history: 0,
             init_noise_scale: sampler.init_noise_scale(schedule, &rows[0]),
             // The last step of Heun has one row only.
-            steps: rows.len().div_ceil(sampler.calls_per_step()),
+            steps: rows.len().div_ceil(sampler.calls_per_step(schedule)),
             origin: Box::new(origin.clone()),
             rows,
         }
         .finished())
+    }
+
+    /// Model calls in each step but the last, which may have fewer.
+    pub(crate) fn calls_per_step(&self) -> usize {
+        self.origin.sampler.calls_per_step(&self.origin.schedule)
     }
 
     /// The rows of a part of the run, from one share of the training timesteps to another: `[0.0, 1.0]` is all of it
@@ -166,13 +175,16 @@ impl Table {
             let found = format!("{from} to {until}");
             return Err(invalid("part of a run", "from a share to a larger one, 0 to 1", found));
         }
+        if self.origin.schedule.score.is_some() && [from, until] != [0.0, 1.0] {
+            return Err(invalid("part of a run of a score model", "all of it", format!("{from} to {until}")));
+        }
         let trained = self.origin.schedule.num_train_timesteps() as f64;
         let before = |share: f64| {
             let cut = (trained - share * trained).round_ties_even();
             self.rows.iter().filter(|row| row.timestep >= cut).count()
         };
         // Whole steps are left out, however many calls they have.
-        let calls = self.origin.sampler.calls_per_step();
+        let calls = self.calls_per_step();
         let begin = if from > 0.0 { before(from) / calls } else { 0 };
         let end = if until < 1.0 { before(until) } else { self.rows.len() };
         if end <= begin * calls {
@@ -255,7 +267,9 @@ mod tests {
     fn every_row_is_finite_and_the_last_lands_on_the_picture() {
         for prediction in [Prediction::Epsilon, Prediction::Sample, Prediction::V] {
             for &sampler in Sampler::ALL {
-                if sampler == Sampler::Plms && prediction == Prediction::Sample {
+                if sampler == Sampler::Plms && prediction == Prediction::Sample
+                    || matches!(sampler, Sampler::ReverseSde | Sampler::Pc)
+                {
                     continue; // refused
                 }
                 for steps in [1, 2, 3, 20, 50] {
@@ -271,7 +285,7 @@ mod tests {
                         Prediction::Epsilon => 1.0,
                         Prediction::Sample => 1.0,
                         Prediction::V => (row.signal - row.sigma) * scale,
-                        Prediction::Flow => 0.0,
+                        Prediction::Flow | Prediction::Score => 0.0,
                     };
                     let x0 = row.x0_x * x + row.x0_m * m;
                     assert!((x0 - 1.0).abs() < 1e-3, "{sampler}, {prediction:?}, {steps}: {x0}");

@@ -45,15 +45,16 @@ impl LowResolution {
     /// # Errors
     /// [`Error::Invalid`] for a level that the model does not know.
     pub fn signal_and_noise(&self, level: usize) -> Result<[f32; 2]> {
-        let most = self.max_noise_level.min(self.schedule.num_train_timesteps() - 1);
-        if level > most {
+        // Flow and score models have no levels of this kind.
+        let levels = &self.schedule.alphas_cumprod;
+        let most = self.max_noise_level.min(levels.len().saturating_sub(1));
+        let Some(alpha) = levels.get(level).filter(|_| level <= most) else {
             return Err(Error::Invalid {
                 what: "noise level of the small picture".to_owned(),
                 expected: format!("at most {most}"),
                 found: level.to_string(),
             });
-        }
-        let alpha = self.schedule.alphas_cumprod[level];
+        };
         Ok([alpha.sqrt() as f32, (1.0 - alpha).sqrt() as f32])
     }
 }

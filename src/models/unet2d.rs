@@ -1,5 +1,10 @@
 //! diffusers' `UNet2DModel`: the network of DDPM (Ho et al. 2020, arXiv:2006.11239), of ADM (Dhariwal & Nichol 2021,
-//! arXiv:2105.05233) and of score models (Song et al. 2021, arXiv:2011.13456).
+//! arXiv:2105.05233) and of score models (NCSN++ and DDPM++ of Song et al. 2021, arXiv:2011.13456).
+//!
+//! The "skip" blocks of NCSN++ are shown the picture at the size of each level on the way down, and add to it at each on
+//! the way up.
+
+use std::f64::consts::SQRT_2;
 
 use serde::Deserialize;
 
@@ -44,7 +49,8 @@ pub struct UNet2dConfig {
     pub upsample_type: String,
     pub act_fn: String,
     pub attention_head_dim: Option<usize>,
-    pub norm_num_groups: usize,
+    /// `None`: a quarter of the channels, at most 32.
+    pub norm_num_groups: Option<usize>,
     pub attn_norm_num_groups: Option<usize>,
     pub norm_eps: f32,
     pub resnet_time_scale_shift: String,
@@ -81,7 +87,7 @@ impl Default for UNet2dConfig {
             upsample_type: "conv".to_owned(),
             act_fn: "silu".to_owned(),
             attention_head_dim: Some(8),
-            norm_num_groups: 32,
+            norm_num_groups: Some(32),
             attn_norm_num_groups: None,
             norm_eps: 1e-5,
             resnet_time_scale_shift: "default".to_owned(),
@@ -93,6 +99,13 @@ impl Default for UNet2dConfig {
 }
 
 const CLASS: Class = Class("UNet2DModel");
+
+/// Channels of the picture that the "skip" blocks of diffusers have convolutions for.
+const RGB: usize = 3;
+
+fn is_skip(kind: &str) -> bool {
+    matches!(kind, "SkipDownBlock2D" | "AttnSkipDownBlock2D" | "SkipUpBlock2D" | "AttnSkipUpBlock2D")
+}
 
 impl UNet2dConfig {
     /// Reads and checks the text of a `config.json`.
@@ -123,8 +136,9 @@ impl UNet2dConfig {
             CLASS.one_of("mid_block_type", mid, &["UNetMidBlock2D"])?;
         }
         CLASS.null(&[("class_embed_type", &self.class_embed_type)])?;
-        if self.mid_block_scale_factor != 1.0 {
-            return Err(CLASS.unsupported("mid_block_scale_factor", "1", self.mid_block_scale_factor));
+        if !(self.mid_block_scale_factor > 0.0 && self.mid_block_scale_factor.is_finite()) {
+            let expected = "a positive number";
+            return Err(CLASS.unsupported("mid_block_scale_factor", expected, self.mid_block_scale_factor));
         }
         let levels = self.block_out_channels.len();
         CLASS.levels(levels)?;
@@ -135,22 +149,57 @@ impl UNet2dConfig {
             return Err(CLASS.unsupported(what, "as many of each", found));
         }
         for kind in &self.down_block_types {
-            CLASS.one_of(
-                "down_block_types",
-                kind,
-                &["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"],
-            )?;
+            let known = [
+                "DownBlock2D",
+                "AttnDownBlock2D",
+                "ResnetDownsampleBlock2D",
+                "SkipDownBlock2D",
+                "AttnSkipDownBlock2D",
+            ];
+            CLASS.one_of("down_block_types", kind, &known)?;
         }
         for kind in &self.up_block_types {
-            CLASS.one_of("up_block_types", kind, &["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"])?;
+            let known =
+                ["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"];
+            CLASS.one_of("up_block_types", kind, &known)?;
         }
+        self.check_skips()?;
         let channels = self.block_out_channels.iter().map(|&c| ("block_out_channels", c));
         CLASS.sizes(channels.chain([
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
             ("layers_per_block", self.layers_per_block),
-            ("norm_num_groups", self.norm_num_groups),
+            ("norm_num_groups", self.norm_num_groups.unwrap_or(1)),
         ]))
+    }
+
+    /// The picture beside the network must have its size wherever they meet.
+    fn check_skips(&self) -> Result<()> {
+        let last = self.block_out_channels.len() - 1;
+        let (down, up) = (&self.down_block_types, &self.up_block_types);
+        let skip = |kind: &String| is_skip(kind);
+        if down[..last].iter().skip_while(|kind| is_skip(kind)).any(skip) {
+            let expected = "skip blocks before all others, as these leave the picture large";
+            return Err(CLASS.unsupported("down_block_types", expected, down.join(", ")));
+        }
+        let enlarged = up.iter().skip_while(|kind| !is_skip(kind));
+        if up[..last].iter().any(skip) && !enlarged.clone().all(skip) {
+            let expected = "skip blocks after all others, as these leave the picture small";
+            return Err(CLASS.unsupported("up_block_types", expected, up.join(", ")));
+        }
+        for (setting, channels, kinds, of) in [
+            ("in_channels", self.in_channels, down, "down_block_types"),
+            ("out_channels", self.out_channels, up, "up_block_types"),
+        ] {
+            if channels != RGB && kinds[..last].iter().any(skip) {
+                let expected = format!("{RGB}, as {of} has skip blocks");
+                return Err(CLASS.unsupported(setting, &expected, channels));
+            }
+        }
+        match self.norm_num_groups.is_none() && !down.iter().chain(up).all(skip) {
+            true => Err(CLASS.unsupported("norm_num_groups", "a number, as not all are skip blocks", "null")),
+            false => Ok(()),
+        }
     }
 
     /// Height and width of the pictures.
@@ -180,12 +229,89 @@ impl UNet2dConfig {
         kind.starts_with("Resnet") || kind.starts_with("Attn") && kind_of_sampler == "resnet"
     }
 
-    fn resnet(&self) -> ResnetOptions {
-        ResnetOptions { groups: self.norm_num_groups, eps: self.norm_eps }
+    fn groups(&self, channels: usize) -> usize {
+        self.norm_num_groups.unwrap_or_else(|| quarter(channels))
     }
 
     fn head_size(&self, channels: usize) -> usize {
         self.attention_head_dim.unwrap_or(channels)
+    }
+}
+
+/// Groups of a norm that nobody chose.
+fn quarter(channels: usize) -> usize {
+    (channels / 4).min(32)
+}
+
+/// What the layers of a network share.
+struct Layers<'a> {
+    config: &'a UNet2dConfig,
+    w: Source<'a>,
+    /// Time and class `[n or 1, t]`, activated.
+    time: ValueId,
+}
+
+impl Layers<'_> {
+    /// A residual block whose norms have `groups`.
+    fn resnet(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        h: ValueId,
+        c: usize,
+        groups: [usize; 2],
+        resample: Resample,
+    ) -> Result<ValueId> {
+        let scale_shift = self.config.resnet_time_scale_shift == "scale_shift";
+        let norms = ResnetOptions { groups: groups[0], eps: self.config.norm_eps };
+        match resample == Resample::None && !scale_shift && groups[0] == groups[1] {
+            true => nn::resnet_block(g, self.w, name, h, Some(self.time), c, norms),
+            false => {
+                let options = ResamplingOptions { norms, groups_out: groups[1], resample, scale_shift };
+                nn::resampling_resnet_block(g, self.w, name, h, self.time, c, options)
+            }
+        }
+    }
+
+    fn attention(&self, g: &mut Graph, name: &str, h: ValueId, groups: usize) -> Result<ValueId> {
+        let head_size = self.config.head_size(g.shape(h).last());
+        nn::attention_block(
+            g,
+            self.w,
+            name,
+            h,
+            head_size,
+            ResnetOptions { groups, eps: self.config.norm_eps },
+        )
+    }
+
+    /// A residual block of a skip block; `groups` are those of the first norm.
+    fn skip_resnet(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        h: ValueId,
+        c: usize,
+        groups: usize,
+        resample: Resample,
+    ) -> Result<ValueId> {
+        let h = self.resnet(g, name, h, c, [groups, quarter(c)], resample)?;
+        scaled(g, name, h, SQRT_2)
+    }
+
+    fn skip_attention(&self, g: &mut Graph, name: &str, h: ValueId) -> Result<ValueId> {
+        /// Of the norm, whatever the configuration.
+        const GROUPS: usize = 32;
+        let h = self.attention(g, name, h, GROUPS)?;
+        scaled(g, name, h, SQRT_2)
+    }
+}
+
+/// A sum of two paths, over √2 where it shall vary no more than each.
+fn scaled(g: &mut Graph, name: &str, h: ValueId, factor: f64) -> Result<ValueId> {
+    match factor == 1.0 {
+        true => Ok(h),
+        false => g.scoped(name, |g| g.affine(h, (1.0 / factor) as f32, 0.0)),
     }
 }
 
@@ -200,7 +326,6 @@ pub fn unet2d(
     labels: Option<ValueId>,
 ) -> Result<ValueId> {
     let channels = &config.block_out_channels;
-    let options = config.resnet();
     let last = channels.len() - 1;
 
     // Time and class, as one vector for all blocks.
@@ -229,16 +354,9 @@ pub fn unet2d(
         }
     }
     let time = g.silu(time)?;
-    let resnet = |g: &mut Graph, name: &str, h: ValueId, c: usize, resample: Resample| match resample
-        == Resample::None
-        && !config.scale_shift()
-    {
-        true => nn::resnet_block(g, w, name, h, Some(time), c, options),
-        false => {
-            let scale_shift = config.scale_shift();
-            let options = ResamplingOptions { norms: options, resample, scale_shift };
-            nn::resampling_resnet_block(g, w, name, h, time, c, options)
-        }
+    let layers = Layers { config, w, time };
+    let resnet = |g: &mut Graph, name: &str, h: ValueId, c: usize, resample: Resample| {
+        layers.resnet(g, name, h, c, [config.groups(g.shape(h).last()), config.groups(c)], resample)
     };
 
     let x = match config.center_input_sample {
@@ -249,61 +367,124 @@ pub fn unet2d(
 
     // Down: each result is kept for the way up.
     let mut skips = vec![h];
+    let mut shown = x;
     for (level, kind) in config.down_block_types.iter().enumerate() {
         let c = channels[level];
         for layer in 0..config.layers_per_block {
             let name = |part: &str| format!("down_blocks.{level}.{part}.{layer}");
-            h = resnet(g, &name("resnets"), h, c, Resample::None)?;
-            if kind == "AttnDownBlock2D" {
-                h = nn::attention_block(g, w, &name("attentions"), h, config.head_size(c), options)?;
-            }
+            let (residual, attention) = (name("resnets"), name("attentions"));
+            h = match is_skip(kind) {
+                true => {
+                    let groups = quarter(g.shape(h).last());
+                    layers.skip_resnet(g, &residual, h, c, groups, Resample::None)?
+                }
+                false => resnet(g, &residual, h, c, Resample::None)?,
+            };
+            h = match kind.as_str() {
+                "AttnDownBlock2D" => layers.attention(g, &attention, h, config.groups(c))?,
+                "AttnSkipDownBlock2D" => layers.skip_attention(g, &attention, h)?,
+                _ => h,
+            };
             skips.push(h);
         }
         if level < last {
-            let name = format!("down_blocks.{level}.downsamplers.0");
-            h = match config.resamples(kind, &config.downsample_type) {
-                true => resnet(g, &name, h, c, Resample::Half)?,
-                false => nn::downsample(g, w, &name, h, config.downsample_padding)?,
+            let name = |part: &str| format!("down_blocks.{level}.{part}");
+            let sampler = name("downsamplers.0");
+            h = if is_skip(kind) {
+                let half =
+                    layers.skip_resnet(g, &name("resnet_down"), h, c, quarter(c), Resample::FirHalf)?;
+                shown = g.scoped(&sampler, |g| nn::fir_downsample(g, shown))?;
+                let seen = w.conv(g, &name("skip_conv"), shown, c, 1, Conv2dOptions::default())?;
+                g.add(seen, half)?
+            } else if config.resamples(kind, &config.downsample_type) {
+                resnet(g, &sampler, h, c, Resample::Half)?
+            } else {
+                nn::downsample(g, w, &sampler, h, config.downsample_padding)?
             };
             skips.push(h);
         }
     }
 
     if config.mid_block_type.is_some() {
-        let c = channels[last];
-        h = resnet(g, "mid_block.resnets.0", h, c, Resample::None)?;
+        let (c, factor) = (channels[last], config.mid_block_scale_factor);
+        let mut part = |g: &mut Graph, name: &str, attends: bool| {
+            h = match attends {
+                true => {
+                    let groups = config.attn_norm_num_groups.unwrap_or(config.groups(c));
+                    layers.attention(g, name, h, groups)?
+                }
+                false => resnet(g, name, h, c, Resample::None)?,
+            };
+            h = scaled(g, name, h, factor)?;
+            Ok(())
+        };
+        part(g, "mid_block.resnets.0", false)?;
         if config.add_attention {
-            let groups = config.attn_norm_num_groups.unwrap_or(options.groups);
-            let options = ResnetOptions { groups, ..options };
-            h = nn::attention_block(g, w, "mid_block.attentions.0", h, config.head_size(c), options)?;
+            part(g, "mid_block.attentions.0", true)?;
         }
-        h = resnet(g, "mid_block.resnets.1", h, c, Resample::None)?;
+        part(g, "mid_block.resnets.1", false)?;
     }
 
     // Up: one layer more than down, each beside what was kept.
+    let mut drawn: Option<ValueId> = None;
     for (level, kind) in config.up_block_types.iter().enumerate() {
         let c = channels[last - level];
         for layer in 0..=config.layers_per_block {
             let name = |part: &str| format!("up_blocks.{level}.{part}.{layer}");
+            let (residual, attention) = (name("resnets"), name("attentions"));
             let skip = skips.pop().expect("up takes as many as down kept");
+            let [ours, kept] = [h, skip].map(|part| g.shape(part).last());
             h = g.scoped(&format!("up_blocks.{level}"), |g| g.concat(&[h, skip], 3))?;
-            h = resnet(g, &name("resnets"), h, c, Resample::None)?;
-            if kind == "AttnUpBlock2D" {
-                h = nn::attention_block(g, w, &name("attentions"), h, config.head_size(c), options)?;
-            }
+            h = match kind.as_str() {
+                "SkipUpBlock2D" => {
+                    layers.skip_resnet(g, &residual, h, c, quarter(ours + kept), Resample::None)?
+                }
+                // diffusers takes a quarter of the second alone, and so do the files.
+                "AttnSkipUpBlock2D" => {
+                    layers.skip_resnet(g, &residual, h, c, (ours + kept / 4).min(32), Resample::None)?
+                }
+                _ => resnet(g, &residual, h, c, Resample::None)?,
+            };
+            h = match kind.as_str() {
+                "AttnUpBlock2D" => layers.attention(g, &attention, h, config.groups(c))?,
+                "AttnSkipUpBlock2D" if layer == config.layers_per_block => {
+                    layers.skip_attention(g, &format!("up_blocks.{level}.attentions.0"), h)?
+                }
+                _ => h,
+            };
+        }
+        let name = |part: &str| format!("up_blocks.{level}.{part}");
+        if is_skip(kind)
+            && let Some(small) = drawn
+        {
+            drawn = Some(g.scoped(&name("upsampler"), |g| nn::fir_upsample(g, small))?);
         }
         if level < last {
-            let name = format!("up_blocks.{level}.upsamplers.0");
-            h = match config.resamples(kind, &config.upsample_type) {
-                true => resnet(g, &name, h, c, Resample::Double)?,
-                false => nn::upsample(g, w, &name, h)?,
+            let sampler = name("upsamplers.0");
+            h = if is_skip(kind) {
+                let more = w.group_norm(g, &name("skip_norm"), h, quarter(c), config.norm_eps)?;
+                let more = g.silu(more)?;
+                let more = w.conv(g, &name("skip_conv"), more, RGB, 3, Conv2dOptions::padded(1))?;
+                drawn = Some(match drawn {
+                    Some(drawn) => g.add(drawn, more)?,
+                    None => more,
+                });
+                layers.skip_resnet(g, &name("resnet_up"), h, c, quarter(c), Resample::FirDouble)?
+            } else if config.resamples(kind, &config.upsample_type) {
+                resnet(g, &sampler, h, c, Resample::Double)?
+            } else {
+                nn::upsample(g, w, &sampler, h)?
             };
         }
     }
 
-    let h = w.group_norm(g, "conv_norm_out", h, options.groups, options.eps)?;
+    let h = w.group_norm(g, "conv_norm_out", h, config.groups(channels[0]), config.norm_eps)?;
     let h = g.silu(h)?;
     let y = w.conv(g, "conv_out", h, config.out_channels, 3, Conv2dOptions::padded(1))?;
+    let y = match drawn {
+        Some(drawn) => g.add(y, drawn)?,
+        None => y,
+    };
     if !fourier {
         return Ok(y);
     }

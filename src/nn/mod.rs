@@ -3,6 +3,7 @@
 mod adapted;
 mod attention;
 mod finite;
+mod fir;
 mod resnet;
 mod sampling;
 mod stored;
@@ -11,6 +12,7 @@ mod transformer;
 
 pub use attention::attention_block;
 pub use finite::count_not_finite;
+pub use fir::{fir_downsample, fir_upsample};
 pub use resnet::{Resample, ResamplingOptions, ResnetOptions, resampling_resnet_block, resnet_block};
 pub use sampling::{downsample, upsample, upsample_to};
 pub use stored::mean_of_pixels;

@@ -1,6 +1,6 @@
 //! The residual block of diffusion UNets.
 
-use super::Source;
+use super::{Source, fir_downsample, fir_upsample};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::conv2d::Conv2dOptions;
@@ -54,19 +54,26 @@ pub enum Resample {
     Half,
     /// Each pixel four times.
     Double,
+    /// [`fir_downsample`].
+    FirHalf,
+    /// [`fir_upsample`].
+    FirDouble,
 }
 
 /// What such blocks have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct ResamplingOptions {
     pub norms: ResnetOptions,
+    /// Groups of the second norm.
+    pub groups_out: usize,
     pub resample: Resample,
     /// The time scales and shifts what the second norm gives, rather than shifting what it is given.
     pub scale_shift: bool,
 }
 
 /// A residual block that may change the size (Brock et al. 2019, arXiv:1809.11096; Dhariwal & Nichol 2021,
-/// arXiv:2105.05233): as [`resnet_block`], both paths resampled before their first convolution.
+/// arXiv:2105.05233): as [`resnet_block`], both paths resampled before their first convolution. Where they are
+/// filtered, the short path has a convolution even if the channels stay.
 pub fn resampling_resnet_block(
     g: &mut Graph,
     w: Source,
@@ -76,13 +83,16 @@ pub fn resampling_resnet_block(
     c_out: usize,
     options: ResamplingOptions,
 ) -> Result<ValueId> {
-    let ResamplingOptions { norms: ResnetOptions { groups, eps }, resample, scale_shift } = options;
+    let ResamplingOptions { norms: ResnetOptions { groups, eps }, groups_out, resample, scale_shift } =
+        options;
     let at = |part: &str| format!("{name}.{part}");
     let resampled = |g: &mut Graph, x: ValueId| {
         g.scoped(name, |g| match resample {
             Resample::None => Ok(x),
             Resample::Half => g.average_pool(x, PoolOptions::square(2), false),
             Resample::Double => g.upsample_nearest(x, 2),
+            Resample::FirHalf => fir_downsample(g, x),
+            Resample::FirDouble => fir_upsample(g, x),
         })
     };
     let h = w.group_norm(g, &at("norm1"), x, groups, eps)?;
@@ -100,7 +110,7 @@ pub fn resampling_resnet_block(
         let shift = part(g, 0)?;
         h = g.add(h, shift)?;
     }
-    let mut h = w.group_norm(g, &at("norm2"), h, groups, eps)?;
+    let mut h = w.group_norm(g, &at("norm2"), h, groups_out, eps)?;
     if scale_shift {
         let [scale, shift] = [part(g, 0)?, part(g, c_out)?];
         let scale_of = Expr::binary(Binary::Add, Expr::Const(1.0), Expr::input(1));
@@ -109,7 +119,8 @@ pub fn resampling_resnet_block(
     }
     let h = g.silu(h)?;
     let h = w.conv(g, &at("conv2"), h, c_out, 3, Conv2dOptions::padded(1))?;
-    let x = match g.shape(x).last() == c_out {
+    let filtered = matches!(resample, Resample::FirHalf | Resample::FirDouble);
+    let x = match g.shape(x).last() == c_out && !filtered {
         true => x,
         false => w.conv(g, &at("conv_shortcut"), x, c_out, 1, Conv2dOptions::default())?,
     };

@@ -1,5 +1,6 @@
 //! Noise: standard normal numbers of a seed and a draw.
 
+use super::diffusion_input::row;
 use super::{Operator, arity};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -17,14 +18,15 @@ pub enum Distribution {
 }
 
 /// For each picture the `draw`-th tensor that PyTorch's CUDA generator gives for its seed
-/// ([`crate::diffusion::cuda_normal`]). Input: seeds `[n, 2]`, `u32`.
+/// ([`crate::diffusion::cuda_normal`]). Inputs: seeds `[n, 2]`, `u32`, and the row of a sampler
+/// ([`crate::diffusion::Row`]) where `draw` is `None`: then it is the row's.
 #[derive(Clone, Debug)]
 pub struct Noise {
     pub distribution: Distribution,
     pub height: usize,
     pub width: usize,
     pub channels: usize,
-    pub draw: u32,
+    pub draw: Option<u32>,
 }
 
 /// Checks seeds: `[n, 2]`, the low word first.
@@ -37,7 +39,11 @@ pub(super) fn seeds(desc: &TensorDesc) -> Result<usize, String> {
 
 impl Operator for Noise {
     fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
-        arity(inputs, 1..=1)?;
+        let wanted = 1 + usize::from(self.draw.is_none());
+        arity(inputs, wanted..=wanted)?;
+        if let Some(desc) = inputs.get(1) {
+            row(desc)?;
+        }
         let n = seeds(inputs[0])?;
         let dtype = match self.distribution {
             Distribution::Normal => DType::F32,
@@ -58,17 +64,22 @@ impl Operator for Noise {
         if let Distribution::Bits { word } = self.distribution {
             kernel = kernel.function(
                 "value",
-                format!("fn value(seed: vec2<u32>, index: u32) -> Elem {{ return philox(seed, P.draw, index)[{word}]; }}"),
+                format!("fn value(seed: vec2<u32>, index: u32) -> Elem {{ return philox(seed, draw(), index)[{word}]; }}"),
             );
+        }
+        let mut buffers = vec![("seeds", cx.input(0)), ("dst", cx.output())];
+        if self.draw.is_none() {
+            kernel = kernel.function("draw", "fn draw() -> u32 { return u32(row[17]); }");
+            buffers.push(("row", cx.input(1)));
         }
         cx.dispatch(
             kernel,
-            &[("seeds", cx.input(0)), ("dst", cx.output())],
+            &buffers,
             &[
                 ("count", count.into()),
                 ("area", (self.height * self.width).into()),
                 ("channels", self.channels.into()),
-                ("draw", self.draw.into()),
+                ("draw", self.draw.unwrap_or(0).into()),
             ],
             Grid::Threads(count),
         );
@@ -84,7 +95,19 @@ impl Graph {
         [height, width, channels]: [usize; 3],
         draw: u32,
     ) -> Result<ValueId> {
+        let draw = Some(draw);
         self.push(Noise { distribution: Distribution::Normal, height, width, channels, draw }, &[seeds])
+    }
+
+    /// The same, of the draw that a sampler's row `[1, 32]` names.
+    pub fn noise_of_row(
+        &mut self,
+        seeds: ValueId,
+        [height, width, channels]: [usize; 3],
+        row: ValueId,
+    ) -> Result<ValueId> {
+        let noise = Noise { distribution: Distribution::Normal, height, width, channels, draw: None };
+        self.push(noise, &[seeds, row])
     }
 
     /// The words from which [`Graph::noise`] is made, `u32`.
@@ -95,6 +118,7 @@ impl Graph {
         draw: u32,
         word: usize,
     ) -> Result<ValueId> {
+        let draw = Some(draw);
         self.push(Noise { distribution: Distribution::Bits { word }, height, width, channels, draw }, &[seeds])
     }
 }

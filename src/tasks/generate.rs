@@ -100,7 +100,8 @@ impl DiffusionModel {
     /// What this model is best sampled with.
     pub fn options(&self) -> GenerateOptions {
         GenerateOptions {
-            steps: 20,
+            // Those of score models make up for their coarse steps by the number.
+            steps: self.schedule.score.as_ref().map_or(20, |score| score.num_train_timesteps),
             sampler: self.sampler,
             sigmas: self.sigmas.clone(),
             guidance: self.guidance,
@@ -233,10 +234,9 @@ impl Generator {
         let table = model.table(options)?;
         let step = model.step(batch, options, &table)?;
         let plan = Plan::compile(&model.build_step(batch, options, &table)?, gpu.target())?;
-        let calls = options.sampler.calls_per_step();
         Ok(Generator {
-            around: SamplingLoop::new(gpu, step, plan, options.guidance, calls)?,
-            show: Network::new(gpu, &show_graph(batch, step.shape, &table)?)?,
+            around: SamplingLoop::new(gpu, step, plan, options.guidance)?,
+            show: Network::new(gpu, &show_graph(batch, step.shape, &table, model.schedule.range())?)?,
             model: model.clone(),
             options: options.clone(),
         })
@@ -375,8 +375,8 @@ impl Generator {
     }
 }
 
-/// −1..1 to bytes, of all pictures in a slot.
-fn show_graph(batch: usize, [h, w, c]: [usize; 3], table: &Table) -> Result<Graph> {
+/// Values from `low` to `high` to bytes, of all pictures in a slot.
+fn show_graph(batch: usize, [h, w, c]: [usize; 3], table: &Table, [low, high]: [f64; 2]) -> Result<Graph> {
     let mut g = Graph::new();
     let slots = 2 + table.history;
     let sample = g.input("sample", [slots, batch, h, w, c], DType::F32);
@@ -384,7 +384,8 @@ fn show_graph(batch: usize, [h, w, c]: [usize; 3], table: &Table) -> Result<Grap
     let all = g.reshape(sample, [slots * batch, h, w, c])?;
     let shown = g.gather(all, which, 0)?;
     count_faults(&mut g, shown, shown)?;
-    let picture = g.picture_from_tensor(shown, 0, 0.5, 0.5)?;
+    let scale = 1.0 / (high - low);
+    let picture = g.picture_from_tensor(shown, 0, scale as f32, (-low * scale) as f32)?;
     g.output("picture", picture);
     Ok(g)
 }

@@ -3,6 +3,7 @@
 
 mod classify;
 pub mod compare;
+mod correction;
 mod detect;
 mod embed;
 mod generate;

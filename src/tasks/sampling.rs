@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 
+use super::correction;
 use super::sampling_state::SamplingState;
 use crate::diffusion::{CpuGenerator, ROW_FLOATS, Row, Table};
 use crate::engine::Network;
@@ -88,11 +89,29 @@ impl Step<'_> {
         let row = g.scoped("row", |g| g.gather(rows, step, 0))?;
         let x = g.scoped("input", |g| g.diffusion_input(sample, row, self.copies))?;
         let x = g.cast(x, self.dtype)?;
-        let prediction = predict(&mut g, x, row, step)?;
-        let next = g.scoped("step", |g| g.diffusion_step(sample, prediction, row, guidance, seeds))?;
-        let next = match draws > 0 && self.noise == NoiseSource::Cpu {
-            true => g.scoped("noise", |g| self.add_noise(g, next, row, step))?,
-            false => next,
+        let mut prediction = predict(&mut g, x, row, step)?;
+        let given = match draws > 0 && self.noise == NoiseSource::Cpu {
+            true => Some(g.scoped("noise", |g| self.given_noise(g, step))?),
+            false => None,
+        };
+        let mut rates = None;
+        if self.table.rows.iter().any(|row| row.correct > 0.0) {
+            g.enter("rates");
+            if self.copies > 1 {
+                prediction = correction::guided(&mut g, prediction, guidance)?;
+            }
+            let noise = match (given, seeds) {
+                (Some(noise), _) => noise,
+                (None, Some(seeds)) => g.noise_of_row(seeds, self.shape, row)?,
+                (None, None) => unreachable!("what corrects draws noise"),
+            };
+            rates = Some(correction::rates(&mut g, prediction, noise, row)?);
+            g.leave();
+        }
+        let next = g.scoped("step", |g| g.diffusion_step(sample, prediction, row, guidance, seeds, rates))?;
+        let next = match given {
+            Some(noise) => g.scoped("noise", |g| self.add_noise(g, next, noise, row, rates))?,
+            None => next,
         };
         let next = g.scoped("keep", |g| keep(g, next, step))?;
         let count = g.scoped("count", |g| g.affine(step, 1.0, 1.0))?;
@@ -101,15 +120,34 @@ impl Step<'_> {
         Ok(g)
     }
 
-    /// The sample with noise that the host has drawn.
-    fn add_noise(&self, g: &mut Graph, sample: ValueId, row: ValueId, step: ValueId) -> Result<ValueId> {
+    /// Unit noise of this step that the host has drawn, `[1, n, h, w, c]`.
+    fn given_noise(&self, g: &mut Graph, step: ValueId) -> Result<ValueId> {
         let [h, w, c] = self.shape;
         let noises = g.input("noises", [draws(self.table), self.batch, h, w, c], DType::F32);
         let draws = g.input("draws", [self.table.rows.len()], DType::U32);
         let draw = g.gather(draws, step, 0)?;
-        let noise = g.gather(noises, draw, 0)?;
-        let scale = g.slice(row, &[Range::all(), Range { start: NOISE, stop: Some(NOISE + 1), step: 1 }])?;
+        g.gather(noises, draw, 0)
+    }
+
+    /// The sample with that noise.
+    fn add_noise(
+        &self,
+        g: &mut Graph,
+        sample: ValueId,
+        noise: ValueId,
+        row: ValueId,
+        rates: Option<ValueId>,
+    ) -> Result<ValueId> {
+        let scale = g.slice(row, &[Range::all(), number(NOISE)])?;
         let scale = g.reshape(scale, [1, 1, 1, 1, 1])?;
+        let scale = match rates {
+            Some(rates) => {
+                let rate = g.slice(rates, &[Range::all(), number(1)])?;
+                let rate = g.reshape(rate, [1, self.batch, 1, 1, 1])?;
+                g.mul(scale, rate)?
+            }
+            None => scale,
+        };
         let mut first = vec![0.0; self.slots()[0]];
         first[0] = 1.0;
         let first = g.weight("first", Tensor::from_f32([first.len(), 1, 1, 1, 1], &first));
@@ -121,6 +159,11 @@ impl Step<'_> {
 
 /// Where a row has the scale of its noise, see [`Row::to_f32`].
 const NOISE: usize = 12;
+
+/// One place of an axis.
+pub(super) fn number(at: usize) -> Range {
+    Range { start: at, stop: Some(at + 1), step: 1 }
+}
 
 /// A step's network and the table that it walks along.
 #[derive(Debug)]
@@ -139,7 +182,7 @@ pub(super) struct SamplingLoop {
 
 impl SamplingLoop {
     /// Loads a step, the plan of a [`Step::graph`].
-    pub fn new(gpu: &Gpu, step: Step, plan: Plan, guidance: f32, calls_per_step: usize) -> Result<Self> {
+    pub fn new(gpu: &Gpu, step: Step, plan: Plan, guidance: f32) -> Result<Self> {
         let network = Network::from_plan(gpu, plan)?;
         let table = step.table;
         let count = table.rows.len();
@@ -162,7 +205,7 @@ impl SamplingLoop {
             shape: step.shape,
             noise: step.noise,
             draws: step.draws,
-            calls_per_step,
+            calls_per_step: step.table.calls_per_step(),
         })
     }
 

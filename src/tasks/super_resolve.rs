@@ -94,7 +94,7 @@ impl SuperResolver {
         let graph = step.graph(predict, |_, next, _| Ok(next))?;
         let plan = Plan::compile(&graph, gpu.target())?;
         Ok(SuperResolver {
-            around: SamplingLoop::new(gpu, step, plan, 1.0, options.sampler.calls_per_step())?,
+            around: SamplingLoop::new(gpu, step, plan, 1.0)?,
             show: Network::new(gpu, &show_graph(model, options, step)?)?,
             model: model.clone(),
             options: options.clone(),

@@ -3,7 +3,14 @@ use aquatint::diffusion::{MAX_HISTORY, Row, cuda_normal};
 use crate::harness::{Array, Case, Rng};
 
 /// The step by its definition (`Row`), for the sample `[2 + history, n, h, w, c]`.
-fn step(sample: &Array, prediction: &Array, row: &Row, seeds: &[u64], guidance: f64) -> Array {
+fn step(
+    sample: &Array,
+    prediction: &Array,
+    row: &Row,
+    seeds: &[u64],
+    guidance: f64,
+    rates: Option<&Array>,
+) -> Array {
     let [slots, n, h, w, _] = sample.shape[..] else { panic!() };
     let guided = prediction.shape[0] == 2 * n;
     Array::from_fn(&sample.shape, |i| {
@@ -26,7 +33,8 @@ fn step(sample: &Array, prediction: &Array, row: &Row, seeds: &[u64], guidance: 
                 let history: f64 = (0..slots - 2).map(|k| row.next_h[k] * of(2 + k)).sum();
                 let index = ((c * h + y) * w + x) as u32;
                 let noise = f64::from(cuda_normal(seeds[picture], row.draw, index));
-                row.next_x * of(0) + row.next_x0 * x0 + row.next_m * m + history + row.noise * noise
+                let [a, b] = [0, 1].map(|k| rates.map_or(1.0, |rates| rates.at(&[picture, k])));
+                row.next_x * of(0) + row.next_x0 * x0 + row.next_m * a * m + history + row.noise * b * noise
             }
             1 => x0,
             _ if !row.push => of(slot),
@@ -36,9 +44,10 @@ fn step(sample: &Array, prediction: &Array, row: &Row, seeds: &[u64], guidance: 
     })
 }
 
-fn check(shape: [usize; 4], history: usize, guided: bool, push: bool, clip: f64, noise: f64) {
-    let name =
-        format!("step {shape:?} history {history} guided {guided} push {push} clip {clip} noise {noise}");
+fn check(shape: [usize; 4], history: usize, guided: bool, push: bool, clip: f64, noise: f64, corrects: bool) {
+    let name = format!(
+        "step {shape:?} history {history} guided {guided} push {push} clip {clip} noise {noise} corrects {corrects}"
+    );
     let mut rng = Rng::new(&name);
     let [n, h, w, c] = shape;
     let sample = rng.array(&[2 + history, n, h, w, c]);
@@ -71,19 +80,27 @@ fn check(shape: [usize; 4], history: usize, guided: bool, push: bool, clip: f64,
     let guidance = Array { shape: vec![1], data: vec![1.5] };
     let case = Case::new(name).input(&sample).input(&prediction).input(&coefficients).input(&guidance);
     let case = if noise == 0.0 { case } else { case.indices(&words) };
+    let rates = rng.array_in(&[n, 2], 0.5, 2.0);
+    let case = if corrects { case.input(&rates) } else { case };
     case.f32_only().check(
-        |g, v| g.diffusion_step(v[0], v[1], v[2], v[3], v.get(4).copied()),
-        |a| step(&a[0], &a[1], &row, &seeds, 1.5),
+        |g, v| {
+            let rates = corrects.then(|| v[v.len() - 1]);
+            let seeds = (noise != 0.0).then(|| v[4]);
+            g.diffusion_step(v[0], v[1], v[2], v[3], seeds, rates)
+        },
+        |a| step(&a[0], &a[1], &row, &seeds, 1.5, a.last().filter(|_| corrects)),
     );
 }
 
 #[test]
 fn every_term() {
-    check([2, 32, 32, 1], 1, true, true, 0.0, 0.0);
-    check([1, 5, 3, 4], 0, false, false, 0.5, 0.7);
-    check([3, 7, 7, 3], 4, true, true, 0.25, 0.3);
-    check([2, 4, 4, 2], 4, false, false, 0.0, 1.0);
-    check([1, 1, 1, 1], 2, true, true, 1.0, 1.0);
+    check([2, 32, 32, 1], 1, true, true, 0.0, 0.0, false);
+    check([1, 5, 3, 4], 0, false, false, 0.5, 0.7, false);
+    check([3, 7, 7, 3], 4, true, true, 0.25, 0.3, false);
+    check([2, 4, 4, 2], 4, false, false, 0.0, 1.0, false);
+    check([1, 1, 1, 1], 2, true, true, 1.0, 1.0, false);
+    check([3, 7, 5, 3], 0, false, false, 0.0, 1.0, true);
+    check([2, 4, 4, 1], 1, true, true, 0.5, 0.0, true);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod conv_transpose2d;
 mod diffusion_step;
 mod elementwise;
 mod epilogue;
+mod fir;
 mod gather;
 mod harness;
 mod indexing;

@@ -1,4 +1,4 @@
-use aquatint::diffusion::{cuda_normal, philox_block};
+use aquatint::diffusion::{Row, cuda_normal, philox_block};
 use aquatint::{DType, Graph, Network, Tensor, ValueId};
 
 use crate::harness::{Array, Rng, compare, gpu};
@@ -63,5 +63,21 @@ fn normals_are_those_of_pytorch_on_cuda() {
             });
             compare(&format!("noise {h}×{w}×{c}, draw {draw}"), &found.to_f32(), &expected, 1e-5);
         }
+    }
+}
+
+#[test]
+fn a_row_says_which_draw() {
+    let mut rng = Rng::new("noise of a row");
+    let seeds = seeds(&mut rng);
+    for ([h, w, c], draw) in SHAPES.into_iter().zip([1, 2, 77, 4000]) {
+        let row = Row { draw, ..Row::default() }.to_f32();
+        let found = run(&seeds, |g, s| {
+            let row = g.weight("row", Tensor::from_f32([1, row.len()], &row));
+            g.noise_of_row(s, [h, w, c], row).unwrap()
+        });
+        let fixed = run(&seeds, |g, s| g.noise(s, [h, w, c], draw).unwrap());
+        let (Some(found), Some(fixed)) = (found, fixed) else { return };
+        assert_eq!(found.to_f32(), fixed.to_f32(), "draw {draw}");
     }
 }

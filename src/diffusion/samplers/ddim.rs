@@ -53,5 +53,6 @@ pub(super) fn epsilon(prediction: Prediction, signal: f64, sigma: f64) -> Form {
         Prediction::Sample => 1.0 / sigma * (X - signal * M),
         Prediction::V => sigma * X + signal * M,
         Prediction::Flow => X + signal * M,
+        Prediction::Score => -sigma * M,
     }
 }

@@ -1,8 +1,9 @@
 //! The samplers, a family a file: noise levels in, rows out, those of the levels from `begin` on.
 //!
 //! DDPM, DDIM, PNDM, LCM, TCD and the exponential integrators keep the latent scaled as the model
-//! sees it (signal² + sigma² = 1), those of flow models so that signal + sigma = 1, the others at signal 1, as diffusers does, so that latents can be
-//! compared step by step.
+//! sees it (signal² + sigma² = 1), those of flow models so that signal + sigma = 1, those of score models as their
+//! process has it (but for the ODE), the others at signal 1, as diffusers does, so that latents can be compared step by
+//! step.
 
 pub(super) mod consistency;
 pub(super) mod ddim;
@@ -16,4 +17,5 @@ pub(super) mod flow;
 pub(super) mod heun;
 pub(super) mod lms;
 pub(super) mod plms;
+pub(super) mod score;
 pub(super) mod unipc;

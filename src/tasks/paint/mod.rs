@@ -180,8 +180,8 @@ impl Painter {
         parts.check(gpu.target())?;
         let start = parts.start()?;
         let layout = parts.layout(&start, gpu.target())?;
-        let (step, calls) = (parts.step(&start.table)?, options.sampler.calls_per_step());
-        let around = SamplingLoop::new(gpu, step, layout.step, options.guidance, calls)?;
+        let step = parts.step(&start.table)?;
+        let around = SamplingLoop::new(gpu, step, layout.step, options.guidance)?;
         let painter = Painter {
             show: Decoder::new(gpu, layout.decoder, layout.memory.turns)?,
             encoder: layout.encoder,
