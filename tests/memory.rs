@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aquatint::formats::diffusers::Folder;
 use aquatint::models::latent_diffusion::LatentDiffusion;
-use aquatint::tasks::{Canvas, Memory, NoiseSource, PaintOptions, Painter, StartFrom, Turns, Wish};
+use aquatint::tasks::{Beside, Canvas, Memory, NoiseSource, PaintOptions, Painter, StartFrom, Turns, Wish};
 use aquatint::text::TextEmbedding;
 use aquatint::{DType, Error, Gpu, Target, Tensor};
 use hashed::{compare, gpu, numbers, save};
@@ -87,7 +87,7 @@ fn ways(target: &Target, model: &LatentDiffusion, kind: StartFrom) -> Vec<(Paint
     let mut options = options(model);
     let mut ways: Vec<(PaintOptions, Memory)> = Vec::new();
     loop {
-        match Painter::predict(target, model, None, 1, TOKENS, kind, &options) {
+        match Painter::predict(target, model, 1, TOKENS, kind, &options, &Beside::default()) {
             Ok(memory) => {
                 assert!(options.memory_budget.is_none_or(|budget| memory.peak <= budget));
                 let less = memory.peak / 32 * 31;
@@ -198,11 +198,7 @@ fn memory_is_as_predicted() {
         let way = (memory.turns, memory.encoder_bands, memory.decoder_bands);
         // What inputs take on their way and results back, and how memory is rounded up.
         let slack = memory.peak / 20 + (128 << 10);
-        let ready = match memory.turns {
-            Turns::Together => memory.step.held + memory.start.held + memory.decoder.held,
-            Turns::DecoderInTurn => memory.step.held + memory.start.held,
-            Turns::OneAtATime => memory.step.ports + memory.start.held,
-        };
+        let ready = memory.held();
         println!("{way:?}: predicted {} and {ready}, found {most} and {held}; {memory:?}", memory.peak);
         assert!(most <= memory.peak + slack && most + slack >= memory.peak, "{way:?}");
         assert!(held <= ready + slack && held + slack >= ready, "{way:?}: predicted {ready}");
@@ -231,9 +227,10 @@ fn half_precision_is_close() {
 fn what_is_too_much_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path());
+    let target = Target::typical();
     let predict = |budget| {
         let options = PaintOptions { memory_budget: Some(budget), ..options(&model) };
-        Painter::predict(&Target::typical(), &model, None, 2, TOKENS, StartFrom::Picture, &options)
+        Painter::predict(&target, &model, 2, TOKENS, StartFrom::Picture, &options, &Beside::default())
     };
     let error = predict(1000).unwrap_err().to_string();
     assert!(error.contains("UNet") && error.contains("1000 B") && error.contains("smaller batch"), "{error}");

@@ -91,7 +91,7 @@ pub struct TextSettings {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extend: Option<Vec<u32>>,
-    /// How much of the picture is made anew, above 0, up to 1 [default: 0.75; 1 with a mask, 0.6 with --hires]
+    /// How much of the picture is made anew, above 0, up to 1 [default: 0.75; 1 with a mask, 0.6 with --hires, 0.3 for a refiner as --model]
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
@@ -107,6 +107,14 @@ pub struct TextSettings {
     #[arg(long, value_name = "FACTOR", conflicts_with_all = ["init", "variation"])]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hires: Option<f32>,
+    /// A model that goes on where the first one stops, as SDXL's refiner
+    #[arg(long, value_name = "FOLDER|FILE|NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<PathBuf>,
+    /// Where it takes over, by shares of the way from noise to picture: above 0, below 1 [default: 0.8]
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refiner_start: Option<f64>,
     /// Level of the noise that an upscaler adds to its small picture: the higher, the more is made anew [default: 20]
     #[arg(long, value_name = "LEVEL", requires = "init")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -185,6 +193,8 @@ impl TextSettings {
             rescale: self.rescale.or(base.rescale),
             variation: self.variation.or(base.variation),
             hires: self.hires.or(base.hires),
+            refiner: self.refiner.or(base.refiner),
+            refiner_start: self.refiner_start.or(base.refiner_start),
             noise_level: self.noise_level.or(base.noise_level),
             rng: self.rng.or(base.rng),
             precision: self.precision.or(base.precision),

@@ -3,16 +3,19 @@
 use std::cell::Cell;
 
 use super::canvas::EncoderPlan;
+use super::control::Control;
 use super::parts::Parts;
 use super::show::DecoderPlan;
-use crate::diffusion::Start;
+use crate::diffusion::{Start, Table};
 use crate::error::{Error, Result};
-use crate::models::latent_diffusion::Given;
+use crate::models::autoencoder_tiny::AutoencoderTinyConfig;
+use crate::models::latent_diffusion::{Given, Part};
 use crate::plan::{NetworkMemory, Plan};
 use crate::target::Target;
 use crate::tasks::paint::StartFrom;
 use crate::tasks::sampling::start_graph;
 use crate::tensor::DType;
+use crate::text::TextEncoders;
 use crate::units;
 
 /// Which of a painter's networks are on the device at the same time.
@@ -40,6 +43,10 @@ pub struct Memory {
     pub encoder: Option<NetworkMemory>,
     /// Of its second half.
     pub decoder: NetworkMemory,
+    /// Of the tiny autoencoder for previews, where there is one.
+    pub preview: Option<NetworkMemory>,
+    /// Whether that one stays on the device.
+    pub preview_kept: bool,
     pub turns: Turns,
     /// In so many bands pictures are encoded and shown, see [`PaintOptions::memory_budget`](super::PaintOptions).
     pub encoder_bands: usize,
@@ -48,8 +55,43 @@ pub struct Memory {
     pub peak: u64,
 }
 
+impl Memory {
+    /// What a painter holds while it does nothing.
+    pub fn held(&self) -> u64 {
+        let preview = self.preview.filter(|_| self.preview_kept).map_or(0, |memory| memory.held);
+        let networks = match self.turns {
+            Turns::Together => self.step.held + self.decoder.held,
+            Turns::DecoderInTurn => self.step.held,
+            Turns::OneAtATime => self.step.ports,
+        };
+        self.start.held + networks + preview
+    }
+
+    /// The same with an autoencoder for previews: kept where there is room for it beside all else, otherwise there only
+    /// while it shows something.
+    pub(super) fn with_preview(mut self, preview: NetworkMemory, budget: Option<u64>) -> Memory {
+        let shown = self.held() + preview.peak;
+        let kept = (self.peak + preview.held).max(shown);
+        self.preview_kept = self.turns == Turns::Together && budget.is_none_or(|budget| kept <= budget);
+        self.peak = if self.preview_kept { kept } else { self.peak.max(shown) };
+        self.preview = Some(preview);
+        self
+    }
+}
+
 /// Smaller parts of a load save little.
 const LEAST_CHUNK: u64 = 4 << 20;
+
+/// What there is beside a painter's own networks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// Of text, before all else.
+    pub encoders: Option<&'a TextEncoders>,
+    /// As [`Painter::controlled`](super::Painter::controlled) is given them.
+    pub controls: &'a [Control],
+    /// As [`Painter::preview_with`](super::Painter::preview_with) is given it.
+    pub preview: Option<&'a Part<AutoencoderTinyConfig>>,
+}
 
 /// A painter's networks, planned.
 pub(super) struct Layout {
@@ -124,6 +166,8 @@ impl Parts<'_> {
                     start: noise,
                     encoder: encoded,
                     decoder: shown,
+                    preview: None,
+                    preview_kept: false,
                     turns,
                     encoder_bands: encoder.as_ref().and_then(EncoderPlan::bands).unwrap_or(1),
                     decoder_bands: decoder.bands.as_ref().map_or(1, |bands| bands.count()),
@@ -136,6 +180,32 @@ impl Parts<'_> {
         parts.extend(whole_decoder.map(|plan| ("decoder at once", plan.memory().peak)));
         parts.extend(whole_encoder.map(|plan| ("encoder at once", plan.memory().peak)));
         Err(self.too_much(target, refused.get(), &parts))
+    }
+
+    /// The tiny autoencoder for previews, planned, and the memory of a painter that has it.
+    pub(super) fn with_preview(
+        &self,
+        memory: Memory,
+        tiny: &Part<AutoencoderTinyConfig>,
+        table: &Table,
+        target: &Target,
+    ) -> Result<(DecoderPlan, Memory)> {
+        let [_, _, channels] = self.latent();
+        if tiny.config.latent_channels != channels {
+            return Err(Error::Invalid {
+                what: "latent_channels of the autoencoder for previews".to_owned(),
+                expected: format!("{channels}, as {} has", self.model.name),
+                found: tiny.config.latent_channels.to_string(),
+            });
+        }
+        let tiny = Part { config: tiny.config.clone().into(), weights: tiny.weights.clone() };
+        let first = Plan::compile(&self.show_graph(table, &tiny)?, target)?;
+        let budget = self.options.memory_budget;
+        let memory = memory.with_preview(first.memory(), budget);
+        if budget.is_some_and(|budget| memory.peak > budget) {
+            return Err(self.too_much(target, memory.peak, &[("decoder of previews", first.memory().peak)]));
+        }
+        Ok((DecoderPlan { first, bands: None }, memory))
     }
 
     /// `needed` at least, of which the parts alone take so much.

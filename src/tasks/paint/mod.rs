@@ -16,7 +16,7 @@ use image::{GrayImage, RgbImage};
 
 pub use self::control::Control;
 pub use self::latents::{Enlarge, Variation};
-pub use self::memory::{Memory, Turns};
+pub use self::memory::{Beside, Memory, Turns};
 pub use self::pipeline::Pipeline;
 
 use self::canvas::EncoderPlan;
@@ -26,7 +26,7 @@ use self::step::embedded_guidance;
 use super::sampling::{NoiseSource, Sampling, SamplingLoop, Show, padded};
 use super::sampling_state::SamplingState;
 use crate::diffusion::{Sampler, SigmaSchedule};
-use crate::engine::{Network, NotFinite};
+use crate::engine::NotFinite;
 use crate::error::{Error, Part, Result};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
@@ -36,7 +36,7 @@ use crate::ops::quantized::BlockFormat;
 use crate::plan::Plan;
 use crate::target::Target;
 use crate::tensor::{DType, Tensor};
-use crate::text::{TextEmbedding, TextEncoders};
+use crate::text::TextEmbedding;
 
 /// A wish and its opposite.
 #[derive(Clone, Debug)]
@@ -130,7 +130,7 @@ pub struct Painter {
     show: Decoder,
     encoder: Option<EncoderPlan>,
     /// The same, faster and less exact.
-    preview: Option<Network>,
+    preview: Option<Decoder>,
 }
 
 /// What runs begin with.
@@ -199,25 +199,28 @@ impl Painter {
         Ok(painter)
     }
 
-    /// What a painter of these arguments would take of a device's memory, and the `encoders` of text before it; makes
-    /// nothing.
+    /// What a painter of these arguments would take of a device's memory with what is `beside` it; makes nothing.
     ///
     /// # Errors
-    /// As [`Painter::new`], without a device: [`Error::Limit`] for what it cannot bind, [`Error::Budget`] for what is
-    /// more than the options allow.
+    /// As [`Painter::controlled`], without a device: [`Error::Limit`] for what it cannot bind, [`Error::Budget`] for
+    /// what is more than the options allow.
     pub fn predict(
         target: &Target,
         model: &LatentDiffusion,
-        encoders: Option<&TextEncoders>,
         batch: usize,
         tokens: usize,
         canvas: StartFrom,
         options: &PaintOptions,
+        beside: &Beside,
     ) -> Result<Memory> {
-        let parts = Parts { model, batch, tokens, canvas, options, controls: &[] };
+        let parts = Parts { model, batch, tokens, canvas, options, controls: beside.controls };
         parts.check(target)?;
-        let mut memory = parts.layout(&parts.start()?, target)?.memory;
-        if let Some(encoders) = encoders {
+        let start = parts.start()?;
+        let mut memory = parts.layout(&start, target)?.memory;
+        if let Some(tiny) = beside.preview {
+            (_, memory) = parts.with_preview(memory, tiny, &start.table, target)?;
+        }
+        if let Some(encoders) = beside.encoders {
             memory.text_encoders = encoders.predict(target, batch, tokens, options.dtype)?;
             let most = memory.text_encoders.iter().map(|m| m.peak).max().unwrap_or(0);
             if options.memory_budget.is_some_and(|budget| most > budget) {
@@ -238,8 +241,9 @@ impl Painter {
         batch: usize,
         tokens: usize,
         options: &PaintOptions,
+        controls: &[Control],
     ) -> Result<Graph> {
-        let parts = Parts { model, batch, tokens, canvas: StartFrom::Noise, options, controls: &[] };
+        let parts = Parts { model, batch, tokens, canvas: StartFrom::Noise, options, controls };
         parts.check(target)?;
         let start = parts.start()?;
         parts.step_graph(parts.step(&start.table)?)
@@ -248,6 +252,16 @@ impl Painter {
     /// What this one takes.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Gives its memory back to the device before this returns; a drop alone leaves that to later work.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn release(self) -> Result<()> {
+        let gpu = self.gpu().clone();
+        drop(self);
+        gpu.settle()
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -259,19 +273,20 @@ impl Painter {
     /// TAESDXL for XL), whatever the model's own is.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for other latents, and all of [`Network::new`].
+    /// [`Error::Invalid`] for other latents, [`Error::Budget`] where there is no room for it, and all of
+    /// [`Network::new`](crate::Network::new).
     pub fn preview_with(&mut self, tiny: &latent_diffusion::Part<AutoencoderTinyConfig>) -> Result<()> {
-        let [_, _, channels] = self.parts().latent();
-        if tiny.config.latent_channels != channels {
-            return Err(Error::Invalid {
-                what: "latent_channels of the autoencoder for previews".to_owned(),
-                expected: format!("{channels}, as {} has", self.model.name),
-                found: tiny.config.latent_channels.to_string(),
-            });
-        }
-        let tiny =
-            latent_diffusion::Part { config: tiny.config.clone().into(), weights: tiny.weights.clone() };
-        self.preview = Some(Network::new(self.gpu(), &self.parts().show_graph(&self.around.table, &tiny)?)?);
+        // Anew, should there be one already.
+        let memory = Memory { preview: None, preview_kept: false, ..self.memory.clone() };
+        let (gpu, table) = (self.gpu(), &self.around.table);
+        let (plan, memory) = self.parts().with_preview(memory, tiny, table, gpu.target())?;
+        // Where the decoder is kept and this one has no room, it takes turns with nothing.
+        let turns = match (memory.preview_kept, memory.turns) {
+            (false, Turns::Together) => Turns::DecoderInTurn,
+            (_, turns) => turns,
+        };
+        self.preview = Some(Decoder::new(gpu, plan, turns)?);
+        self.memory = memory;
         Ok(())
     }
 
@@ -366,12 +381,17 @@ impl Painter {
         Sampling {
             around: &self.around,
             show: &self.show,
-            preview: self.preview.as_ref().map(|network| network as &dyn Show),
+            preview: self.preview.as_ref().map(|decoder| decoder as &dyn Show),
             description: self.description(),
             labels: vec![0; seeds.len()],
             seeds,
             row,
         }
+    }
+
+    /// Whether a saved run is one of this painter's, so that [`Painter::resume`] can go on with it.
+    pub fn is_of(&self, state: &SamplingState) -> bool {
+        state.description == self.description() && state.row <= self.around.table.rows.len()
     }
 
     /// Continues a run where [`Sampling::state`] was taken, with the same wishes and canvas.
@@ -384,11 +404,10 @@ impl Painter {
         canvas: Option<Canvas>,
         state: &SamplingState,
     ) -> Result<Sampling<'_>> {
-        let own = self.description();
-        if state.description != own || state.row > self.around.table.rows.len() {
+        if !self.is_of(state) {
             return Err(Error::Invalid {
                 what: "saved run".to_owned(),
-                expected: own,
+                expected: self.description(),
                 found: state.description.clone(),
             });
         }
