@@ -73,7 +73,7 @@ pub struct TextSettings {
     #[arg(long, value_name = "PIXELS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
-    /// Picture to begin with
+    /// Picture to begin with, or to enlarge
     #[arg(long, value_name = "PICTURE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -222,7 +222,9 @@ impl Painting {
                 path: path.to_owned(),
                 message: format!("the parameters in its text cannot be read: {error}"),
             })?;
-            return Ok(Some(painting).filter(|p| p.settings.text.prompt.is_some()));
+            // Letters have neither.
+            let is_one = |p: &Painting| p.settings.text.prompt.is_some() || p.settings.text.init.is_some();
+            return Ok(Some(painting).filter(is_one));
         }
         let text = picture::read_text(path, "parameters")?;
         Ok(text.as_deref().and_then(parameters::read))

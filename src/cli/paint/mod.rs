@@ -8,6 +8,7 @@ mod options;
 mod pieces;
 mod refine;
 mod setup;
+mod super_resolve;
 mod target;
 mod upscale;
 
@@ -26,6 +27,7 @@ use self::batch::{Batch, Run};
 use self::begin::Begin;
 use self::pieces::Piece;
 use self::setup::Setup;
+pub use self::super_resolve::is_at as is_without_text;
 use self::target::Target;
 use super::generate::{Generate, MAX_PICTURES, random_seed};
 use super::painting::{Painting, TextSettings};
@@ -43,6 +45,10 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
     let mut saved = args.resume.as_ref().map(SamplingState::load).transpose()?;
     let mut painting = complete(args, painting)?;
     let path = model::locate(Path::new(&painting.model), args.offline)?;
+    if super_resolve::is_at(&path) {
+        return super_resolve::run(args, painting, &path, device, out);
+    }
+    prompted(&painting)?;
     options::check(args, &painting.settings.text)?;
     let mut pipeline = Pipeline::open(&path, painting.settings.text.prediction.as_deref())?;
     // A folder of the hub's cache is called by a checksum.
@@ -176,22 +182,30 @@ fn pieces(painting: &Painting, count: usize, variation: Option<Variation>) -> Re
     Ok(Piece::seeds(painting.settings.seed.unwrap_or(0), count, variation))
 }
 
+fn missing(what: &str, expected: &str) -> anyhow::Error {
+    let (what, expected, found) = (what.to_owned(), expected.to_owned(), "none".to_owned());
+    Error::Invalid { what, expected, found }.into()
+}
+
+fn prompted(painting: &Painting) -> Result<()> {
+    match painting.settings.text.prompt {
+        Some(_) => Ok(()),
+        None => Err(missing("prompt", "--prompt with what to paint (it may be empty)")),
+    }
+}
+
 /// Checks what must be there, and draws a seed if there is none.
 fn complete(args: &Generate, mut painting: Painting) -> Result<Painting> {
     if let Some(model) = &args.model {
         painting.model = model.display().to_string();
     }
-    let missing = |what: &str, expected: &str| Error::Invalid {
-        what: what.to_owned(),
-        expected: expected.to_owned(),
-        found: "none".to_owned(),
-    };
     if painting.model.is_empty() {
         let expected = "--model with a folder of diffusers or a .safetensors checkpoint, to paint from text";
-        return Err(missing("model", expected).into());
+        return Err(missing("model", expected));
     }
-    if painting.settings.text.prompt.is_none() {
-        return Err(missing("prompt", "--prompt with what to paint (it may be empty)").into());
+    // Only for a picture that is enlarged there needs to be no text; whether it is, the model tells.
+    if painting.settings.text.init.is_none() && !is_without_text(Path::new(&painting.model)) {
+        prompted(&painting)?;
     }
     if !args.labels.is_empty() {
         let expected = "none, as this model is told by --prompt".to_owned();
