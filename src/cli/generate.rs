@@ -57,6 +57,10 @@ pub struct Generate {
     /// Pictures from text that are painted together
     #[arg(long, value_name = "PICTURES", default_value_t = 1)]
     pub batch: usize,
+    /// Paint a series of --count pictures from text, from that of --seed to that of another seed: between them the first
+    /// noise goes along the arc from one to the other (what a sampler draws on the way is that of --seed)
+    #[arg(long, value_name = "SEED")]
+    pub to_seed: Option<u64>,
     /// Device memory that pictures from text may take, as 6GB or 900MiB [default: all]
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
     pub memory_budget: Option<u64>,

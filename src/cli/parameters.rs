@@ -66,13 +66,13 @@ pub fn write(painting: &Painting) -> String {
     push("Denoising strength", text.strength.map(|s| s.to_string()));
     push("Refiner", text.refiner.as_deref().and_then(stem));
     push("Refiner switch at", text.refiner_start.map(|start| start.to_string()));
-    let variation = text.variation.as_deref().and_then(|v| v.split_once(':'));
-    push("Variation seed", variation.map(|(seed, _)| seed.to_owned()));
-    push("Variation seed strength", variation.map(|(_, share)| share.to_owned()));
     // They count the last layer too.
     push("Clip skip", text.clip_skip.filter(|n| *n > 0).map(|n| (n + 1).to_string()));
     push("RNG", text.rng.as_deref().map(|rng| if rng == "cpu" { "CPU" } else { "GPU" }.to_owned()));
     push("CFG Rescale", text.rescale.filter(|r| *r > 0.0).map(|r| r.to_string()));
+    let variation = text.variation.as_deref().and_then(|v| v.split_once(':'));
+    push("Variation seed", variation.map(|(seed, _)| seed.to_owned()));
+    push("Variation seed strength", variation.map(|(_, share)| share.to_owned()));
     push("Version", Some(format!("aquatint {version}")));
     lines.push(pairs.iter().map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(", "));
     lines.join("\n")

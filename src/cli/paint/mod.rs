@@ -71,8 +71,14 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
     };
     let count = args.count.unwrap_or(1);
     let variation = text.variation.as_deref().map(options::variation).transpose()?;
-    let pieces = pieces(&painting, count, variation)?;
-    let target = Target::new(args.out.as_deref(), count, &pieces[0].name)?;
+    let (pieces, target) = match args.to_seed {
+        Some(last) => series(args, &painting, last)?,
+        None => {
+            let pieces = pieces(&painting, count, variation)?;
+            let target = Target::new(args.out.as_deref(), count, "aquatint", &pieces[0].name)?;
+            (pieces, target)
+        }
+    };
 
     let gpu = Gpu::with_options(device)?;
     let wish = told(&gpu, &pipeline.text, text, options.dtype)?;
@@ -192,6 +198,20 @@ fn prompted(painting: &Painting) -> Result<()> {
         Some(_) => Ok(()),
         None => Err(missing("prompt", "--prompt with what to paint (it may be empty)")),
     }
+}
+
+/// The pictures of a series, and where they go.
+fn series(args: &Generate, painting: &Painting, last: u64) -> Result<(Vec<Piece>, Target)> {
+    let count = args.count.unwrap_or(1);
+    if !(2..=MAX_PICTURES).contains(&count) {
+        let (what, expected) = ("--count of a series to --to-seed", format!("2 to {MAX_PICTURES}"));
+        return Err(Error::Invalid { what: what.to_owned(), expected, found: count.to_string() }.into());
+    }
+    let first = painting.settings.seed.unwrap_or(0);
+    let pieces = Piece::series(first, last, count);
+    let stem = format!("aquatint-{first}-to-{last}");
+    let target = Target::new(args.out.as_deref(), count, &stem, &pieces[0].name)?;
+    Ok((pieces, target))
 }
 
 /// Checks what must be there, and draws a seed if there is none.

@@ -14,28 +14,30 @@ use crate::cli::painting::{Painting, TextSettings};
 /// Refuses options of which only one can be given, and those that say more of one that is not.
 pub fn check(args: &Generate, text: &TextSettings) -> Result<()> {
     let refiner = ("--refiner", text.refiner.is_some());
-    let [init, hires] = [("--init", text.init.is_some()), ("--hires", text.hires.is_some())];
-    for [(one, first), (other, second)] in [[refiner, init], [refiner, hires]] {
+    let series = ("--to-seed", args.to_seed.is_some());
+    let init = ("--init", text.init.is_some());
+    let hires = ("--hires", text.hires.is_some());
+    let variation = ("--variation", text.variation.is_some());
+    let pause = ("--pause-to", args.pause_to.is_some());
+    let invalid = |what: String, expected: String, found: &str| {
+        Err(Error::Invalid { what, expected, found: found.to_owned() }.into())
+    };
+    for [(one, first), (other, second)] in [
+        [refiner, init],
+        [refiner, hires],
+        [series, init],
+        [series, hires],
+        [series, variation],
+        [series, pause],
+    ] {
         if first && second {
-            return Err(Error::Invalid {
-                what: format!("{one} and {other}"),
-                expected: "one of them".to_owned(),
-                found: "both".to_owned(),
-            }
-            .into());
+            return invalid(format!("{one} and {other}"), "one of them".to_owned(), "both");
         }
     }
-    let _ = args;
-    for (of, is_there, option, is_given) in
-        [(refiner.0, refiner.1, "--refiner-start", text.refiner_start.is_some())]
+    for [(of, is_there), (option, is_given)] in [[refiner, ("--refiner-start", text.refiner_start.is_some())]]
     {
         if is_given && !is_there {
-            return Err(Error::Invalid {
-                what: option.to_owned(),
-                expected: format!("{of} too"),
-                found: "none".to_owned(),
-            }
-            .into());
+            return invalid(option.to_owned(), format!("{of} too"), "none");
         }
     }
     Ok(())

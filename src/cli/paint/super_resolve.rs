@@ -58,7 +58,7 @@ pub fn run(
     resolve(&mut painting, &options);
     let count = args.count.unwrap_or(1);
     let pieces = pieces(&painting, count, None)?;
-    let target = Target::new(args.out.as_deref(), count, &pieces[0].name)?;
+    let target = Target::new(args.out.as_deref(), count, "aquatint", &pieces[0].name)?;
     let gpu = Gpu::with_options(device)?;
     let batch = args.batch.clamp(1, count);
     let mut resolver = SuperResolver::new(&gpu, &model, batch, &options)?;
@@ -121,6 +121,7 @@ fn refuse(args: &Generate, painting: &Painting, name: &str) -> Result<()> {
         ("--guidance", painting.settings.guidance.is_some()),
         ("--memory-budget", args.memory_budget.is_some()),
         ("--pause-to", args.pause_to.is_some()),
+        ("--to-seed", args.to_seed.is_some()),
         ("--preview-every", args.preview_every.is_some()),
         ("--preview-model", args.preview_model.is_some()),
     ];

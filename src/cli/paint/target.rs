@@ -15,12 +15,12 @@ pub enum Target {
 }
 
 impl Target {
-    /// For so many pictures, of which the first has this name.
-    pub fn new(out: Option<&Path>, count: usize, first: &str) -> Result<Target> {
+    /// For so many pictures, of which the first has this name; `stem` comes before it where nothing is given.
+    pub fn new(out: Option<&Path>, count: usize, stem: &str, first: &str) -> Result<Target> {
         let Some(out) = out else {
             return Ok(match count {
-                1 => Target::One(format!("aquatint-{first}.png").into()),
-                _ => Target::Many(PathBuf::new(), "aquatint-".to_owned()),
+                1 => Target::One(format!("{stem}-{first}.png").into()),
+                _ => Target::Many(PathBuf::new(), format!("{stem}-")),
             });
         };
         if out.as_os_str().to_string_lossy().ends_with(std::path::is_separator) || out.is_dir() {
