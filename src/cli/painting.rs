@@ -176,6 +176,11 @@ impl Settings {
 }
 
 fn or<T>(given: Vec<T>, base: Vec<T>) -> Vec<T> {
+    /// Begin with noise alone (zero terminal SNR), at timesteps that end with the last one: for models that predict v and
+    /// were trained so, but do not say it; --rescale 0.7 suits them
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub zero_snr: bool,
     if given.is_empty() { base } else { given }
 }
 
@@ -227,6 +232,7 @@ impl Painting {
             return Ok(Some(painting).filter(is_one));
         }
         let text = picture::read_text(path, "parameters")?;
+            zero_snr: self.zero_snr || base.zero_snr,
         Ok(text.as_deref().and_then(parameters::read))
     }
 

@@ -55,6 +55,9 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
     if let Some(name) = Path::new(&painting.model).file_stem() {
         pipeline.model.name = name.display().to_string();
     }
+    if painting.settings.text.zero_snr {
+        pipeline.model.use_zero_terminal_snr()?;
+    }
     pipeline.text.clip_skip = painting.settings.text.clip_skip.unwrap_or(0);
     adapters::apply(&mut pipeline, &painting.settings.text)?;
 
