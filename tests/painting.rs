@@ -9,7 +9,11 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use aquatint::formats::picture;
-use hashed::{gpu, save};
+use aquatint::models::controlnet::ControlNetConfig;
+use aquatint::models::latent_diffusion::Part;
+use aquatint::tasks::{Canvas, Control, NoiseSource, Pag, PaintOptions, Painter, Pipeline, StartFrom, Wish};
+use aquatint::{DType, Weights};
+use hashed::{compare, gpu, save};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 
@@ -183,6 +187,64 @@ fn check(name: &str) {
     assert!(bytes("out.png") == bytes("again.png"), "{name}: the same file");
 }
 
+/// What the program makes of the arguments, by the library: its latents within 1e-3 of the range of diffusers', as a run
+/// goes through the network some dozen times, and guidance multiplies what differs.
+fn check_latents(name: &str) {
+    let Some(gpu) = gpu() else { return };
+    let case = &fixture().cases[name];
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let args = write(folder, case);
+    let told = |option: &str| args.iter().position(|arg| arg == option).map(|at| args[at + 1].as_str());
+    let number = |option: &str| told(option).map(|text| text.parse::<f32>().unwrap());
+    let Pipeline { model, text } = Pipeline::open(folder.join(&case.unets[0]), None).unwrap();
+    let own = PaintOptions::of(&model);
+    let pag = number("--pag").map(|scale| Pag {
+        adaptive: number("--pag-adaptive").unwrap_or(0.0),
+        layers: told("--pag-layers").unwrap_or("mid").split(',').map(str::to_owned).collect(),
+        scale,
+    });
+    let options = PaintOptions {
+        width: SIZE[0] as usize,
+        height: SIZE[1] as usize,
+        steps: told("--steps").unwrap().parse().unwrap(),
+        guidance: number("--guidance").unwrap(),
+        rescale: number("--rescale").unwrap_or(own.rescale),
+        strength: told("--strength").map_or(own.strength, |text| text.parse().unwrap()),
+        noise: NoiseSource::Cpu,
+        pag,
+        ..own
+    };
+    let prompt = (told("--prompt").unwrap(), told("--negative"));
+    let [wanted, unwanted] = text.encode(gpu, &[prompt], DType::F32).unwrap().remove(0);
+    let tokens = wanted.states.desc.shape[0];
+    let mut scales = args.iter().zip(&args[1..]).filter(|(option, _)| *option == "--control-scale");
+    let controls: Vec<Control> = (0..case.controls)
+        .map(|i| Control {
+            guess: args.iter().any(|arg| arg == "--guess"),
+            scale: scales.next().map_or(1.0, |(_, scale)| scale.parse().unwrap()),
+            ..Control::of(Part::<ControlNetConfig>::open(folder.join(format!("control{i}"))).unwrap())
+        })
+        .collect();
+    let begin = told("--init").map(|name| picture::open(folder.join(name)).unwrap());
+    let kind = if begin.is_some() { StartFrom::Picture } else { StartFrom::Noise };
+    // A batch of two, of which one is used.
+    let mut painter = Painter::controlled(gpu, &model, 2, tokens, kind, &options, &controls).unwrap();
+    let looks = |i: usize| picture::open(folder.join(format!("looks{i}.png"))).unwrap();
+    let looks: Vec<RgbImage> = (0..case.controls).map(looks).collect();
+    painter.control(&looks.iter().collect::<Vec<_>>()).unwrap();
+    let wishes = [Wish { text: wanted, negative: Some(unwanted) }];
+    let canvas = begin.as_ref().map(|picture| Canvas { picture, mask: None });
+    let mut run = painter.start(&wishes, &[7], canvas).unwrap();
+    run.run().unwrap();
+    let latents = run.latents().unwrap();
+    let file = Weights::open(fixture_path("painting.safetensors")).unwrap();
+    let wanted = file.tensor(&format!("{name}.latents"), &latents.desc.shape[1..]).unwrap().to_f32();
+    let (error, _) = compare(&latents.to_f32(), &wanted);
+    println!("{name}: latents {error:.1e} of the range");
+    assert!(error <= 1e-3, "{name}: {error:e}");
+}
+
 macro_rules! cases {
     ($($test:ident $name:literal)*) => { $(#[test] fn $test() { check($name); })* };
 }
@@ -191,6 +253,63 @@ cases! {
     refined_euler "refined.euler"
     refined_ddim "refined.ddim"
     refiner_alone "refiner"
+    zero_snr_ddim "zero-snr.ddim"
+    zero_snr_euler "zero-snr.euler"
+    pag_euler "pag.euler"
+    pag_layers "pag.layers"
+    pag_alone "pag.alone"
+    pag_rescale "pag.rescale"
+    pag_sdxl "pag.sdxl"
+    pag_picture "pag.picture"
+    pag_control "pag.control"
+    guess_euler "guess.euler"
+    guess_two "guess.two"
+    guess_alone "guess.alone"
+}
+
+#[test]
+fn every_case_is_checked() {
+    let source = include_str!("painting.rs");
+    for name in fixture().cases.keys() {
+        assert!(source.contains(&format!("\"{name}\"\n")), "{name} is not checked");
+    }
+}
+
+#[test]
+fn latents_with_perturbed_attention() {
+    for name in fixture().cases.keys().filter(|name| name.starts_with("pag.")) {
+        check_latents(name);
+    }
+}
+
+#[test]
+fn latents_of_guesses() {
+    for name in fixture().cases.keys().filter(|name| name.starts_with("guess.")) {
+        check_latents(name);
+    }
+}
+
+#[test]
+fn guidance_that_does_not_fit_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, &fixture().cases["pag.euler"]);
+    let common = "--model sd --prompt cat --width 16 --height 16 --steps 1";
+    for (more, wanted) in [
+        ("--pag 0", "above 0"),
+        ("--pag NaN", "above 0"),
+        ("--pag 3 --pag-adaptive=-1", "none or above"),
+        ("--pag 3 --pag-layers middle", "mid_block.attentions.0.transformer_blocks.0.attn1"),
+        ("--pag 3 --pag-layers mid,up_blocks.0", "found up_blocks.0"),
+        ("--pag-layers mid", "--pag too"),
+        ("--pag-adaptive 0.1", "--pag too"),
+        ("--guess", "--control too"),
+        ("--zero-snr", "v_prediction or sample, found epsilon"),
+    ] {
+        let args: Vec<&str> = common.split(' ').chain(more.split(' ')).collect();
+        let message = fail(&mut generate(folder, &args), 1);
+        assert!(message.contains(wanted), "{more}: no {wanted} in {message}");
+    }
 }
 
 /// In turn or together, in batches or one after the other, a base and its refiner paint the same.

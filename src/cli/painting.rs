@@ -99,6 +99,18 @@ pub struct TextSettings {
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rescale: Option<f32>,
+    /// Guide away from attention that is perturbed (PAG): how strictly, as 3
+    #[arg(long, value_name = "SCALE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pag: Option<f32>,
+    /// Parts of the names of the layers where it is, as mid,down_blocks.1 [default: mid]
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pag_layers: Vec<String>,
+    /// By how much that scale falls with each of the model's 1000 timesteps, as 0.003 [default: 0]
+    #[arg(long, value_name = "FALL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pag_adaptive: Option<f32>,
     /// Another seed, and how far from the picture's own noise to that one's: 0 to 1
     #[arg(long, value_name = "SEED:SHARE", conflicts_with = "init")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,6 +163,11 @@ pub struct TextSettings {
     #[arg(long, value_name = "FACTOR", requires = "control")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub control_scale: Vec<f32>,
+    /// The ControlNets guess what their pictures show: they have no say in what is not wanted, and less at finer levels;
+    /// for prompts that say little, with --guidance of 3 to 5
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub guess: bool,
     /// Layers at the end of the text's encoder that are left out, beside those that the model leaves out [default: 0]
     #[arg(long, value_name = "LAYERS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,6 +176,11 @@ pub struct TextSettings {
     #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prediction: Option<String>,
+    /// Begin with noise alone (zero terminal SNR), at timesteps that end with the last one: for models that predict v and
+    /// were trained so, but do not say it; --rescale 0.7 suits them
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub zero_snr: bool,
 }
 
 impl Settings {
@@ -176,11 +198,6 @@ impl Settings {
 }
 
 fn or<T>(given: Vec<T>, base: Vec<T>) -> Vec<T> {
-    /// Begin with noise alone (zero terminal SNR), at timesteps that end with the last one: for models that predict v and
-    /// were trained so, but do not say it; --rescale 0.7 suits them
-    #[arg(long)]
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub zero_snr: bool,
     if given.is_empty() { base } else { given }
 }
 
@@ -196,6 +213,9 @@ impl TextSettings {
             extend: self.extend.or(base.extend),
             strength: self.strength.or(base.strength),
             rescale: self.rescale.or(base.rescale),
+            pag: self.pag.or(base.pag),
+            pag_layers: or(self.pag_layers, base.pag_layers),
+            pag_adaptive: self.pag_adaptive.or(base.pag_adaptive),
             variation: self.variation.or(base.variation),
             hires: self.hires.or(base.hires),
             refiner: self.refiner.or(base.refiner),
@@ -210,7 +230,9 @@ impl TextSettings {
             control_picture: or(self.control_picture, base.control_picture),
             control_scale: or(self.control_scale, base.control_scale),
             clip_skip: self.clip_skip.or(base.clip_skip),
+            guess: self.guess || base.guess,
             prediction: self.prediction.or(base.prediction),
+            zero_snr: self.zero_snr || base.zero_snr,
         }
     }
 }
@@ -232,7 +254,6 @@ impl Painting {
             return Ok(Some(painting).filter(is_one));
         }
         let text = picture::read_text(path, "parameters")?;
-            zero_snr: self.zero_snr || base.zero_snr,
         Ok(text.as_deref().and_then(parameters::read))
     }
 

@@ -69,6 +69,8 @@ pub fn write(painting: &Painting) -> String {
     // They count the last layer too.
     push("Clip skip", text.clip_skip.filter(|n| *n > 0).map(|n| (n + 1).to_string()));
     push("RNG", text.rng.as_deref().map(|rng| if rng == "cpu" { "CPU" } else { "GPU" }.to_owned()));
+    push("PAG Scale", text.pag.map(|scale| scale.to_string()));
+    push("Noise Schedule", text.zero_snr.then(|| "Zero Terminal SNR".to_owned()));
     push("CFG Rescale", text.rescale.filter(|r| *r > 0.0).map(|r| r.to_string()));
     let variation = text.variation.as_deref().and_then(|v| v.split_once(':'));
     push("Variation seed", variation.map(|(seed, _)| seed.to_owned()));

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use aquatint::models::latent_conditions::Micro;
 use aquatint::models::latent_diffusion::Given;
-use aquatint::tasks::{NoiseSource, PaintOptions, Pipeline, Variation};
+use aquatint::tasks::{NoiseSource, Pag, PaintOptions, Pipeline, Variation};
 use aquatint::{DType, Error};
 
 use super::begin::{self, Begin};
@@ -34,8 +34,14 @@ pub fn check(args: &Generate, text: &TextSettings) -> Result<()> {
             return invalid(format!("{one} and {other}"), "one of them".to_owned(), "both");
         }
     }
-    for [(of, is_there), (option, is_given)] in [[refiner, ("--refiner-start", text.refiner_start.is_some())]]
-    {
+    let pag = ("--pag", text.pag.is_some());
+    let control = ("--control", !text.control.is_empty());
+    for [(of, is_there), (option, is_given)] in [
+        [refiner, ("--refiner-start", text.refiner_start.is_some())],
+        [pag, ("--pag-layers", !text.pag_layers.is_empty())],
+        [pag, ("--pag-adaptive", text.pag_adaptive.is_some())],
+        [control, ("--guess", text.guess)],
+    ] {
         if is_given && !is_there {
             return invalid(option.to_owned(), format!("{of} too"), "none");
         }
@@ -85,6 +91,7 @@ pub fn of(
         sigmas: settings.sigmas.as_ref().map_or(Ok(own.sigmas), |s| s.parse())?,
         guidance: settings.guidance.unwrap_or(own.guidance),
         rescale: text.rescale.unwrap_or(own.rescale),
+        pag: text.pag.map(|scale| pag(scale, text)),
         strength: text.strength.unwrap_or(match (text.hires, &begin) {
             (Some(_), _) => 0.6,
             // A refiner changes details.
@@ -106,6 +113,15 @@ pub fn of(
         ..own
     };
     Ok((options, begin))
+}
+
+fn pag(scale: f32, text: &TextSettings) -> Pag {
+    let own = Pag::of(scale);
+    Pag {
+        adaptive: text.pag_adaptive.unwrap_or(own.adaptive),
+        layers: if text.pag_layers.is_empty() { own.layers } else { text.pag_layers.clone() },
+        ..own
+    }
 }
 
 /// The options of the small picture that comes before a large one.

@@ -232,7 +232,7 @@ impl Parts<'_> {
         if self.batch > 1 {
             advice.push("a smaller batch");
         }
-        if self.copies() == 2 && self.given() == Given::Text {
+        if self.is_guided() && self.given() == Given::Text {
             advice.push("no guidance");
         }
         advice.push("a smaller picture");

@@ -4,6 +4,7 @@ mod bands;
 mod canvas;
 mod control;
 mod enlarge;
+mod guidance;
 mod latents;
 mod memory;
 mod parts;
@@ -15,6 +16,7 @@ mod step;
 use image::{GrayImage, RgbImage};
 
 pub use self::control::Control;
+pub use self::guidance::Pag;
 pub use self::latents::{Enlarge, Variation};
 pub use self::memory::{Beside, Memory, Turns};
 pub use self::pipeline::Pipeline;
@@ -59,6 +61,8 @@ pub struct PaintOptions {
     pub guidance: f32,
     /// How much of the contrast that guidance adds is taken back (Lin et al. 2023, arXiv:2305.08891, eq. 16), 0 to 1.
     pub rescale: f32,
+    /// Guidance away from attention that is perturbed.
+    pub pag: Option<Pag>,
     /// How much of a given picture is made anew: 1 for all of it.
     pub strength: f64,
     pub noise: NoiseSource,
@@ -94,6 +98,7 @@ impl PaintOptions {
             sigmas: model.sigmas.clone(),
             guidance,
             rescale: 0.0,
+            pag: None,
             strength: 1.0,
             noise: NoiseSource::Cuda,
             dtype: DType::F32,
@@ -509,10 +514,12 @@ impl Painter {
             self.around.step.write("embedded_guidance", &Tensor::from_f32([n, dim], &embedded))?;
         }
         self.tell_scales()?;
+        self.tell_pag()?;
         if let Some([ids, negative]) = parts.ids() {
-            let mut all = ids.repeat(self.batch());
-            all.extend(negative.repeat(n - self.batch()));
-            self.around.step.write("sizes", &Tensor::from_f32([n, ids.len()], &all))?;
+            let count = ids.len();
+            let all: Vec<f32> =
+                parts.of_copies(ids.repeat(self.batch()), negative.repeat(self.batch())).concat();
+            self.around.step.write("sizes", &Tensor::from_f32([n, count], &all))?;
         }
         if self.canvas == StartFrom::Small && parts.classes().is_some() {
             let class = vec![self.options.noise_level as u32; n];
@@ -537,16 +544,15 @@ impl Painter {
             return Err(invalid("pictures for controls", self.controls.len().to_string(), "none".to_owned()));
         }
         let wishes: Vec<&Wish> = padded(&wishes.iter().collect::<Vec<_>>(), batch);
-        let mut texts: Vec<&TextEmbedding> = wishes.iter().map(|wish| &wish.text).collect();
-        if self.parts().copies() == 2 {
-            for wish in &wishes {
-                let negative = wish.negative.as_ref();
-                texts
-                    .push(negative.ok_or_else(|| {
-                        invalid("negative text", "one, for guidance".into(), "none".into())
-                    })?);
-            }
+        let wanted: Vec<&TextEmbedding> = wishes.iter().map(|wish| &wish.text).collect();
+        let unwanted = match self.parts().is_guided() {
+            true => wishes.iter().filter_map(|wish| wish.negative.as_ref()).collect(),
+            false => wanted.clone(),
+        };
+        if unwanted.len() < wanted.len() {
+            return Err(invalid("negative text", "one, for guidance".into(), "none".into()));
         }
+        let texts: Vec<&TextEmbedding> = self.parts().of_copies(wanted, unwanted).concat();
         let shape = [self.tokens, self.model.denoiser.config.text_width()];
         let mut states = Vec::with_capacity(texts.len() * shape[0] * shape[1]);
         let mut pooled = Vec::new();
