@@ -7,8 +7,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aquatint::formats::diffusers::Folder;
-use aquatint::models::latent_diffusion::LatentDiffusion;
-use aquatint::tasks::{Beside, Canvas, Memory, NoiseSource, PaintOptions, Painter, StartFrom, Turns, Wish};
+use aquatint::models::autoencoder_tiny::AutoencoderTinyConfig;
+use aquatint::models::controlnet::ControlNetConfig;
+use aquatint::models::latent_diffusion::{self, LatentDiffusion};
+use aquatint::tasks::{
+    Beside, Canvas, Control, Memory, NoiseSource, PaintOptions, Painter, StartFrom, Turns, Wish,
+};
 use aquatint::text::TextEmbedding;
 use aquatint::{DType, Error, Gpu, Target, Tensor};
 use hashed::{compare, gpu, numbers, save};
@@ -203,6 +207,80 @@ fn memory_is_as_predicted() {
         assert!(most <= memory.peak + slack && most + slack >= memory.peak, "{way:?}");
         assert!(held <= ready + slack && held + slack >= ready, "{way:?}: predicted {ready}");
     }
+}
+
+/// With ControlNets, and a tiny autoencoder for previews, which is kept or not as there is room.
+#[test]
+fn memory_with_controls_and_previews_is_as_predicted() {
+    let Some(_) = gpu() else { return };
+    let gpu = Gpu::headless().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/control.json"));
+    let fixture: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text.unwrap()).unwrap();
+    let part = |name: &str| {
+        let part: Part = serde_json::from_value(fixture["networks"][name].clone()).unwrap();
+        let folder = folder.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), part.config.to_string()).unwrap();
+        let file = save(&folder, &part.tensors, &BTreeMap::new(), &[]);
+        std::fs::rename(file, folder.join("diffusion_pytorch_model.safetensors")).unwrap();
+        folder
+    };
+    let net = latent_diffusion::Part::<ControlNetConfig>::open(part("run.sd")).unwrap();
+    let guess = Control { guess: true, ..Control::of(net.clone()) };
+    let controls = [Control::of(net), guess];
+    let tiny = latent_diffusion::Part::<AutoencoderTinyConfig>::open(part("run.tiny")).unwrap();
+    let picture = picture();
+    let predict = |options: &PaintOptions, controls: &[Control], preview| {
+        let beside = Beside { controls, preview, ..Beside::default() };
+        Painter::predict(gpu.target(), &model, 1, TOKENS, StartFrom::Noise, options, &beside)
+    };
+    let own = options(&model);
+    let plain = predict(&own, &[], None).unwrap();
+    let whole = predict(&own, &controls, Some(&tiny)).unwrap();
+    assert!(whole.step.held > plain.step.held + plain.step.held / 4, "controls count");
+    assert!(whole.held() > predict(&own, &controls, None).unwrap().held(), "previews count");
+    let mut seen = Vec::new();
+    let mut budget = None;
+    // Each way in which it keeps within some budget.
+    loop {
+        let options = PaintOptions { memory_budget: budget, ..own.clone() };
+        let memory = match predict(&options, &controls, Some(&tiny)) {
+            Ok(memory) => memory,
+            Err(Error::Budget { .. }) => break,
+            Err(error) => panic!("{error}"),
+        };
+        assert!(budget.is_none_or(|budget| memory.peak <= budget));
+        budget = Some(memory.peak / 32 * 31);
+        let way = (memory.turns, memory.preview_kept, memory.decoder_bands);
+        if seen.contains(&way) {
+            continue;
+        }
+        seen.push(way);
+        let looks = [&picture, &picture];
+        let (most, held, painter) = held(&gpu, || {
+            let kind = StartFrom::Noise;
+            let mut painter =
+                Painter::controlled(&gpu, &model, 1, TOKENS, kind, &options, &controls).unwrap();
+            painter.control(&looks).unwrap();
+            painter.preview_with(&tiny).unwrap();
+            let mut run = painter.start(&[wish()], &[7], None).unwrap();
+            run.step().unwrap();
+            run.preview().unwrap();
+            run.pictures().unwrap();
+            painter
+        });
+        assert_eq!(painter.memory(), &memory, "{way:?}");
+        let slack = memory.peak / 20 + (128 << 10);
+        let ready = memory.held();
+        println!("{way:?}: predicted {} and {ready}, found {most} and {held}", memory.peak);
+        assert!(most <= memory.peak + slack && most + slack >= memory.peak, "{way:?}");
+        assert!(held <= ready + slack && held + slack >= ready, "{way:?}: predicted {ready}");
+        painter.release().unwrap();
+    }
+    let has = |kept, turns| seen.iter().any(|way| (way.1, way.0) == (kept, turns));
+    assert!(has(true, Turns::Together) && has(false, Turns::OneAtATime), "{seen:?}");
 }
 
 /// A UNet in f16 beside an autoencoder in f32, which overflows in f16 as its configuration says.

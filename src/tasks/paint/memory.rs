@@ -30,6 +30,10 @@ pub enum Turns {
     OneAtATime,
 }
 
+impl Turns {
+    const ALL: [Turns; 3] = [Turns::Together, Turns::DecoderInTurn, Turns::OneAtATime];
+}
+
 /// Device memory, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Memory {
@@ -114,6 +118,11 @@ impl Parts<'_> {
     /// The networks such that they keep within the device's limits and the budget: at once as much as fits, then in
     /// turn, then in bands.
     pub(super) fn layout(&self, start: &Start, target: &Target) -> Result<Layout> {
+        self.layout_from(Turns::ALL[0], start, target)
+    }
+
+    /// The same with turns as these or with fewer networks at a time.
+    fn layout_from(&self, first: Turns, start: &Start, target: &Target) -> Result<Layout> {
         let budget = self.options.memory_budget.unwrap_or(u64::MAX);
         let step = self.step(&start.table)?;
         let mut plan = Plan::compile(&self.step_graph(step)?, target)?;
@@ -134,7 +143,7 @@ impl Parts<'_> {
         // The least of what was too much.
         let refused = Cell::new(u64::MAX);
         for bands in [false, true] {
-            for turns in [Turns::Together, Turns::DecoderInTurn, Turns::OneAtATime] {
+            for turns in Turns::ALL.into_iter().skip_while(|turns| *turns != first) {
                 let beside = noise.held + if turns == Turns::OneAtATime { unet.ports } else { unet.held };
                 let fits = |bytes: u64| {
                     beside + bytes <= budget || {
@@ -182,14 +191,13 @@ impl Parts<'_> {
         Err(self.too_much(target, refused.get(), &parts))
     }
 
-    /// The tiny autoencoder for previews, planned, and the memory of a painter that has it.
-    pub(super) fn with_preview(
+    /// A tiny autoencoder for previews.
+    pub(super) fn preview(
         &self,
-        memory: Memory,
-        tiny: &Part<AutoencoderTinyConfig>,
         table: &Table,
         target: &Target,
-    ) -> Result<(DecoderPlan, Memory)> {
+        tiny: &Part<AutoencoderTinyConfig>,
+    ) -> Result<DecoderPlan> {
         let [_, _, channels] = self.latent();
         if tiny.config.latent_channels != channels {
             return Err(Error::Invalid {
@@ -199,13 +207,31 @@ impl Parts<'_> {
             });
         }
         let tiny = Part { config: tiny.config.clone().into(), weights: tiny.weights.clone() };
-        let first = Plan::compile(&self.show_graph(table, &tiny)?, target)?;
+        Ok(DecoderPlan { first: Plan::compile(&self.show_graph(table, &tiny)?, target)?, bands: None })
+    }
+
+    /// The networks such that there is room for previews too.
+    pub(super) fn layout_with_preview(
+        &self,
+        start: &Start,
+        target: &Target,
+        preview: NetworkMemory,
+    ) -> Result<Layout> {
         let budget = self.options.memory_budget;
-        let memory = memory.with_preview(first.memory(), budget);
-        if budget.is_some_and(|budget| memory.peak > budget) {
-            return Err(self.too_much(target, memory.peak, &[("decoder of previews", first.memory().peak)]));
+        let mut least = u64::MAX;
+        for turns in Turns::ALL {
+            let mut layout = match self.layout_from(turns, start, target) {
+                // Without previews there would be room.
+                Err(Error::Budget { .. }) if turns != Turns::ALL[0] => continue,
+                layout => layout?,
+            };
+            layout.memory = layout.memory.with_preview(preview, budget);
+            if budget.is_none_or(|budget| layout.memory.peak <= budget) {
+                return Ok(layout);
+            }
+            least = least.min(layout.memory.peak);
         }
-        Ok((DecoderPlan { first, bands: None }, memory))
+        Err(self.too_much(target, least, &[("decoder of previews", preview.peak)]))
     }
 
     /// `needed` at least, of which the parts alone take so much.

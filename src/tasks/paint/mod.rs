@@ -221,10 +221,13 @@ impl Painter {
         let parts = Parts { model, batch, tokens, canvas, options, controls: beside.controls };
         parts.check(target)?;
         let start = parts.start()?;
-        let mut memory = parts.layout(&start, target)?.memory;
-        if let Some(tiny) = beside.preview {
-            (_, memory) = parts.with_preview(memory, tiny, &start.table, target)?;
-        }
+        let mut memory = match beside.preview {
+            Some(tiny) => {
+                let preview = parts.preview(&start.table, target, tiny)?.memory();
+                parts.layout_with_preview(&start, target, preview)?.memory
+            }
+            None => parts.layout(&start, target)?.memory,
+        };
         if let Some(encoders) = beside.encoders {
             memory.text_encoders = encoders.predict(target, batch, tokens, options.dtype)?;
             let most = memory.text_encoders.iter().map(|m| m.peak).max().unwrap_or(0);
@@ -281,16 +284,29 @@ impl Painter {
     /// [`Error::Invalid`] for other latents, [`Error::Budget`] where there is no room for it, and all of
     /// [`Network::new`](crate::Network::new).
     pub fn preview_with(&mut self, tiny: &latent_diffusion::Part<AutoencoderTinyConfig>) -> Result<()> {
+        let (gpu, parts) = (self.gpu().clone(), self.parts());
+        let plan = parts.preview(&self.around.table, gpu.target(), tiny)?;
+        let (preview, budget) = (plan.memory(), self.options.memory_budget);
         // Anew, should there be one already.
         let memory = Memory { preview: None, preview_kept: false, ..self.memory.clone() };
-        let (gpu, table) = (self.gpu(), &self.around.table);
-        let (plan, memory) = self.parts().with_preview(memory, tiny, table, gpu.target())?;
-        // Where the decoder is kept and this one has no room, it takes turns with nothing.
+        let mut memory = memory.with_preview(preview, budget);
+        let layout = match budget.is_some_and(|budget| memory.peak > budget) {
+            true => Some(parts.layout_with_preview(&parts.start()?, gpu.target(), preview)?),
+            false => None,
+        };
+        self.preview = None;
+        if let Some(layout) = layout {
+            self.show = Decoder::new(&gpu, layout.decoder, layout.memory.turns)?;
+            self.encoder = layout.encoder;
+            memory = layout.memory;
+            gpu.settle()?;
+        }
+        // Where the decoder stays and this one has no room to, it comes and goes alone.
         let turns = match (memory.preview_kept, memory.turns) {
             (false, Turns::Together) => Turns::DecoderInTurn,
             (_, turns) => turns,
         };
-        self.preview = Some(Decoder::new(gpu, plan, turns)?);
+        self.preview = Some(Decoder::new(&gpu, plan, turns)?);
         self.memory = memory;
         Ok(())
     }
