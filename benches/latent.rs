@@ -92,8 +92,15 @@ fn load(gpu: &Gpu, folder: &str, part: &str) -> Result<Network> {
                 let unet = model.denoiser.config.unet().expect("Stable Diffusion 1 or 2");
                 let text = input(&mut g, "text", &[1, 77, unet.cross_attention_dim]);
                 let timesteps = input(&mut g, "timesteps", &[1, 1]);
-                let conditions =
-                    Conditions { timesteps, text, pooled: None, guidance: None, class: None, residuals: &[] };
+                let conditions = Conditions {
+                    timesteps,
+                    text,
+                    pooled: None,
+                    guidance: None,
+                    class: None,
+                    residuals: &[],
+                    perturbed: None,
+                };
                 let source = Source { weights: &model.denoiser.weights, dtype: DType::F32 };
                 unet2d_condition(&mut g, unet, source, x, &conditions)?
             }

@@ -153,6 +153,7 @@ pub fn network(bytes: &[u8]) {
                     guidance: config.time_cond_proj_dim.map(|_| guidance),
                     class: config.num_class_embeds.map(|_| class),
                     residuals: &[],
+                    perturbed: None,
                 };
                 unet2d_condition(&mut g, &config, w, x, &conditions)?
             }

@@ -372,6 +372,52 @@ fn small_pictures_become_large_ones_and_seeds_lie_between_others() {
 }
 
 #[test]
+fn a_series_goes_from_a_seed_to_another() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    // With noise on the way, which is the own seed's.
+    let common = "--model model --prompt cat --steps 2 --width 32 --height 24 --sampler euler-a";
+    let with = |args: &str| {
+        let common = common.split(' ').chain(args.split(' '));
+        generate(folder.path(), &common.collect::<Vec<_>>())
+    };
+    for rng in ["cuda", "cpu"] {
+        succeed(&mut with(&format!("--rng {rng} --seed 1 --out first.png")));
+        succeed(&mut with(&format!("--rng {rng} --seed 2 --out last.png")));
+        succeed(&mut with(&format!("--rng {rng} --seed 1 --to-seed 2 --count 4 --batch 3 --out {rng}/")));
+        assert_eq!(names(&folder.path().join(rng)), ["00.png", "01.png", "02.png", "03.png"]);
+        let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+        assert!(bytes("first.png") == bytes(&format!("{rng}/00.png")), "{rng}");
+        assert!(bytes("last.png") == bytes(&format!("{rng}/03.png")), "{rng}");
+        let again = ["--from", &format!("{rng}/02.png"), "--out", "again.png"].map(str::to_owned);
+        succeed(&mut generate(folder.path(), &again.each_ref().map(String::as_str)));
+        assert!(bytes("again.png") == bytes(&format!("{rng}/02.png")), "{rng}");
+        let pixels = |i: u32| picture::open(folder.path().join(format!("{rng}/0{i}.png"))).unwrap();
+        let differ = |a: u32, b: u32| -> u64 {
+            pixels(a).iter().zip(pixels(b).iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum()
+        };
+        assert!(0 < differ(0, 1) && differ(0, 1) < differ(0, 2), "{rng}: the further, the more it differs");
+        let text = picture::read_text(folder.path().join(format!("{rng}/01.png")), "parameters");
+        let text = text.unwrap().unwrap();
+        assert!(text.contains("Variation seed: 2, Variation seed strength: 0.333"), "{text}");
+    }
+    succeed(&mut with("--seed 1 --to-seed 9 --count 2"));
+    assert!(folder.path().join("aquatint-1-to-9-01.png").exists());
+    for (args, wanted) in [
+        ("--to-seed 2", "2 to"),
+        ("--to-seed 2 --count 3 --variation 4:0.5", "--to-seed and --variation"),
+        ("--to-seed 2 --count 3 --hires 2", "--to-seed and --hires"),
+        ("--to-seed 2 --count 3 --pause-to run", "--to-seed and --pause-to"),
+    ] {
+        let message = fail(&mut with(args), 1);
+        assert!(message.contains(wanted), "{args}: {message}");
+    }
+}
+
+#[test]
 fn memory_is_told_without_a_gpu() {
     let folder = tempfile::tempdir().unwrap();
     model(&folder.path().join("model"));

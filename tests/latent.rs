@@ -71,6 +71,7 @@ fn check_unet(name: &str) {
         guidance: (name == "lcm").then(|| input("guidance", rows("guidance", &[2, 10]))),
         class: (name == "upscaler").then(|| input("class", Tensor::from_u32([2], &[20, 3]))),
         residuals: &[],
+        perturbed: None,
     };
     let y = unet2d_condition(&mut g, &config, w, x, &conditions).unwrap();
     g.output("y", y);

@@ -123,6 +123,7 @@ impl Unet {
             guidance: None,
             class: None,
             residuals: &[],
+            perturbed: None,
         };
         let w = Source { weights: &self.weights, dtype: DType::F32 };
         let y = unet2d_condition(&mut g, config, w, x, &conditions).unwrap();

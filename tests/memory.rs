@@ -7,8 +7,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aquatint::formats::diffusers::Folder;
-use aquatint::models::latent_diffusion::LatentDiffusion;
-use aquatint::tasks::{Canvas, Memory, NoiseSource, PaintOptions, Painter, StartFrom, Turns, Wish};
+use aquatint::models::autoencoder_tiny::AutoencoderTinyConfig;
+use aquatint::models::controlnet::ControlNetConfig;
+use aquatint::models::latent_diffusion::{self, LatentDiffusion};
+use aquatint::tasks::{
+    Beside, Canvas, Control, Memory, NoiseSource, PaintOptions, Painter, StartFrom, Turns, Wish,
+};
 use aquatint::text::TextEmbedding;
 use aquatint::{DType, Error, Gpu, Target, Tensor};
 use hashed::{compare, gpu, numbers, save};
@@ -87,7 +91,7 @@ fn ways(target: &Target, model: &LatentDiffusion, kind: StartFrom) -> Vec<(Paint
     let mut options = options(model);
     let mut ways: Vec<(PaintOptions, Memory)> = Vec::new();
     loop {
-        match Painter::predict(target, model, None, 1, TOKENS, kind, &options) {
+        match Painter::predict(target, model, 1, TOKENS, kind, &options, &Beside::default()) {
             Ok(memory) => {
                 assert!(options.memory_budget.is_none_or(|budget| memory.peak <= budget));
                 let less = memory.peak / 32 * 31;
@@ -198,15 +202,85 @@ fn memory_is_as_predicted() {
         let way = (memory.turns, memory.encoder_bands, memory.decoder_bands);
         // What inputs take on their way and results back, and how memory is rounded up.
         let slack = memory.peak / 20 + (128 << 10);
-        let ready = match memory.turns {
-            Turns::Together => memory.step.held + memory.start.held + memory.decoder.held,
-            Turns::DecoderInTurn => memory.step.held + memory.start.held,
-            Turns::OneAtATime => memory.step.ports + memory.start.held,
-        };
+        let ready = memory.held();
         println!("{way:?}: predicted {} and {ready}, found {most} and {held}; {memory:?}", memory.peak);
         assert!(most <= memory.peak + slack && most + slack >= memory.peak, "{way:?}");
         assert!(held <= ready + slack && held + slack >= ready, "{way:?}: predicted {ready}");
     }
+}
+
+/// With ControlNets, and a tiny autoencoder for previews, which is kept or not as there is room.
+#[test]
+fn memory_with_controls_and_previews_is_as_predicted() {
+    let Some(_) = gpu() else { return };
+    let gpu = Gpu::headless().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/control.json"));
+    let fixture: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text.unwrap()).unwrap();
+    let part = |name: &str| {
+        let part: Part = serde_json::from_value(fixture["networks"][name].clone()).unwrap();
+        let folder = folder.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), part.config.to_string()).unwrap();
+        let file = save(&folder, &part.tensors, &BTreeMap::new(), &[]);
+        std::fs::rename(file, folder.join("diffusion_pytorch_model.safetensors")).unwrap();
+        folder
+    };
+    let net = latent_diffusion::Part::<ControlNetConfig>::open(part("run.sd")).unwrap();
+    let guess = Control { guess: true, ..Control::of(net.clone()) };
+    let controls = [Control::of(net), guess];
+    let tiny = latent_diffusion::Part::<AutoencoderTinyConfig>::open(part("run.tiny")).unwrap();
+    let picture = picture();
+    let predict = |options: &PaintOptions, controls: &[Control], preview| {
+        let beside = Beside { controls, preview, ..Beside::default() };
+        Painter::predict(gpu.target(), &model, 1, TOKENS, StartFrom::Noise, options, &beside)
+    };
+    let own = options(&model);
+    let plain = predict(&own, &[], None).unwrap();
+    let whole = predict(&own, &controls, Some(&tiny)).unwrap();
+    assert!(whole.step.held > plain.step.held + plain.step.held / 4, "controls count");
+    assert!(whole.held() > predict(&own, &controls, None).unwrap().held(), "previews count");
+    let mut seen = Vec::new();
+    let mut budget = None;
+    // Each way in which it keeps within some budget.
+    loop {
+        let options = PaintOptions { memory_budget: budget, ..own.clone() };
+        let memory = match predict(&options, &controls, Some(&tiny)) {
+            Ok(memory) => memory,
+            Err(Error::Budget { .. }) => break,
+            Err(error) => panic!("{error}"),
+        };
+        assert!(budget.is_none_or(|budget| memory.peak <= budget));
+        budget = Some(memory.peak / 32 * 31);
+        let way = (memory.turns, memory.preview_kept, memory.decoder_bands);
+        if seen.contains(&way) {
+            continue;
+        }
+        seen.push(way);
+        let looks = [&picture, &picture];
+        let (most, held, painter) = held(&gpu, || {
+            let kind = StartFrom::Noise;
+            let mut painter =
+                Painter::controlled(&gpu, &model, 1, TOKENS, kind, &options, &controls).unwrap();
+            painter.control(&looks).unwrap();
+            painter.preview_with(&tiny).unwrap();
+            let mut run = painter.start(&[wish()], &[7], None).unwrap();
+            run.step().unwrap();
+            run.preview().unwrap();
+            run.pictures().unwrap();
+            painter
+        });
+        assert_eq!(painter.memory(), &memory, "{way:?}");
+        let slack = memory.peak / 20 + (128 << 10);
+        let ready = memory.held();
+        println!("{way:?}: predicted {} and {ready}, found {most} and {held}", memory.peak);
+        assert!(most <= memory.peak + slack && most + slack >= memory.peak, "{way:?}");
+        assert!(held <= ready + slack && held + slack >= ready, "{way:?}: predicted {ready}");
+        painter.release().unwrap();
+    }
+    let has = |kept, turns| seen.iter().any(|way| (way.1, way.0) == (kept, turns));
+    assert!(has(true, Turns::Together) && has(false, Turns::OneAtATime), "{seen:?}");
 }
 
 /// A UNet in f16 beside an autoencoder in f32, which overflows in f16 as its configuration says.
@@ -231,9 +305,10 @@ fn half_precision_is_close() {
 fn what_is_too_much_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path());
+    let target = Target::typical();
     let predict = |budget| {
         let options = PaintOptions { memory_budget: Some(budget), ..options(&model) };
-        Painter::predict(&Target::typical(), &model, None, 2, TOKENS, StartFrom::Picture, &options)
+        Painter::predict(&target, &model, 2, TOKENS, StartFrom::Picture, &options, &Beside::default())
     };
     let error = predict(1000).unwrap_err().to_string();
     assert!(error.contains("UNet") && error.contains("1000 B") && error.contains("smaller batch"), "{error}");

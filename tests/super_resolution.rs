@@ -8,6 +8,7 @@ use std::path::Path;
 
 use aquatint::diffusion::Sampler;
 use aquatint::formats::diffusers::Folder;
+use aquatint::formats::picture;
 use aquatint::models::latent_diffusion::LatentDiffusion;
 use aquatint::models::super_resolution::SuperResolution;
 use aquatint::models::vq_model::{VqModelConfig, decode, quantised};
@@ -15,7 +16,7 @@ use aquatint::nn::Source;
 use aquatint::tasks::{NoiseSource, SuperResolveOptions, SuperResolver};
 use aquatint::{DType, Graph, Network, Tensor, Weights};
 use hashed::{compare, gpu, numbers, save};
-use image::{Rgb, RgbImage};
+use image::{GenericImageView, Rgb, RgbImage};
 
 #[derive(serde::Deserialize)]
 struct Fixture {
@@ -191,5 +192,60 @@ fn any_number_of_pixels_and_codes_is_quantised() {
             let chosen = distance(pixel, found);
             assert!(chosen <= nearest + 1e-6, "{codes} codes, pixel {i}: {chosen}, nearest {nearest}");
         }
+    }
+}
+
+/// The same through the program, and once more out of what the picture says of itself.
+#[test]
+fn the_program_enlarges_as_diffusers_does() {
+    if gpu().is_none() {
+        return;
+    }
+    let fixture = fixture();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("sr")).unwrap();
+    write(&folder.join("sr"), &fixture, &fixture.cases["ddim"]);
+    small().save(folder.join("small.png")).unwrap();
+    let run = |args: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_aquatint"));
+        let output = command.current_dir(folder).arg("generate").args(args.split(' ')).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let common = "--model sr --init small.png --steps 4 --rng cpu";
+    let (code, said) = run(&format!("{common} --seed 7 --out large.png"));
+    assert_eq!(code, Some(0), "{said}");
+    let large = picture::open(folder.join("large.png")).unwrap();
+    let all = std::fs::read(path("super_resolution.safetensors")).unwrap();
+    let all = safetensors::SafeTensors::deserialize(&all).unwrap();
+    let wanted = all.tensor("ddim.picture").unwrap();
+    assert_eq!(wanted.shape()[..2], [large.height() as usize, large.width() as usize]);
+    let worst = large.iter().zip(wanted.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    println!("{worst} of 255");
+    assert!(worst <= 2, "{worst} of 255");
+    let (code, said) = run("--from large.png --out again.png");
+    assert_eq!(code, Some(0), "{said}");
+    let bytes = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    assert!(bytes("large.png") == bytes("again.png"), "the same file");
+
+    let (code, said) = run(&format!("{common} --seed 6 --count 2 --batch 2 --out two.png"));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(picture::open(folder.join("two-7.png")).unwrap(), large);
+    // Of any size.
+    small().view(0, 0, 21, 27).to_image().save(folder.join("odd.png")).unwrap();
+    let (code, said) = run("--model sr --init odd.png --steps 2 --out odd-large.png");
+    assert!(code == Some(0) && said.contains("21×27 is made 22×28 first"), "{said}");
+    assert_eq!(picture::open(folder.join("odd-large.png")).unwrap().dimensions(), (88, 112));
+
+    for (args, wanted) in [
+        ("--model sr", "--init"),
+        ("--model sr --init gone.png", "gone.png"),
+        ("--model sr --init small.png --prompt cat --clip-skip 1", "--prompt, --clip-skip"),
+        ("--model sr --init small.png --guidance 3 --memory-budget 1GB", "--guidance, --memory-budget"),
+        ("--model sr --init small.png --count 0", "1 to"),
+        ("--model sr --init small.png --steps 0", "steps"),
+    ] {
+        let (code, said) = run(args);
+        assert!(code == Some(1) && said.contains("error: ") && said.contains(wanted), "{args}: {said}");
     }
 }

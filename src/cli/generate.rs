@@ -38,7 +38,8 @@ pub struct Generate {
     #[arg(long, value_name = "PICTURE")]
     pub from: Option<PathBuf>,
     /// A model of one's own: latent diffusion as a folder of diffusers, a .safetensors checkpoint or a name on the Hugging
-    /// Face hub, told by --prompt; or a folder with a UNet2DModel, its labels numbers
+    /// Face hub, told by --prompt; an LDMSuperResolutionPipeline, which enlarges --init; or a folder with a UNet2DModel, its
+    /// labels numbers
     #[arg(long, value_name = "FOLDER|FILE|NAME")]
     pub model: Option<PathBuf>,
     /// Take models of the hub from its cache alone
@@ -56,6 +57,10 @@ pub struct Generate {
     /// Pictures from text that are painted together
     #[arg(long, value_name = "PICTURES", default_value_t = 1)]
     pub batch: usize,
+    /// Paint a series of --count pictures from text, from that of --seed to that of another seed: between them the first
+    /// noise goes along the arc from one to the other (what a sampler draws on the way is that of --seed)
+    #[arg(long, value_name = "SEED")]
+    pub to_seed: Option<u64>,
     /// Device memory that pictures from text may take, as 6GB or 900MiB [default: all]
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
     pub memory_budget: Option<u64>,
@@ -80,7 +85,8 @@ impl Generate {
         if let Some(base) = self.from.as_ref().map(|path| Painting::read(path)).transpose()?.flatten() {
             return Ok(Some(Painting { settings: given.or(base.settings), ..base }));
         }
-        let told_by_text = self.model.as_ref().is_some_and(|path| Pipeline::is_at(path));
+        let told_by_text =
+            self.model.as_ref().is_some_and(|path| Pipeline::is_at(path) || paint::is_without_text(path));
         if told_by_text || given.text != TextSettings::default() {
             return Ok(Some(Painting { settings: given, ..Painting::default() }));
         }

@@ -1,15 +1,19 @@
 //! `aquatint inspect`: what a network is and what it will do, without doing any of it.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use aquatint::formats::onnx::{Dim, OnnxModel};
-use aquatint::models::latent_diffusion::Given;
+use aquatint::models::autoencoder_tiny::AutoencoderTinyConfig;
+use aquatint::models::controlnet::ControlNetConfig;
+use aquatint::models::latent_diffusion::{Given, Part};
 use aquatint::models::letters;
 use aquatint::plan::NetworkMemory;
 use aquatint::report::{self, Report};
-use aquatint::tasks::{self, DiffusionModel, Memory, PaintOptions, Painter, Pipeline, StartFrom, Turns};
+use aquatint::tasks::{
+    self, Beside, Control, DiffusionModel, Memory, PaintOptions, Painter, Pipeline, StartFrom, Turns,
+};
 use aquatint::{AdapterOptions, DType, Error, Graph, Plan, Source, Target, gpu, units};
 
 use super::model;
@@ -44,6 +48,12 @@ pub struct Inspect {
     /// Device memory that pictures from text may take, as 6GB or 900MiB [default: all]
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
     memory_budget: Option<u64>,
+    /// A ControlNet for pictures from text; may be given several times
+    #[arg(long, value_name = "FOLDER|FILE")]
+    control: Vec<PathBuf>,
+    /// A tiny autoencoder that shows pictures from text while they are made (TAESD)
+    #[arg(long, value_name = "FOLDER|FILE")]
+    preview_model: Option<PathBuf>,
     /// Take models of the hub from its cache alone
     #[arg(long)]
     offline: bool,
@@ -106,14 +116,18 @@ fn latent(args: &Inspect, pipeline: &Pipeline, target: &Target) -> Result<(Strin
         ..own
     };
     let tokens = pipeline.text.tokens();
-    let graph = Painter::step_graph(target, &pipeline.model, batch, tokens, &options)?;
-    let (model, text) = (&pipeline.model, Some(&pipeline.text));
+    let control = |path: &PathBuf| Ok(Control::of(Part::<ControlNetConfig>::open(path)?));
+    let controls = args.control.iter().map(control).collect::<Result<Vec<_>, Error>>()?;
+    let tiny = args.preview_model.as_ref().map(Part::<AutoencoderTinyConfig>::open).transpose()?;
+    let graph = Painter::step_graph(target, &pipeline.model, batch, tokens, &options, &controls)?;
+    let model = &pipeline.model;
     // Text-to-picture; an inpainting model has the same networks and is told a picture besides.
     let kind = match model.given()? {
         Given::Masked => StartFrom::Masked,
         _ => StartFrom::Noise,
     };
-    let memory = Painter::predict(target, model, text, batch, tokens, kind, &options)?;
+    let beside = Beside { encoders: Some(&pipeline.text), controls: &controls, preview: tiny.as_ref() };
+    let memory = Painter::predict(target, model, batch, tokens, kind, &options, &beside)?;
     let PaintOptions { width, height, guidance, dtype, .. } = options;
     let name = format!(
         "{}: one step of {width}×{height}, guidance {guidance}, {dtype}, {batch} at a time",
@@ -140,6 +154,9 @@ fn memory_lines(memory: &Memory) -> String {
         line("picture encoder", encoder);
     }
     line("picture decoder", &memory.decoder);
+    if let Some(preview) = &memory.preview {
+        line("preview decoder", preview);
+    }
     let turns = match memory.turns {
         Turns::Together => "all parts of a run together",
         Turns::DecoderInTurn => "the decoder in turn with the rest",

@@ -73,7 +73,7 @@ pub struct TextSettings {
     #[arg(long, value_name = "PIXELS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
-    /// Picture to begin with
+    /// Picture to begin with, or to enlarge
     #[arg(long, value_name = "PICTURE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -91,7 +91,7 @@ pub struct TextSettings {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extend: Option<Vec<u32>>,
-    /// How much of the picture is made anew, above 0, up to 1 [default: 0.75; 1 with a mask, 0.6 with --hires]
+    /// How much of the picture is made anew, above 0, up to 1 [default: 0.75; 1 with a mask, 0.6 with --hires, 0.3 for a refiner as --model]
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
@@ -99,6 +99,18 @@ pub struct TextSettings {
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rescale: Option<f32>,
+    /// Guide away from attention that is perturbed (PAG): how strictly, as 3
+    #[arg(long, value_name = "SCALE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pag: Option<f32>,
+    /// Parts of the names of the layers where it is, as mid,down_blocks.1 [default: mid]
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pag_layers: Vec<String>,
+    /// By how much that scale falls with each of the model's 1000 timesteps, as 0.003 [default: 0]
+    #[arg(long, value_name = "FALL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pag_adaptive: Option<f32>,
     /// Another seed, and how far from the picture's own noise to that one's: 0 to 1
     #[arg(long, value_name = "SEED:SHARE", conflicts_with = "init")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,6 +119,14 @@ pub struct TextSettings {
     #[arg(long, value_name = "FACTOR", conflicts_with_all = ["init", "variation"])]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hires: Option<f32>,
+    /// A model that goes on where the first one stops, as SDXL's refiner
+    #[arg(long, value_name = "FOLDER|FILE|NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<PathBuf>,
+    /// Where it takes over, by shares of the way from noise to picture: above 0, below 1 [default: 0.8]
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refiner_start: Option<f64>,
     /// Level of the noise that an upscaler adds to its small picture: the higher, the more is made anew [default: 20]
     #[arg(long, value_name = "LEVEL", requires = "init")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +163,11 @@ pub struct TextSettings {
     #[arg(long, value_name = "FACTOR", requires = "control")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub control_scale: Vec<f32>,
+    /// The ControlNets guess what their pictures show: they have no say in what is not wanted, and less at finer levels;
+    /// for prompts that say little, with --guidance of 3 to 5
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub guess: bool,
     /// Layers at the end of the text's encoder that are left out, beside those that the model leaves out [default: 0]
     #[arg(long, value_name = "LAYERS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,6 +176,11 @@ pub struct TextSettings {
     #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prediction: Option<String>,
+    /// Begin with noise alone (zero terminal SNR), at timesteps that end with the last one: for models that predict v and
+    /// were trained so, but do not say it; --rescale 0.7 suits them
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub zero_snr: bool,
 }
 
 impl Settings {
@@ -183,8 +213,13 @@ impl TextSettings {
             extend: self.extend.or(base.extend),
             strength: self.strength.or(base.strength),
             rescale: self.rescale.or(base.rescale),
+            pag: self.pag.or(base.pag),
+            pag_layers: or(self.pag_layers, base.pag_layers),
+            pag_adaptive: self.pag_adaptive.or(base.pag_adaptive),
             variation: self.variation.or(base.variation),
             hires: self.hires.or(base.hires),
+            refiner: self.refiner.or(base.refiner),
+            refiner_start: self.refiner_start.or(base.refiner_start),
             noise_level: self.noise_level.or(base.noise_level),
             rng: self.rng.or(base.rng),
             precision: self.precision.or(base.precision),
@@ -195,7 +230,9 @@ impl TextSettings {
             control_picture: or(self.control_picture, base.control_picture),
             control_scale: or(self.control_scale, base.control_scale),
             clip_skip: self.clip_skip.or(base.clip_skip),
+            guess: self.guess || base.guess,
             prediction: self.prediction.or(base.prediction),
+            zero_snr: self.zero_snr || base.zero_snr,
         }
     }
 }
@@ -212,7 +249,9 @@ impl Painting {
                 path: path.to_owned(),
                 message: format!("the parameters in its text cannot be read: {error}"),
             })?;
-            return Ok(Some(painting).filter(|p| p.settings.text.prompt.is_some()));
+            // Letters have neither.
+            let is_one = |p: &Painting| p.settings.text.prompt.is_some() || p.settings.text.init.is_some();
+            return Ok(Some(painting).filter(is_one));
         }
         let text = picture::read_text(path, "parameters")?;
         Ok(text.as_deref().and_then(parameters::read))

@@ -1,6 +1,6 @@
 //! The text that AUTOMATIC1111's web UI puts into its pictures: the prompt, the negative prompt, a line of settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::painting::{Painting, Settings, TextSettings};
 
@@ -61,13 +61,20 @@ pub fn write(painting: &Painting) -> String {
     push("CFG scale", guidance.map(|g| g.to_string()));
     push("Seed", seed.map(|s| s.to_string()));
     push("Size", text.width.zip(text.height).map(|(w, h)| format!("{w}x{h}")));
-    let stem = std::path::Path::new(model).file_stem().map(|n| n.display().to_string());
-    push("Model", stem.map(|name| quoted(&name)));
+    let stem = |path: &Path| path.file_stem().map(|name| quoted(&name.display().to_string()));
+    push("Model", stem(Path::new(model)));
     push("Denoising strength", text.strength.map(|s| s.to_string()));
+    push("Refiner", text.refiner.as_deref().and_then(stem));
+    push("Refiner switch at", text.refiner_start.map(|start| start.to_string()));
     // They count the last layer too.
     push("Clip skip", text.clip_skip.filter(|n| *n > 0).map(|n| (n + 1).to_string()));
     push("RNG", text.rng.as_deref().map(|rng| if rng == "cpu" { "CPU" } else { "GPU" }.to_owned()));
+    push("PAG Scale", text.pag.map(|scale| scale.to_string()));
+    push("Noise Schedule", text.zero_snr.then(|| "Zero Terminal SNR".to_owned()));
     push("CFG Rescale", text.rescale.filter(|r| *r > 0.0).map(|r| r.to_string()));
+    let variation = text.variation.as_deref().and_then(|v| v.split_once(':'));
+    push("Variation seed", variation.map(|(seed, _)| seed.to_owned()));
+    push("Variation seed strength", variation.map(|(_, share)| share.to_owned()));
     push("Version", Some(format!("aquatint {version}")));
     lines.push(pairs.iter().map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(", "));
     lines.join("\n")
@@ -116,6 +123,9 @@ pub fn read(text: &str) -> Option<Painting> {
                 width: side(size.map(|s| s.0)),
                 height: side(size.map(|s| s.1)),
                 strength: get("Denoising strength").and_then(|s| s.parse().ok()),
+                variation: get("Variation seed")
+                    .zip(get("Variation seed strength"))
+                    .map(|(seed, share)| format!("{seed}:{share}")),
                 // Their default is the GPU's, as PyTorch has it.
                 rng: get("RNG").map(|rng| if rng == "CPU" { "cpu" } else { "cuda" }.to_owned()),
                 clip_skip: get("Clip skip")
@@ -170,6 +180,7 @@ mod tests {
                     height: Some(640),
                     rng: Some("cpu".to_owned()),
                     clip_skip: Some(1),
+                    variation: Some("8:0.25".to_owned()),
                     ..TextSettings::default()
                 },
             },

@@ -66,6 +66,7 @@ impl DenoiserConfig {
                         guidance,
                         class,
                         residuals: &[],
+                        perturbed: None,
                     };
                     unet2d_condition(&mut g, config, source, x, &conditions)
                 }

@@ -9,7 +9,7 @@ use super::denoiser::DenoiserConfig;
 use super::latent_conditions::{LowResolution, Micro};
 use super::sd3_transformer::Sd3TransformerConfig;
 use super::unet2d_condition::UNet2dConditionConfig;
-use crate::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule};
+use crate::diffusion::{NoiseSchedule, Prediction, Sampler, ScheduleConfig, SigmaSchedule, Spacing};
 use crate::error::{Error, Result};
 use crate::formats::diffusers::Folder;
 use crate::weights::Weights;
@@ -168,6 +168,28 @@ impl LatentDiffusion {
                 found: denoiser.in_channels().to_string(),
             }),
         }
+    }
+
+    /// Has runs begin with noise alone, and their timesteps end with the last that the model was trained with (Lin et al.
+    /// 2023, arXiv:2305.08891), for models that were trained so and do not say it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for models that predict the noise, which is all there is then, and for flow models, which
+    /// begin so anyway.
+    pub fn use_zero_terminal_snr(&mut self) -> Result<()> {
+        match self.schedule.prediction {
+            Prediction::V | Prediction::Sample => {}
+            other => {
+                return Err(Error::Invalid {
+                    what: format!("what {} predicts, for zero terminal SNR", self.name),
+                    expected: "v_prediction or sample".to_owned(),
+                    found: if other == Prediction::Flow { "flow" } else { "epsilon" }.to_owned(),
+                });
+            }
+        }
+        self.schedule = self.schedule.clone().with_zero_terminal_snr();
+        self.schedule.spacing = Some(Spacing::Trailing);
+        Ok(())
     }
 
     /// Height and width of pictures that the model was trained for.

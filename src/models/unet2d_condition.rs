@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::config::Class;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::nn::{self, ResnetOptions, Source, TransformerOptions};
+use crate::nn::{self, Perturbed, ResnetOptions, Source, TransformerOptions};
 use crate::ops::TimestepEmbedding;
 use crate::ops::conv2d::Conv2dOptions;
 
@@ -244,13 +244,44 @@ impl UNet2dConditionConfig {
         ResnetOptions { groups: self.norm_num_groups, eps: self.norm_eps }
     }
 
-    fn transformer(&self, level: usize) -> TransformerOptions {
+    /// Names of the layers in which pixels look at each other, from the first to the last.
+    pub fn self_attentions(&self) -> Vec<String> {
+        let last = self.block_out_channels.len() - 1;
+        let mut all = Vec::new();
+        let mut transformer = |name: String, level: usize| {
+            let layers = 0..self.transformer_layers_per_block.at(level);
+            all.extend(layers.map(|layer| format!("{name}.transformer_blocks.{layer}.attn1")));
+        };
+        let looks =
+            |kind: &str, level: usize| kind.starts_with("Cross") && !self.only_cross_attention.at(level);
+        for (level, kind) in self.down_block_types.iter().enumerate() {
+            if looks(kind, level) {
+                let layers = 0..self.layers_per_block.at(level);
+                layers
+                    .for_each(|layer| transformer(format!("down_blocks.{level}.attentions.{layer}"), level));
+            }
+        }
+        if self.mid_block_type.as_deref() == Some(CROSS_ATTENTION_MID) {
+            transformer("mid_block.attentions.0".to_owned(), last);
+        }
+        for (block, kind) in self.up_block_types.iter().enumerate() {
+            let level = last - block;
+            if looks(kind, level) {
+                let layers = 0..=self.layers_per_block.at(level);
+                layers.for_each(|layer| transformer(format!("up_blocks.{block}.attentions.{layer}"), level));
+            }
+        }
+        all
+    }
+
+    fn transformer<'a>(&self, level: usize, conditions: &Conditions<'a>) -> TransformerOptions<'a> {
         TransformerOptions {
             heads: self.heads().at(level),
             layers: self.transformer_layers_per_block.at(level),
             groups: self.norm_num_groups,
             linear_projection: self.use_linear_projection,
             only_cross_attention: self.only_cross_attention.at(level),
+            perturbed: conditions.perturbed,
         }
     }
 }
@@ -270,6 +301,8 @@ pub struct Conditions<'a> {
     pub class: Option<ValueId>,
     /// What ControlNets have found: added to what the way down leaves.
     pub residuals: &'a [Residuals],
+    /// Those of the batch that are to look less closely.
+    pub perturbed: Option<Perturbed<'a>>,
 }
 
 /// What a ControlNet adds to each result of the way down, first to last, and to the middle: `[n, h, w, c]` as that has,
@@ -316,7 +349,14 @@ pub fn unet2d_condition(
             h = g.scoped(&format!("up_blocks.{block}"), |g| g.concat(&[h, skip], 3))?;
             h = nn::resnet_block(g, w, &name("resnets"), h, Some(time), channels[level], options)?;
             if kind == "CrossAttnUpBlock2D" {
-                h = nn::spatial_transformer(g, w, &name("attentions"), h, text, config.transformer(level))?;
+                h = nn::spatial_transformer(
+                    g,
+                    w,
+                    &name("attentions"),
+                    h,
+                    text,
+                    config.transformer(level, conditions),
+                )?;
             }
         }
         if level > 0 {
@@ -371,7 +411,14 @@ pub(super) fn encode(
             let name = |part: &str| format!("down_blocks.{level}.{part}.{layer}");
             h = nn::resnet_block(g, w, &name("resnets"), h, time, channels[level], options)?;
             if kind == "CrossAttnDownBlock2D" {
-                h = nn::spatial_transformer(g, w, &name("attentions"), h, text, config.transformer(level))?;
+                h = nn::spatial_transformer(
+                    g,
+                    w,
+                    &name("attentions"),
+                    h,
+                    text,
+                    config.transformer(level, conditions),
+                )?;
             }
             skips.push(h);
         }
@@ -385,7 +432,8 @@ pub(super) fn encode(
     if let Some(kind) = &config.mid_block_type {
         h = nn::resnet_block(g, w, "mid_block.resnets.0", h, time, channels[last], options)?;
         if kind == CROSS_ATTENTION_MID {
-            let transformer = TransformerOptions { only_cross_attention: false, ..config.transformer(last) };
+            let transformer =
+                TransformerOptions { only_cross_attention: false, ..config.transformer(last, conditions) };
             h = nn::spatial_transformer(g, w, "mid_block.attentions.0", h, text, transformer)?;
             h = nn::resnet_block(g, w, "mid_block.resnets.1", h, time, channels[last], options)?;
         }

@@ -17,7 +17,7 @@ pub use resnet::{Resample, ResamplingOptions, ResnetOptions, resampling_resnet_b
 pub use sampling::{downsample, upsample, upsample_to};
 pub use stored::mean_of_pixels;
 pub use time::{fourier_embedding, time_embedding};
-pub use transformer::{TransformerOptions, spatial_transformer};
+pub use transformer::{Perturbed, TransformerOptions, spatial_transformer};
 
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};

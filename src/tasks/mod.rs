@@ -22,7 +22,8 @@ pub use detect::{DetectOptions, Detection, Detector, detect, draw_detections};
 pub use embed::{Embedder, cosine, embed, embed_prepared};
 pub use generate::{DiffusionModel, GenerateOptions, Generator};
 pub use paint::{
-    Canvas, Control, Enlarge, Memory, PaintOptions, Painter, Pipeline, StartFrom, Turns, Variation, Wish,
+    Beside, Canvas, Control, Enlarge, Memory, Pag, PaintOptions, Painter, Pipeline, StartFrom, Turns,
+    Variation, Wish,
 };
 pub use redraw::{Redrawer, redraw};
 pub use sampling::{NoiseSource, Sampling};

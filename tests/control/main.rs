@@ -118,6 +118,7 @@ fn check_control(name: &str) {
         guidance: None,
         class: None,
         residuals: &[],
+        perturbed: None,
     };
     let source = |weights| Source { weights, dtype: DType::F32 };
     let mut found = controlnet(&mut g, &config, source(&weights), x, hint, &conditions).unwrap();

@@ -100,6 +100,7 @@ fn controls(run: &Run) -> Vec<Control> {
         scale: c.scale,
         start: c.start,
         end: c.end,
+        guess: false,
     };
     run.controls.iter().map(control).collect()
 }

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use aquatint::formats::picture;
-use aquatint::tasks::{Canvas, Enlarge, PaintOptions, Painter, Sampling, SamplingState, Variation, Wish};
-use aquatint::{DType, Error, Part};
+use aquatint::tasks::{Canvas, Enlarge, PaintOptions, Painter, Sampling, SamplingState, Variation};
+use aquatint::{DType, Error, Part, Tensor};
 use image::RgbImage;
 use indicatif::ProgressBar;
 
+use super::pieces::Piece;
 use super::say;
+use super::setup::Setup;
 use super::target::Target;
 use crate::cli::generate::Generate;
 use crate::cli::painting::Painting;
@@ -17,17 +19,32 @@ use crate::cli::preview::Preview;
 use crate::cli::{interrupt, make_folder_of};
 
 /// What a batch is painted from.
+#[derive(Clone)]
 pub struct Batch<'a> {
-    pub wishes: &'a [Wish],
-    pub seeds: &'a [u64],
+    pub pieces: &'a [Piece],
     pub canvas: Option<Canvas<'a>>,
+    /// What another model left to go on with, instead of noise.
+    pub latents: Option<Tensor>,
     /// Pictures of this batch and of those that come after.
     pub left: usize,
 }
 
+impl Batch<'_> {
+    fn seeds(&self) -> Vec<u64> {
+        self.pieces.iter().map(|piece| piece.seed).collect()
+    }
+
+    /// Where the noise lies between seeds, if any of it does.
+    fn variations(&self) -> Option<Vec<Variation>> {
+        let own = |piece: &Piece| piece.variation.unwrap_or(Variation { seed: piece.seed, share: 0.0 });
+        let any = self.pieces.iter().any(|piece| piece.variation.is_some());
+        any.then(|| self.pieces.iter().map(own).collect())
+    }
+}
+
 /// How a run ended.
-enum Outcome {
-    Done(Vec<RgbImage>),
+enum Outcome<T> {
+    Done(T),
     /// What is no number came out of this part; the run as it was then.
     Fault(Part, SamplingState),
 }
@@ -37,30 +54,59 @@ pub struct Run<'a> {
     pub args: &'a Generate,
     pub painting: &'a Painting,
     pub target: &'a Target,
-    /// What the controls look at.
-    pub controls: &'a [RgbImage],
     /// What paints the small pictures that come before large ones.
     pub small: Option<Painter>,
-    pub variation: Option<Variation>,
     pub bar: ProgressBar,
     pub preview: Option<Preview>,
 }
 
 impl Run<'_> {
-    /// Paints a batch, from where a run was stopped if it was, and writes its pictures. What runs out of range in 16 bits is
-    /// computed again in 32.
+    /// Paints a batch, from where a run was stopped if it was, and writes its pictures.
     pub fn paint(
         &mut self,
+        setup: &Setup,
+        painter: &mut Painter,
+        batch: &Batch,
+        saved: Option<SamplingState>,
+    ) -> Result<Vec<PathBuf>> {
+        let pictures = self.complete(setup, painter, batch, saved, |sampling| sampling.pictures())?;
+        self.save(&pictures, batch.pieces)
+    }
+
+    /// Does the part of a batch's run that is the painter's, for another to go on.
+    pub fn begin(
+        &mut self,
+        setup: &Setup,
+        painter: &mut Painter,
+        batch: &Batch,
+        saved: Option<SamplingState>,
+    ) -> Result<Tensor> {
+        self.complete(setup, painter, batch, saved, |sampling| {
+            let latents = sampling.latents()?;
+            match latents.to_f32().iter().all(|v| v.is_finite()) {
+                true => Ok(latents),
+                false => Err(Error::NotFinite { part: Part::Denoiser, first: None }),
+            }
+        })
+    }
+
+    /// Runs a batch to its end, `finish`. What runs out of range in 16 bits is computed again in 32.
+    fn complete<T>(
+        &mut self,
+        setup: &Setup,
         painter: &mut Painter,
         batch: &Batch,
         mut saved: Option<SamplingState>,
-    ) -> Result<Vec<PathBuf>> {
+        finish: impl Fn(&mut Sampling) -> aquatint::Result<T>,
+    ) -> Result<T> {
         let mut given_up = Vec::new();
+        let seeds = &batch.seeds()[..];
+        let wishes = &vec![setup.wish.clone(); seeds.len()][..];
         loop {
-            let (wishes, seeds) = (batch.wishes, batch.seeds);
-            let mut sampling = match (&saved, &mut self.small, self.variation) {
+            let mut sampling = match (&saved, &batch.latents, &mut self.small) {
                 (Some(state), ..) => painter.resume(wishes, batch.canvas, state)?,
-                (None, Some(small), _) => {
+                (None, Some(latents), _) => painter.start_from(wishes, seeds, latents)?,
+                (None, None, Some(small)) => {
                     let mut first = small.start(wishes, seeds, None)?;
                     while let Some(submitted) = first.step()? {
                         first.gpu().wait(submitted)?;
@@ -72,17 +118,17 @@ impl Run<'_> {
                     }
                     painter.start_larger(wishes, seeds, &mut first, Enlarge::default())?
                 }
-                (None, None, Some(variation)) => {
-                    painter.start_between(wishes, seeds, &vec![variation; seeds.len()])?
-                }
-                (None, None, None) => painter.start(wishes, seeds, batch.canvas)?,
+                (None, None, None) => match batch.variations() {
+                    Some(variations) => painter.start_between(wishes, seeds, &variations)?,
+                    None => painter.start(wishes, seeds, batch.canvas)?,
+                },
             };
-            let (part, state) = match self.run(&mut sampling, batch)? {
-                Outcome::Done(pictures) => return self.save(&pictures, batch.seeds),
+            let (part, state) = match self.run(&mut sampling, batch, &finish)? {
+                Outcome::Done(result) => return Ok(result),
                 Outcome::Fault(part, state) => (part, state),
             };
             // Not all runs can be repeated from the start; then it is not known.
-            let first = painter.find_fault(part, batch.wishes, batch.seeds, batch.canvas).ok().flatten();
+            let first = painter.find_fault(part, wishes, seeds, batch.canvas).ok().flatten();
             let fault = Error::NotFinite { part, first: first.map(Box::new) };
             if painter.options().dtype != DType::F16 || given_up.contains(&part) {
                 return Err(fault.into());
@@ -97,7 +143,7 @@ impl Run<'_> {
                 Part::Denoiser => {
                     let options = PaintOptions { dtype: DType::F32, ..painter.options().clone() };
                     *painter = painter.again(&options)?;
-                    painter.control(&self.controls.iter().collect::<Vec<_>>())?;
+                    setup.furnish(painter)?;
                     self.bar.set_position(self.bar.position().saturating_sub(painter.steps() as u64));
                     saved = None;
                 }
@@ -105,7 +151,12 @@ impl Run<'_> {
         }
     }
 
-    fn run(&mut self, sampling: &mut Sampling, batch: &Batch) -> Result<Outcome> {
+    fn run<T>(
+        &mut self,
+        sampling: &mut Sampling,
+        batch: &Batch,
+        finish: impl Fn(&mut Sampling) -> aquatint::Result<T>,
+    ) -> Result<Outcome<T>> {
         let gpu = sampling.gpu().clone();
         self.bar.inc(sampling.steps_done() as u64);
         let mut before = None;
@@ -120,33 +171,31 @@ impl Run<'_> {
                 gpu.wait(before)?;
             }
             self.bar.inc(1);
-            if let Err(error) = self.show(sampling, batch.seeds) {
+            if let Err(error) = self.show(sampling, &batch.pieces[0]) {
                 return faulty(error, sampling);
             }
         }
-        match sampling.pictures() {
-            Ok(pictures) => Ok(Outcome::Done(pictures)),
+        match finish(sampling) {
+            Ok(result) => Ok(Outcome::Done(result)),
             Err(error) => faulty(error.into(), sampling),
         }
     }
 
-    fn save(&self, pictures: &[RgbImage], seeds: &[u64]) -> Result<Vec<PathBuf>> {
+    fn save(&self, pictures: &[RgbImage], pieces: &[Piece]) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
-        for (picture, &seed) in pictures.iter().zip(seeds) {
-            let mut painting = self.painting.clone();
-            painting.settings.seed = Some(seed);
-            let path = self.target.path(seed);
+        for (picture, piece) in pictures.iter().zip(pieces) {
+            let path = self.target.path(&piece.name);
             if picture.iter().all(|&byte| byte == 0) {
                 say(&format!("{} is all black, though all numbers are finite", path.display()));
             }
-            painting.save(&path, picture)?;
+            piece.painting(self.painting).save(&path, picture)?;
             paths.push(path);
         }
         Ok(paths)
     }
 
     /// What is there so far: on the terminal, or every so many steps in a file beside the picture.
-    fn show(&mut self, sampling: &Sampling, seeds: &[u64]) -> Result<()> {
+    fn show(&mut self, sampling: &Sampling, piece: &Piece) -> Result<()> {
         let every = self.args.preview_every;
         let due = match every {
             Some(every) => every > 0 && sampling.steps_done().is_multiple_of(every) && !sampling.is_done(),
@@ -159,7 +208,7 @@ impl Run<'_> {
         match &mut self.preview {
             Some(preview) => self.bar.suspend(|| preview.show(&pictures[0])),
             None if every.is_some() => {
-                let path = self.target.path(seeds[0]).with_extension("preview.png");
+                let path = self.target.path(&piece.name).with_extension("preview.png");
                 picture::save_png(&path, &pictures[0].clone().into(), &[("Software", "aquatint")])?;
             }
             None => {}
@@ -174,10 +223,8 @@ impl Run<'_> {
         let message = match &self.args.pause_to {
             None => format!("{done}; this picture was not written (--pause-to FILE keeps the run)"),
             Some(path) => {
-                let mut painting = self.painting.clone();
-                painting.settings.seed = Some(batch.seeds[0]);
                 let mut state = sampling.state()?;
-                state.note = painting.json();
+                state.note = batch.pieces[0].painting(self.painting).json();
                 make_folder_of(path)?;
                 state.save(path)?;
                 let mut again =
@@ -192,7 +239,7 @@ impl Run<'_> {
     }
 }
 
-fn faulty(error: anyhow::Error, sampling: &Sampling) -> Result<Outcome> {
+fn faulty<T>(error: anyhow::Error, sampling: &Sampling) -> Result<Outcome<T>> {
     match error.downcast_ref() {
         Some(Error::NotFinite { part, .. }) => Ok(Outcome::Fault(*part, sampling.state()?)),
         _ => Err(error),

@@ -29,7 +29,7 @@ pub fn open(settings: &TextSettings, options: &PaintOptions) -> Result<(Vec<Cont
     for (i, (model, picture)) in control.iter().zip(control_picture).enumerate() {
         let model = Part::<ControlNetConfig>::open(model)?;
         let scale = control_scale.get(i).copied().unwrap_or(1.0);
-        controls.push(Control { scale, ..Control::of(model) });
+        controls.push(Control { scale, guess: settings.guess, ..Control::of(model) });
         let picture = picture::open(picture)?;
         sized.push(match picture.dimensions() == (width, height) {
             true => picture,

@@ -5,31 +5,22 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use aquatint::Error;
 
-use crate::cli::generate::MAX_PICTURES;
 use crate::cli::make_folder_of;
 
 /// Where the pictures go.
 pub enum Target {
     One(PathBuf),
-    /// A picture a seed, with this before its number.
+    /// This before the name of each, as its seed.
     Many(PathBuf, String),
 }
 
 impl Target {
-    pub fn new(out: Option<&Path>, count: usize, seed: u64) -> Result<Target> {
-        if !(1..=MAX_PICTURES).contains(&count) {
-            let expected = format!("1 to {}", MAX_PICTURES);
-            return Err(Error::Invalid {
-                what: "number of pictures".to_owned(),
-                expected,
-                found: count.to_string(),
-            }
-            .into());
-        }
+    /// For so many pictures, of which the first has this name; `stem` comes before it where nothing is given.
+    pub fn new(out: Option<&Path>, count: usize, stem: &str, first: &str) -> Result<Target> {
         let Some(out) = out else {
             return Ok(match count {
-                1 => Target::One(format!("aquatint-{seed}.png").into()),
-                _ => Target::Many(PathBuf::new(), "aquatint-".to_owned()),
+                1 => Target::One(format!("{stem}-{first}.png").into()),
+                _ => Target::Many(PathBuf::new(), format!("{stem}-")),
             });
         };
         if out.as_os_str().to_string_lossy().ends_with(std::path::is_separator) || out.is_dir() {
@@ -53,10 +44,10 @@ impl Target {
         })
     }
 
-    pub fn path(&self, seed: u64) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         match self {
             Target::One(path) => path.clone(),
-            Target::Many(folder, stem) => folder.join(format!("{stem}{seed}.png")),
+            Target::Many(folder, stem) => folder.join(format!("{stem}{name}.png")),
         }
     }
 }

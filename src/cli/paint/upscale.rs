@@ -9,6 +9,7 @@ use aquatint::tasks::{PaintOptions, Painter, StartFrom, Wish};
 use aquatint::{Error, Gpu, units};
 use image::RgbImage;
 
+use super::pieces::Piece;
 use super::say;
 use super::target::Target;
 use crate::cli::painting::Painting;
@@ -24,7 +25,7 @@ pub fn run(
     gpu: &Gpu,
     model: &LatentDiffusion,
     wish: &Wish,
-    (painting, count, target): (&Painting, usize, &Target),
+    (painting, pieces, target): (&Painting, &[Piece], &Target),
     picture: Option<&RgbImage>,
     options: &PaintOptions,
     out: &mut dyn Write,
@@ -42,19 +43,16 @@ pub fn run(
     let tokens = wish.text.states.desc.shape[0];
     let mut painter = Painter::new(gpu, model, 1, tokens, StartFrom::Small, &options)?;
     let start = Instant::now();
+    let count = pieces.len();
     let bar = progress::pictures(count as u64);
-    let first = painting.settings.seed.unwrap_or(0);
-    for i in 0..count as u64 {
+    for piece in pieces {
         if interrupt::asked() {
             bar.finish_and_clear();
             return Err(anyhow::Error::new(Error::Interrupted).context("stopped by the user"));
         }
-        let seed = first.wrapping_add(i);
-        let large = painter.enlarge(wish, seed, picture, width.min(height) / 8)?;
-        let mut painting = painting.clone();
-        painting.settings.seed = Some(seed);
-        let path = target.path(seed);
-        painting.save(&path, &large)?;
+        let large = painter.enlarge(wish, piece.seed, picture, width.min(height) / 8)?;
+        let path = target.path(&piece.name);
+        piece.painting(painting).save(&path, &large)?;
         bar.inc(1);
         writeln!(out, "{}", path.display())?;
     }

@@ -12,6 +12,8 @@ use crate::models::controlnet::{ControlNetConfig, controlnet};
 use crate::models::latent_diffusion::Part;
 use crate::models::unet2d_condition::{Conditions, Residuals};
 use crate::nn::Source;
+use crate::ops::pad::PadMode;
+use crate::ops::strided::Range;
 use crate::tensor::{DType, Tensor};
 
 /// A ControlNet, how much it has to say, and when.
@@ -23,12 +25,15 @@ pub struct Control {
     /// It adds something only in the steps between these shares of all steps, 0 to 1. The others take as long.
     pub start: f64,
     pub end: f64,
+    /// It guesses what its picture shows where the text says nothing: it has its say with the text alone, not with what
+    /// is not wanted, and the less the finer the level (diffusers' `guess_mode`).
+    pub guess: bool,
 }
 
 impl Control {
     /// As it was trained, in all steps.
     pub fn of(model: Part<ControlNetConfig>) -> Self {
-        Control { model, scale: 1.0, start: 0.0, end: 1.0 }
+        Control { model, scale: 1.0, start: 0.0, end: 1.0, guess: false }
     }
 
     /// The factor of each of so many calls of the UNet: of those that lie between start and end as a whole.
@@ -40,11 +45,21 @@ impl Control {
 
     /// All that a saved run must agree with, wherever the files are.
     pub(super) fn description(&self) -> String {
-        let Control { model, scale, start, end } = self;
+        let Control { model, scale, start, end, guess } = self;
         // Every file in a folder of diffusers has the same name.
         let parts: Vec<_> = Path::new(model.weights.file()).iter().collect();
         let name: PathBuf = parts[parts.len().saturating_sub(2)..].iter().collect();
-        format!("{} × {scale} from {start} to {end}", name.display())
+        let guess = if *guess { ", a guess" } else { "" };
+        format!("{} × {scale} from {start} to {end}{guess}", name.display())
+    }
+
+    /// What each of so many results of the way down is multiplied by, and the middle's after them.
+    fn shares(&self, down: usize) -> Vec<f32> {
+        // The means of all levels are of one size.
+        match self.guess && !self.model.config.global_pool_conditions {
+            true => (0..=down).map(|i| 10f64.powf(i as f64 / down as f64 - 1.0) as f32).collect(),
+            false => vec![1.0; down + 1],
+        }
     }
 }
 
@@ -99,6 +114,21 @@ impl Parts<'_> {
         Ok(())
     }
 
+    /// Of the batch of the network those with the text.
+    fn first_copy(&self, g: &mut Graph, x: ValueId) -> Result<ValueId> {
+        let mut ranges = vec![Range::all(); g.shape(x).len()];
+        ranges[0] = Range { start: 0, stop: Some(self.batch), step: 1 };
+        g.slice(x, &ranges)
+    }
+
+    /// The network's whole batch: zeros for what is not wanted.
+    fn for_all_copies(&self, g: &mut Graph, x: ValueId) -> Result<ValueId> {
+        let mut padding = vec![[0, 0]; g.shape(x).len()];
+        padding[0] = [0, self.batch];
+        let both = g.pad(x, &padding, PadMode::Constant(0.0))?;
+        if self.copies() == 2 { Ok(both) } else { g.concat(&[both, x], 0) }
+    }
+
     /// What the controls add to the UNet's answer to the latents `x`; `conditions` are its own.
     pub(super) fn residuals(
         &self,
@@ -114,30 +144,42 @@ impl Parts<'_> {
             let Part { config, weights } = &control.model;
             let picture = g.input(&format!("control{i}"), [1, height, width, 3], DType::F32);
             let scales = g.input(&format!("control{i}.scales"), [calls, 1], DType::F32);
-            let conditions = Conditions {
-                pooled: conditions.pooled.filter(|_| config.unet.addition_embed_type.is_some()),
-                guidance: None,
-                residuals: &[],
-                ..*conditions
-            };
+            let pooled = conditions.pooled.filter(|_| config.unet.addition_embed_type.is_some());
+            let mut conditions =
+                Conditions { pooled, guidance: None, residuals: &[], perturbed: None, ..*conditions };
             all.push(g.scoped(&format!("control{i}"), |g| {
+                let mut x = x;
+                if control.guess && self.is_guided() {
+                    x = self.first_copy(g, x)?;
+                    conditions.text = self.first_copy(g, conditions.text)?;
+                    if let Some(pooled) = &mut conditions.pooled {
+                        *pooled = [self.first_copy(g, pooled[0])?, self.first_copy(g, pooled[1])?];
+                    }
+                }
                 let picture = g.cast(picture, dtype)?;
                 let found = controlnet(g, config, Source { weights, dtype }, x, picture, &conditions)?;
                 let scale = g.gather(scales, step, 0)?;
                 let mut scale = g.reshape(scale, [1, 1, 1, 1])?;
-                if config.global_pool_conditions && self.copies() == 2 {
-                    let halves = [vec![1.0; self.batch], vec![0.0; self.batch]].concat();
-                    let halves = Tensor::from_f32([halves.len(), 1, 1, 1], &halves);
-                    let halves = g.weight("halves", halves);
-                    scale = g.mul(halves, scale)?;
+                if config.global_pool_conditions && self.is_guided() && !control.guess {
+                    let wanted = self.of_copies(vec![1.0; self.batch], vec![0.0; self.batch]).concat();
+                    let wanted = Tensor::from_f32([wanted.len(), 1, 1, 1], &wanted);
+                    let wanted = g.weight("wanted", wanted);
+                    scale = g.mul(wanted, scale)?;
                 }
                 let scale = g.cast(scale, dtype)?;
-                let scaled = |g: &mut Graph, residual: ValueId| g.mul(residual, scale);
-                let down = found.down.into_iter().map(|residual| scaled(g, residual));
-                Ok::<_, Error>(Residuals {
-                    down: down.collect::<Result<_>>()?,
-                    middle: scaled(g, found.middle)?,
-                })
+                let shares = control.shares(found.down.len());
+                let added = |g: &mut Graph, residual: ValueId, share: f32| {
+                    let residual = g.mul(residual, scale)?;
+                    let residual = if share == 1.0 { residual } else { g.affine(residual, share, 0.0)? };
+                    match control.guess && self.is_guided() {
+                        true => self.for_all_copies(g, residual),
+                        false => Ok(residual),
+                    }
+                };
+                let middle = added(g, found.middle, 1.0)?;
+                let down = found.down.into_iter().zip(shares);
+                let down = down.map(|(residual, share)| added(g, residual, share));
+                Ok::<_, Error>(Residuals { down: down.collect::<Result<_>>()?, middle })
             })?);
         }
         Ok(all)
@@ -201,5 +243,9 @@ mod tests {
         (control.start, control.end) = (0.0, 1.0);
         assert_eq!(control.scales(3), [0.8; 3]);
         assert_eq!(control.description(), "empty × 0.8 from 0 to 1");
+        assert_eq!(control.shares(2), [1.0; 3]);
+        control.guess = true;
+        assert_eq!(control.shares(2), [0.1, 0.1f32.sqrt(), 1.0]);
+        assert_eq!(control.description(), "empty × 0.8 from 0 to 1, a guess");
     }
 }

@@ -68,7 +68,8 @@ impl Painter {
         Ok(self.sampling(seeds.to_vec(), 0))
     }
 
-    /// Begins a run from noise that lies between that of each seed and that of another ("variation seed").
+    /// Begins a run from noise that lies between that of each seed and that of another ("variation seed"). At a share of 0
+    /// it is the seed's own to the bit.
     ///
     /// # Errors
     /// As [`Painter::start`], and [`Error::Invalid`] for shares that are none.
@@ -186,8 +187,15 @@ impl Parts<'_> {
         let part = |share: Expr| {
             div(Expr::unary(Unary::Sin, mul(share, Expr::input(1))), Expr::unary(Unary::Sin, Expr::input(1)))
         };
-        let from_low = g.elementwise(part(sub(Expr::Const(1.0), Expr::input(0))), &[share, angle])?;
-        let from_high = g.elementwise(part(Expr::input(0)), &[share, angle])?;
+        // At the ends a quotient that should be 1 may miss it by a rounding: there the share itself is what it is to be.
+        let other = || sub(Expr::Const(1.0), Expr::input(0));
+        let inside = || mul(Expr::unary(Unary::Sign, Expr::input(0)), Expr::unary(Unary::Sign, other()));
+        let exact = |share: Expr| {
+            let outside = mul(sub(Expr::Const(1.0), inside()), share.clone());
+            Expr::binary(Binary::Add, mul(inside(), part(share)), outside)
+        };
+        let from_low = g.elementwise(exact(other()), &[share, angle])?;
+        let from_high = g.elementwise(exact(Expr::input(0)), &[share, angle])?;
         let (low, high) = (g.mul(low, from_low)?, g.mul(high, from_high)?);
         let noise = g.add(low, high)?;
         let sample = g.affine(noise, scale, 0.0)?;

@@ -3,16 +3,19 @@
 use std::cell::Cell;
 
 use super::canvas::EncoderPlan;
+use super::control::Control;
 use super::parts::Parts;
 use super::show::DecoderPlan;
-use crate::diffusion::Start;
+use crate::diffusion::{Start, Table};
 use crate::error::{Error, Result};
-use crate::models::latent_diffusion::Given;
+use crate::models::autoencoder_tiny::AutoencoderTinyConfig;
+use crate::models::latent_diffusion::{Given, Part};
 use crate::plan::{NetworkMemory, Plan};
 use crate::target::Target;
 use crate::tasks::paint::StartFrom;
 use crate::tasks::sampling::start_graph;
 use crate::tensor::DType;
+use crate::text::TextEncoders;
 use crate::units;
 
 /// Which of a painter's networks are on the device at the same time.
@@ -25,6 +28,10 @@ pub enum Turns {
     DecoderInTurn,
     /// One: the UNet is dropped while pictures are encoded or shown, and loaded again for the next step.
     OneAtATime,
+}
+
+impl Turns {
+    const ALL: [Turns; 3] = [Turns::Together, Turns::DecoderInTurn, Turns::OneAtATime];
 }
 
 /// Device memory, in bytes.
@@ -40,6 +47,10 @@ pub struct Memory {
     pub encoder: Option<NetworkMemory>,
     /// Of its second half.
     pub decoder: NetworkMemory,
+    /// Of the tiny autoencoder for previews, where there is one.
+    pub preview: Option<NetworkMemory>,
+    /// Whether that one stays on the device.
+    pub preview_kept: bool,
     pub turns: Turns,
     /// In so many bands pictures are encoded and shown, see [`PaintOptions::memory_budget`](super::PaintOptions).
     pub encoder_bands: usize,
@@ -48,8 +59,43 @@ pub struct Memory {
     pub peak: u64,
 }
 
+impl Memory {
+    /// What a painter holds while it does nothing.
+    pub fn held(&self) -> u64 {
+        let preview = self.preview.filter(|_| self.preview_kept).map_or(0, |memory| memory.held);
+        let networks = match self.turns {
+            Turns::Together => self.step.held + self.decoder.held,
+            Turns::DecoderInTurn => self.step.held,
+            Turns::OneAtATime => self.step.ports,
+        };
+        self.start.held + networks + preview
+    }
+
+    /// The same with an autoencoder for previews: kept where there is room for it beside all else, otherwise there only
+    /// while it shows something.
+    pub(super) fn with_preview(mut self, preview: NetworkMemory, budget: Option<u64>) -> Memory {
+        let shown = self.held() + preview.peak;
+        let kept = (self.peak + preview.held).max(shown);
+        self.preview_kept = self.turns == Turns::Together && budget.is_none_or(|budget| kept <= budget);
+        self.peak = if self.preview_kept { kept } else { self.peak.max(shown) };
+        self.preview = Some(preview);
+        self
+    }
+}
+
 /// Smaller parts of a load save little.
 const LEAST_CHUNK: u64 = 4 << 20;
+
+/// What there is beside a painter's own networks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// Of text, before all else.
+    pub encoders: Option<&'a TextEncoders>,
+    /// As [`Painter::controlled`](super::Painter::controlled) is given them.
+    pub controls: &'a [Control],
+    /// As [`Painter::preview_with`](super::Painter::preview_with) is given it.
+    pub preview: Option<&'a Part<AutoencoderTinyConfig>>,
+}
 
 /// A painter's networks, planned.
 pub(super) struct Layout {
@@ -72,6 +118,11 @@ impl Parts<'_> {
     /// The networks such that they keep within the device's limits and the budget: at once as much as fits, then in
     /// turn, then in bands.
     pub(super) fn layout(&self, start: &Start, target: &Target) -> Result<Layout> {
+        self.layout_from(Turns::ALL[0], start, target)
+    }
+
+    /// The same with turns as these or with fewer networks at a time.
+    fn layout_from(&self, first: Turns, start: &Start, target: &Target) -> Result<Layout> {
         let budget = self.options.memory_budget.unwrap_or(u64::MAX);
         let step = self.step(&start.table)?;
         let mut plan = Plan::compile(&self.step_graph(step)?, target)?;
@@ -92,7 +143,7 @@ impl Parts<'_> {
         // The least of what was too much.
         let refused = Cell::new(u64::MAX);
         for bands in [false, true] {
-            for turns in [Turns::Together, Turns::DecoderInTurn, Turns::OneAtATime] {
+            for turns in Turns::ALL.into_iter().skip_while(|turns| *turns != first) {
                 let beside = noise.held + if turns == Turns::OneAtATime { unet.ports } else { unet.held };
                 let fits = |bytes: u64| {
                     beside + bytes <= budget || {
@@ -124,6 +175,8 @@ impl Parts<'_> {
                     start: noise,
                     encoder: encoded,
                     decoder: shown,
+                    preview: None,
+                    preview_kept: false,
                     turns,
                     encoder_bands: encoder.as_ref().and_then(EncoderPlan::bands).unwrap_or(1),
                     decoder_bands: decoder.bands.as_ref().map_or(1, |bands| bands.count()),
@@ -136,6 +189,49 @@ impl Parts<'_> {
         parts.extend(whole_decoder.map(|plan| ("decoder at once", plan.memory().peak)));
         parts.extend(whole_encoder.map(|plan| ("encoder at once", plan.memory().peak)));
         Err(self.too_much(target, refused.get(), &parts))
+    }
+
+    /// A tiny autoencoder for previews.
+    pub(super) fn preview(
+        &self,
+        table: &Table,
+        target: &Target,
+        tiny: &Part<AutoencoderTinyConfig>,
+    ) -> Result<DecoderPlan> {
+        let [_, _, channels] = self.latent();
+        if tiny.config.latent_channels != channels {
+            return Err(Error::Invalid {
+                what: "latent_channels of the autoencoder for previews".to_owned(),
+                expected: format!("{channels}, as {} has", self.model.name),
+                found: tiny.config.latent_channels.to_string(),
+            });
+        }
+        let tiny = Part { config: tiny.config.clone().into(), weights: tiny.weights.clone() };
+        Ok(DecoderPlan { first: Plan::compile(&self.show_graph(table, &tiny)?, target)?, bands: None })
+    }
+
+    /// The networks such that there is room for previews too.
+    pub(super) fn layout_with_preview(
+        &self,
+        start: &Start,
+        target: &Target,
+        preview: NetworkMemory,
+    ) -> Result<Layout> {
+        let budget = self.options.memory_budget;
+        let mut least = u64::MAX;
+        for turns in Turns::ALL {
+            let mut layout = match self.layout_from(turns, start, target) {
+                // Without previews there would be room.
+                Err(Error::Budget { .. }) if turns != Turns::ALL[0] => continue,
+                layout => layout?,
+            };
+            layout.memory = layout.memory.with_preview(preview, budget);
+            if budget.is_none_or(|budget| layout.memory.peak <= budget) {
+                return Ok(layout);
+            }
+            least = least.min(layout.memory.peak);
+        }
+        Err(self.too_much(target, least, &[("decoder of previews", preview.peak)]))
     }
 
     /// `needed` at least, of which the parts alone take so much.
@@ -162,7 +258,7 @@ impl Parts<'_> {
         if self.batch > 1 {
             advice.push("a smaller batch");
         }
-        if self.copies() == 2 && self.given() == Given::Text {
+        if self.is_guided() && self.given() == Given::Text {
             advice.push("no guidance");
         }
         advice.push("a smaller picture");

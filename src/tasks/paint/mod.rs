@@ -4,6 +4,7 @@ mod bands;
 mod canvas;
 mod control;
 mod enlarge;
+mod guidance;
 mod latents;
 mod memory;
 mod parts;
@@ -15,8 +16,9 @@ mod step;
 use image::{GrayImage, RgbImage};
 
 pub use self::control::Control;
+pub use self::guidance::Pag;
 pub use self::latents::{Enlarge, Variation};
-pub use self::memory::{Memory, Turns};
+pub use self::memory::{Beside, Memory, Turns};
 pub use self::pipeline::Pipeline;
 
 use self::canvas::EncoderPlan;
@@ -26,7 +28,7 @@ use self::step::embedded_guidance;
 use super::sampling::{NoiseSource, Sampling, SamplingLoop, Show, padded};
 use super::sampling_state::SamplingState;
 use crate::diffusion::{Sampler, SigmaSchedule};
-use crate::engine::{Network, NotFinite};
+use crate::engine::NotFinite;
 use crate::error::{Error, Part, Result};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
@@ -36,7 +38,7 @@ use crate::ops::quantized::BlockFormat;
 use crate::plan::Plan;
 use crate::target::Target;
 use crate::tensor::{DType, Tensor};
-use crate::text::{TextEmbedding, TextEncoders};
+use crate::text::TextEmbedding;
 
 /// A wish and its opposite.
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub struct PaintOptions {
     pub guidance: f32,
     /// How much of the contrast that guidance adds is taken back (Lin et al. 2023, arXiv:2305.08891, eq. 16), 0 to 1.
     pub rescale: f32,
+    /// Guidance away from attention that is perturbed.
+    pub pag: Option<Pag>,
     /// How much of a given picture is made anew: 1 for all of it.
     pub strength: f64,
     pub noise: NoiseSource,
@@ -94,6 +98,7 @@ impl PaintOptions {
             sigmas: model.sigmas.clone(),
             guidance,
             rescale: 0.0,
+            pag: None,
             strength: 1.0,
             noise: NoiseSource::Cuda,
             dtype: DType::F32,
@@ -130,7 +135,7 @@ pub struct Painter {
     show: Decoder,
     encoder: Option<EncoderPlan>,
     /// The same, faster and less exact.
-    preview: Option<Network>,
+    preview: Option<Decoder>,
 }
 
 /// What runs begin with.
@@ -199,25 +204,31 @@ impl Painter {
         Ok(painter)
     }
 
-    /// What a painter of these arguments would take of a device's memory, and the `encoders` of text before it; makes
-    /// nothing.
+    /// What a painter of these arguments would take of a device's memory with what is `beside` it; makes nothing.
     ///
     /// # Errors
-    /// As [`Painter::new`], without a device: [`Error::Limit`] for what it cannot bind, [`Error::Budget`] for what is
-    /// more than the options allow.
+    /// As [`Painter::controlled`], without a device: [`Error::Limit`] for what it cannot bind, [`Error::Budget`] for
+    /// what is more than the options allow.
     pub fn predict(
         target: &Target,
         model: &LatentDiffusion,
-        encoders: Option<&TextEncoders>,
         batch: usize,
         tokens: usize,
         canvas: StartFrom,
         options: &PaintOptions,
+        beside: &Beside,
     ) -> Result<Memory> {
-        let parts = Parts { model, batch, tokens, canvas, options, controls: &[] };
+        let parts = Parts { model, batch, tokens, canvas, options, controls: beside.controls };
         parts.check(target)?;
-        let mut memory = parts.layout(&parts.start()?, target)?.memory;
-        if let Some(encoders) = encoders {
+        let start = parts.start()?;
+        let mut memory = match beside.preview {
+            Some(tiny) => {
+                let preview = parts.preview(&start.table, target, tiny)?.memory();
+                parts.layout_with_preview(&start, target, preview)?.memory
+            }
+            None => parts.layout(&start, target)?.memory,
+        };
+        if let Some(encoders) = beside.encoders {
             memory.text_encoders = encoders.predict(target, batch, tokens, options.dtype)?;
             let most = memory.text_encoders.iter().map(|m| m.peak).max().unwrap_or(0);
             if options.memory_budget.is_some_and(|budget| most > budget) {
@@ -238,8 +249,9 @@ impl Painter {
         batch: usize,
         tokens: usize,
         options: &PaintOptions,
+        controls: &[Control],
     ) -> Result<Graph> {
-        let parts = Parts { model, batch, tokens, canvas: StartFrom::Noise, options, controls: &[] };
+        let parts = Parts { model, batch, tokens, canvas: StartFrom::Noise, options, controls };
         parts.check(target)?;
         let start = parts.start()?;
         parts.step_graph(parts.step(&start.table)?)
@@ -248,6 +260,16 @@ impl Painter {
     /// What this one takes.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Gives its memory back to the device before this returns; a drop alone leaves that to later work.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn release(self) -> Result<()> {
+        let gpu = self.gpu().clone();
+        drop(self);
+        gpu.settle()
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -259,19 +281,33 @@ impl Painter {
     /// TAESDXL for XL), whatever the model's own is.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for other latents, and all of [`Network::new`].
+    /// [`Error::Invalid`] for other latents, [`Error::Budget`] where there is no room for it, and all of
+    /// [`Network::new`](crate::Network::new).
     pub fn preview_with(&mut self, tiny: &latent_diffusion::Part<AutoencoderTinyConfig>) -> Result<()> {
-        let [_, _, channels] = self.parts().latent();
-        if tiny.config.latent_channels != channels {
-            return Err(Error::Invalid {
-                what: "latent_channels of the autoencoder for previews".to_owned(),
-                expected: format!("{channels}, as {} has", self.model.name),
-                found: tiny.config.latent_channels.to_string(),
-            });
+        let (gpu, parts) = (self.gpu().clone(), self.parts());
+        let plan = parts.preview(&self.around.table, gpu.target(), tiny)?;
+        let (preview, budget) = (plan.memory(), self.options.memory_budget);
+        // Anew, should there be one already.
+        let memory = Memory { preview: None, preview_kept: false, ..self.memory.clone() };
+        let mut memory = memory.with_preview(preview, budget);
+        let layout = match budget.is_some_and(|budget| memory.peak > budget) {
+            true => Some(parts.layout_with_preview(&parts.start()?, gpu.target(), preview)?),
+            false => None,
+        };
+        self.preview = None;
+        if let Some(layout) = layout {
+            self.show = Decoder::new(&gpu, layout.decoder, layout.memory.turns)?;
+            self.encoder = layout.encoder;
+            memory = layout.memory;
+            gpu.settle()?;
         }
-        let tiny =
-            latent_diffusion::Part { config: tiny.config.clone().into(), weights: tiny.weights.clone() };
-        self.preview = Some(Network::new(self.gpu(), &self.parts().show_graph(&self.around.table, &tiny)?)?);
+        // Where the decoder stays and this one has no room to, it comes and goes alone.
+        let turns = match (memory.preview_kept, memory.turns) {
+            (false, Turns::Together) => Turns::DecoderInTurn,
+            (_, turns) => turns,
+        };
+        self.preview = Some(Decoder::new(&gpu, plan, turns)?);
+        self.memory = memory;
         Ok(())
     }
 
@@ -366,12 +402,17 @@ impl Painter {
         Sampling {
             around: &self.around,
             show: &self.show,
-            preview: self.preview.as_ref().map(|network| network as &dyn Show),
+            preview: self.preview.as_ref().map(|decoder| decoder as &dyn Show),
             description: self.description(),
             labels: vec![0; seeds.len()],
             seeds,
             row,
         }
+    }
+
+    /// Whether a saved run is one of this painter's, so that [`Painter::resume`] can go on with it.
+    pub fn is_of(&self, state: &SamplingState) -> bool {
+        state.description == self.description() && state.row <= self.around.table.rows.len()
     }
 
     /// Continues a run where [`Sampling::state`] was taken, with the same wishes and canvas.
@@ -384,11 +425,10 @@ impl Painter {
         canvas: Option<Canvas>,
         state: &SamplingState,
     ) -> Result<Sampling<'_>> {
-        let own = self.description();
-        if state.description != own || state.row > self.around.table.rows.len() {
+        if !self.is_of(state) {
             return Err(Error::Invalid {
                 what: "saved run".to_owned(),
-                expected: own,
+                expected: self.description(),
                 found: state.description.clone(),
             });
         }
@@ -490,10 +530,12 @@ impl Painter {
             self.around.step.write("embedded_guidance", &Tensor::from_f32([n, dim], &embedded))?;
         }
         self.tell_scales()?;
+        self.tell_pag()?;
         if let Some([ids, negative]) = parts.ids() {
-            let mut all = ids.repeat(self.batch());
-            all.extend(negative.repeat(n - self.batch()));
-            self.around.step.write("sizes", &Tensor::from_f32([n, ids.len()], &all))?;
+            let count = ids.len();
+            let all: Vec<f32> =
+                parts.of_copies(ids.repeat(self.batch()), negative.repeat(self.batch())).concat();
+            self.around.step.write("sizes", &Tensor::from_f32([n, count], &all))?;
         }
         if self.canvas == StartFrom::Small && parts.classes().is_some() {
             let class = vec![self.options.noise_level as u32; n];
@@ -518,16 +560,15 @@ impl Painter {
             return Err(invalid("pictures for controls", self.controls.len().to_string(), "none".to_owned()));
         }
         let wishes: Vec<&Wish> = padded(&wishes.iter().collect::<Vec<_>>(), batch);
-        let mut texts: Vec<&TextEmbedding> = wishes.iter().map(|wish| &wish.text).collect();
-        if self.parts().copies() == 2 {
-            for wish in &wishes {
-                let negative = wish.negative.as_ref();
-                texts
-                    .push(negative.ok_or_else(|| {
-                        invalid("negative text", "one, for guidance".into(), "none".into())
-                    })?);
-            }
+        let wanted: Vec<&TextEmbedding> = wishes.iter().map(|wish| &wish.text).collect();
+        let unwanted = match self.parts().is_guided() {
+            true => wishes.iter().filter_map(|wish| wish.negative.as_ref()).collect(),
+            false => wanted.clone(),
+        };
+        if unwanted.len() < wanted.len() {
+            return Err(invalid("negative text", "one, for guidance".into(), "none".into()));
         }
+        let texts: Vec<&TextEmbedding> = self.parts().of_copies(wanted, unwanted).concat();
         let shape = [self.tokens, self.model.denoiser.config.text_width()];
         let mut states = Vec::with_capacity(texts.len() * shape[0] * shape[1]);
         let mut pooled = Vec::new();

@@ -59,6 +59,7 @@ impl Parts<'_> {
         }
         self.check_span()?;
         self.check_controls()?;
+        self.check_pag()?;
         if dtype == DType::F16 && !target.f16 {
             let device = target.name.clone();
             return Err(Error::Feature { device, feature: "16-bit floats", advice: "use f32" });
@@ -68,11 +69,6 @@ impl Parts<'_> {
 
     pub(super) fn given(&self) -> Given {
         self.model.given().unwrap_or(Given::Text)
-    }
-
-    /// Twice for guidance, but for models that have it as an input.
-    pub(super) fn copies(&self) -> usize {
-        if self.options.guidance == 1.0 || self.model.embeds_guidance() { 1 } else { 2 }
     }
 
     /// Height, width and channels of the latents.

@@ -11,7 +11,6 @@ use crate::models::sd3_transformer::{self, sd3_transformer};
 use crate::models::unet2d_condition::{Conditions, unet2d_condition};
 use crate::nn::Source;
 use crate::ops::expr::Binary;
-use crate::ops::reduce::Reduction;
 use crate::ops::strided::Range;
 use crate::tasks::sampling::Step;
 use crate::tensor::{DType, Tensor};
@@ -43,7 +42,9 @@ impl Parts<'_> {
                 (Given::Small, Some(_)) => Some(g.input("class", [n], DType::U32)),
                 _ => None,
             };
-            let mut conditions = Conditions { timesteps: row, text, pooled, guidance, class, residuals: &[] };
+            let perturbed = self.perturbed();
+            let mut conditions =
+                Conditions { timesteps: row, text, pooled, guidance, class, residuals: &[], perturbed };
             let residuals = self.residuals(g, x, step, &conditions)?;
             conditions.residuals = &residuals;
             let beside = match self.given() {
@@ -53,7 +54,7 @@ impl Parts<'_> {
             };
             if beside > 0 {
                 let extra = input(g, "extra", &[self.batch, h, w, beside])?;
-                let extra = if self.copies() == 2 { g.concat(&[extra, extra], 0)? } else { extra };
+                let extra = if self.copies() > 1 { g.concat(&vec![extra; self.copies()], 0)? } else { extra };
                 x = g.concat(&[x, extra], 3)?;
             }
             let source = Source { weights: &weights, dtype };
@@ -65,39 +66,13 @@ impl Parts<'_> {
                     sd3_transformer(g, config, source, x, &conditions)?
                 }
             };
-            match self.options.rescale > 0.0 && self.copies() == 2 {
-                true => g.scoped("rescale", |g| self.guided(g, y)),
-                false => Ok(y),
-            }
+            g.scoped("guidance", |g| self.guided(g, y, step))
         };
         let keep = |g: &mut Graph, next: ValueId, step: ValueId| match (self.canvas, self.given()) {
             (StartFrom::Masked, Given::Text) => self.blend(g, next, step),
             _ => Ok(next),
         };
         step.graph(predict, keep)
-    }
-
-    /// Guidance whose result has as much contrast as the prediction with the text, in part.
-    fn guided(&self, g: &mut Graph, y: ValueId) -> Result<ValueId> {
-        let n = self.batch;
-        let half = |start: usize| Range { start, stop: Some(start + n), step: 1 };
-        let y = g.cast(y, DType::F32)?;
-        let rest = [Range::all(); 3];
-        let with = g.slice(y, &[&[half(0)], &rest[..]].concat())?;
-        let without = g.slice(y, &[&[half(n)], &rest[..]].concat())?;
-        let scale = self.options.guidance;
-        let (a, b) = (g.affine(with, scale, 0.0)?, g.affine(without, 1.0 - scale, 0.0)?);
-        let guided = g.add(a, b)?;
-        let spread = |g: &mut Graph, x: ValueId| {
-            let mean = g.reduce(x, Reduction::Mean, &[1, 2, 3], true)?;
-            let x = g.binary(Binary::Sub, x, mean)?;
-            g.reduce(x, Reduction::L2, &[1, 2, 3], true)
-        };
-        let [wanted, found] = [spread(g, with)?, spread(g, guided)?];
-        let part = self.options.rescale;
-        let factor = g.binary(Binary::Div, wanted, found)?;
-        let factor = g.affine(factor, part, 1.0 - part)?;
-        g.mul(guided, factor)
     }
 
     /// The next sample where the mask is white, the given picture at the same level of noise elsewhere.
