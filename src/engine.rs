@@ -2,6 +2,7 @@
 //! recorded, run and read any number of times.
 
 mod load;
+mod room;
 mod watch;
 
 use crate::error::{Error, Result};
@@ -29,6 +30,7 @@ struct Step {
 /// A copy of a buffer into a texture.
 struct Fill {
     buffer: wgpu::Buffer,
+    offset: u64,
     texture: wgpu::Texture,
     texels: u32,
 }
@@ -351,7 +353,7 @@ impl Fill {
                 wgpu::TexelCopyBufferInfo {
                     buffer: &self.buffer,
                     layout: wgpu::TexelCopyBufferLayout {
-                        offset: 16 * u64::from(line) * u64::from(width),
+                        offset: self.offset + 16 * u64::from(line) * u64::from(width),
                         bytes_per_row: Some(16 * width),
                         rows_per_image: None,
                     },
