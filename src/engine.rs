@@ -5,6 +5,7 @@ mod load;
 #[cfg(feature = "bench")]
 pub(crate) mod lone;
 mod marks;
+mod room;
 mod stamps;
 mod time;
 #[cfg(feature = "bench")]
@@ -43,6 +44,7 @@ struct Step {
 /// A copy of a buffer into a texture.
 struct Fill {
     buffer: wgpu::Buffer,
+    offset: u64,
     texture: wgpu::Texture,
     texels: u32,
 }
@@ -345,7 +347,7 @@ impl Fill {
                 wgpu::TexelCopyBufferInfo {
                     buffer: &self.buffer,
                     layout: wgpu::TexelCopyBufferLayout {
-                        offset: 16 * u64::from(line) * u64::from(width),
+                        offset: self.offset + 16 * u64::from(line) * u64::from(width),
                         bytes_per_row: Some(16 * width),
                         rows_per_image: None,
                     },

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ impl AdapterOptions {
     pub fn abilities(&self, adapter: &wgpu::Adapter) -> Result<Abilities> {
         let as_if: AsIf = self.as_if.as_deref().unwrap_or_default().parse()?;
         let experimental = if self.experimental { EXPERIMENTAL_FEATURES } else { wgpu::Features::empty() };
-        let features = adapter.features() & (USED_FEATURES | experimental);
+        let features = adapter.features() & (used_features(&adapter.get_info()) | experimental);
         as_if.apply(&adapter.get_info().name, features, adapter.limits())
     }
 
@@ -189,8 +190,14 @@ impl std::fmt::Debug for Gpu {
 }
 
 /// Optional features that are used where they exist.
-const USED_FEATURES: wgpu::Features =
-    wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP).union(wgpu::Features::TIMESTAMP_QUERY);
+fn used_features(info: &wgpu::AdapterInfo) -> wgpu::Features {
+    let used = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+    match info.device_type {
+        // Elsewhere memory that the host can map may be slow for the device.
+        wgpu::DeviceType::Cpu => used | wgpu::Features::MAPPABLE_PRIMARY_BUFFERS,
+        _ => used,
+    }
+}
 
 /// Features that are used where they exist and the caller wants them.
 const EXPERIMENTAL_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
@@ -557,17 +564,44 @@ impl Gpu {
         Ok(())
     }
 
+    /// Waits until a buffer is mapped that nothing under way uses: `done` gets what wgpu says.
+    pub(crate) fn mapped(
+        &self,
+        done: &Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let _ = self.0.device.poll(wgpu::PollType::Poll);
+            self.check_lost()?;
+            match done.recv_timeout(Duration::from_millis(1)) {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => return Err(self.not_mapped(&error)),
+                Err(RecvTimeoutError::Timeout) if start.elapsed() < PATIENCE => {}
+                Err(_) => return Err(self.not_mapped(&"the buffer was never mapped")),
+            }
+        }
+    }
+
+    pub(crate) fn not_mapped(&self, message: &dyn std::fmt::Display) -> Error {
+        self.failure("mapping a buffer".to_owned(), message.to_string())
+    }
+
     /// Copies the first `bytes` of each buffer to the host.
     pub(crate) fn download(&self, sources: &[(&wgpu::Buffer, u64)]) -> Result<Vec<Vec<u8>>> {
+        self.download_from(&sources.iter().map(|&(buffer, bytes)| (buffer, 0, bytes)).collect::<Vec<_>>())
+    }
+
+    /// Copies `bytes` of each buffer to the host, from the offset before them on.
+    pub(crate) fn download_from(&self, sources: &[(&wgpu::Buffer, u64, u64)]) -> Result<Vec<Vec<u8>>> {
         let padded = |bytes: u64| bytes.next_multiple_of(16);
-        let total: u64 = sources.iter().map(|(_, bytes)| padded(*bytes)).sum();
+        let total: u64 = sources.iter().map(|(_, _, bytes)| padded(*bytes)).sum();
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = self.buffer("read-back", total, usage)?;
         let mut encoder = self.0.device.create_command_encoder(&Default::default());
-        let mut offset = 0;
-        for (buffer, bytes) in sources {
-            encoder.copy_buffer_to_buffer(buffer, 0, &staging, offset, bytes.next_multiple_of(4));
-            offset += padded(*bytes);
+        let mut end = 0;
+        for (buffer, offset, bytes) in sources {
+            encoder.copy_buffer_to_buffer(buffer, *offset, &staging, end, bytes.next_multiple_of(4));
+            end += padded(*bytes);
         }
         let submission =
             self.checked(|| "read-back".to_owned(), || self.0.queue.submit([encoder.finish()]))?;
@@ -577,17 +611,12 @@ impl Gpu {
             let _ = done.send(result);
         });
         self.wait(submission)?;
-        let failed = |message: String| self.failure("read-back".to_owned(), message);
-        match mapped.recv_timeout(PATIENCE) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed("the buffer was never mapped".to_owned())),
-        }
-        let view = staging.get_mapped_range(..).map_err(|e| failed(e.to_string()))?;
+        self.mapped(&mapped)?;
+        let view = staging.get_mapped_range(..).map_err(|e| self.not_mapped(&e))?;
         let mut offset = 0;
         Ok(sources
             .iter()
-            .map(|(_, bytes)| {
+            .map(|(_, _, bytes)| {
                 let at = offset as usize;
                 offset += padded(*bytes);
                 view[at..at + *bytes as usize].to_vec()
@@ -634,5 +663,7 @@ pub fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu:
         max_invocations: limits.max_compute_invocations_per_workgroup,
         shared_memory: limits.max_compute_workgroup_storage_size,
         uniform_alignment: limits.min_uniform_buffer_offset_alignment,
+        mappable: info.device_type == wgpu::DeviceType::Cpu
+            && features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
     }
 }

@@ -199,6 +199,9 @@ impl Graph {
             .filter_map(|v| match &v.source {
                 // Tables of integers are nothing that was trained.
                 Source::Weight(t) if t.desc.dtype.is_float() => Some(t.desc.shape.elements() as u64),
+                Source::Op { op: Op::PackedWeight(weight), .. } => {
+                    Some(weight.stored().desc.shape.elements() as u64)
+                }
                 _ => None,
             })
             .sum()

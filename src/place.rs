@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::arena::{self, Lifetime};
 use crate::graph::{Graph, Source};
 use crate::lower::{Launch, Slot, SlotInfo, TEXELS_LINE};
+use crate::ops::Op;
 use crate::plan::{Buffer, BufferId, Fill, Role, Texture, TextureId};
 
 /// Buffers are made a multiple of this many bytes, so that vec4 kernels may be bound to any.
@@ -134,6 +135,9 @@ impl Placer {
                 Source::State(initial) => self.add(slot, Role::State(initial.clone())),
                 Source::Weight(tensor) => {
                     self.add(slot, Role::Weight { tensor: tensor.clone(), resident: at_run })
+                }
+                Source::Op { op: Op::PackedWeight(weight), .. } => {
+                    self.add(slot, Role::Packed { weight: weight.clone(), resident: at_run })
                 }
                 Source::Op { .. } if self.buffer_of[slot.0].is_some() => {}
                 Source::Op { .. } if self.constant_slot[slot.0] => {

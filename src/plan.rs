@@ -1,16 +1,21 @@
 //! Graph → ordered dispatches over planned buffers. Pure data: it can be made,
 //! printed and compared without a GPU.
 
+mod load;
+
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
 use crate::lower::{Launch, Lower, Slot, SlotInfo, link};
 use crate::ops::Operator;
+use crate::ops::packed_weight::PackedWeight;
 use crate::place::{Placer, TexturePool};
 use crate::shader::Shader;
 use crate::target::Target;
 use crate::tensor::{Tensor, TensorDesc};
+
+pub(crate) use load::{Loading, Part, Upload};
 
 /// Index of a buffer in a [`Plan`].
 pub type BufferId = usize;
@@ -20,6 +25,8 @@ pub type BufferId = usize;
 pub enum Role {
     /// Holds a weight as it is in the file. `resident`: read by runs too, not only while loading.
     Weight { tensor: Tensor, resident: bool },
+    /// Holds a weight in the order that kernels read, which the host gives it. `resident` as above.
+    Packed { weight: PackedWeight, resident: bool },
     /// Computed from weights while loading, read by runs.
     Constant,
     /// Used only while loading.
@@ -46,7 +53,7 @@ impl Buffer {
     /// What it is for, in a word.
     pub fn role_name(&self) -> &'static str {
         match self.role {
-            Role::Weight { .. } => "weight",
+            Role::Weight { .. } | Role::Packed { .. } => "weight",
             Role::Constant => "constant",
             Role::Staging => "staging",
             Role::Input => "input",
@@ -56,17 +63,17 @@ impl Buffer {
         }
     }
 
-    /// Bytes that come from the host.
-    fn uploaded(&self) -> u64 {
-        match self.role {
-            Role::Weight { .. } | Role::State(_) => self.bytes,
-            _ => 0,
-        }
+    /// Whether its contents are a weight, which the host uploads.
+    fn is_weight(&self) -> bool {
+        matches!(self.role, Role::Weight { .. } | Role::Packed { .. })
     }
 
     /// Whether the buffer lives as long as the network.
     pub fn resident(&self) -> bool {
-        !matches!(self.role, Role::Staging | Role::Weight { resident: false, .. })
+        !matches!(
+            self.role,
+            Role::Staging | Role::Weight { resident: false, .. } | Role::Packed { resident: false, .. }
+        )
     }
 }
 
@@ -158,7 +165,7 @@ pub struct Plan {
     pub states: Vec<Port>,
     /// Parameters of the network.
     pub parameters: u64,
-    /// Bytes of weights on their way to the device at one time, or one weight that is larger.
+    /// Bytes that one part of the load takes at most, or one launch that takes more; two parts are under way at a time.
     pub load_chunk: u64,
     /// Those that launch something, in the order of the graph.
     pub(crate) operations: Vec<Operation>,
@@ -178,7 +185,7 @@ pub struct NetworkMemory {
 }
 
 /// [`Plan::load_chunk`] where there is no need to be thrifty.
-const LOAD_CHUNK: u64 = 256 << 20;
+const LOAD_CHUNK: u64 = 32 << 20;
 
 impl Plan {
     /// Plans `graph`, already rewritten by the passes, for a device.
@@ -312,45 +319,6 @@ impl Plan {
         tensors + self.texture_bytes() + self.uniform_bytes(&self.run)
     }
 
-    /// The most bytes that the network ever holds: while loading, weights lie as
-    /// they are in the file beside the repacked ones, and once more in the upload.
-    pub fn peak_bytes(&self) -> u64 {
-        let chunks = self.load_chunks();
-        let ends = self.load_ends();
-        let mut peak = self.resident_bytes();
-        let mut made = self.ports();
-        let mut held = self.texture_bytes() + self.port_bytes();
-        for range in chunks {
-            let mut uploads = 0;
-            for id in self.load[range.clone()].iter().flat_map(|d| &d.buffers) {
-                if !std::mem::replace(&mut made[*id], true) {
-                    held += self.buffers[*id].bytes;
-                    uploads += self.buffers[*id].uploaded();
-                }
-            }
-            peak = peak.max(held + uploads + self.uniform_bytes(&self.load[range.clone()]));
-            for (id, buffer) in self.buffers.iter().enumerate() {
-                if made[id] && !buffer.resident() && ends[id] <= range.end {
-                    held -= buffer.bytes;
-                    made[id] = false;
-                }
-            }
-        }
-        let shown: u64 = self.shown_only().map(|id| self.buffers[id].bytes).sum();
-        peak.max(held + 2 * shown)
-    }
-
-    /// Buffers that textures show and that no dispatch of the load touches.
-    pub(crate) fn shown_only(&self) -> impl Iterator<Item = BufferId> {
-        let touched = |id: BufferId| self.load.iter().any(|dispatch| dispatch.buffers.contains(&id));
-        self.load_fills.iter().map(|fill| fill.buffer).filter(move |&id| !touched(id))
-    }
-
-    /// What the network will take, in one.
-    pub fn memory(&self) -> NetworkMemory {
-        NetworkMemory { held: self.resident_bytes(), peak: self.peak_bytes(), ports: self.port_bytes() }
-    }
-
     /// Bytes of inputs, states and outputs: what is left of a network that is set aside.
     pub fn port_bytes(&self) -> u64 {
         self.buffers.iter().zip(self.ports()).filter(|(_, port)| *port).map(|(b, _)| b.bytes).sum()
@@ -363,38 +331,6 @@ impl Plan {
             ports[port.buffer] = true;
         }
         ports
-    }
-
-    /// Parts of the load that upload, or make and drop again, at most [`Plan::load_chunk`] bytes each
-    /// (or what one launch does, if that is more).
-    pub(crate) fn load_chunks(&self) -> Vec<std::ops::Range<usize>> {
-        let mut chunks = Vec::new();
-        let (mut start, mut bytes) = (0, 0);
-        for (i, dispatch) in self.load.iter().enumerate() {
-            let passing = dispatch
-                .buffers
-                .iter()
-                .filter(|&&b| self.buffers[b].uploaded() > 0 || !self.buffers[b].resident());
-            let passing: u64 = passing.map(|&b| self.buffers[b].bytes).sum();
-            if bytes + passing > self.load_chunk && i > start {
-                chunks.push(start..i);
-                (start, bytes) = (i, 0);
-            }
-            bytes += passing;
-        }
-        if start < self.load.len() {
-            chunks.push(start..self.load.len());
-        }
-        chunks
-    }
-
-    /// For each buffer, the end of the part of the load that touches it.
-    pub(crate) fn load_ends(&self) -> Vec<usize> {
-        let mut ends = vec![0; self.buffers.len()];
-        for (i, dispatch) in self.load.iter().enumerate() {
-            dispatch.buffers.iter().for_each(|&b| ends[b] = i + 1);
-        }
-        ends
     }
 
     fn texture_bytes(&self) -> u64 {

@@ -43,6 +43,8 @@ pub struct Target {
     pub shared_memory: u32,
     /// Alignment of uniform offsets, bytes.
     pub uniform_alignment: u32,
+    /// Whether the host can write into storage buffers, and that is as quick as into others.
+    pub mappable: bool,
 }
 
 impl Target {
@@ -62,6 +64,7 @@ impl Target {
             max_invocations: 1024,
             shared_memory: 32 << 10,
             uniform_alignment: 256,
+            mappable: false,
         }
     }
 

@@ -175,6 +175,17 @@ impl Bytes {
             }
         }
     }
+
+    /// Tells the system that these will be read soon, so that it fetches them from the disk meanwhile.
+    pub(crate) fn soon(&self, part: std::ops::Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped { map, range } = self {
+            // Only a hint: what fails costs time later and nothing else.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start + part.start, part.len());
+        }
+        #[cfg(not(unix))]
+        let _ = part;
+    }
 }
 
 impl std::ops::Deref for Bytes {

@@ -414,13 +414,15 @@ fn roof(device: Device) -> Roof {
         (MatrixArithmetic, None),
         (CopyBandwidth, Some(402e9 * if values { 1.0 } else { 0.045 })),
         (ReadBandwidth, Some(431e9 * if values { 1.0 } else { 0.05 })),
+        (CacheBandwidth, Some(1.3e12 * speed)),
         (SharedBandwidth, Some(7.1e12 * speed)),
         (LaunchLatency, Some(2.6e-6 / speed.sqrt())),
         (SubmitLatency, Some(61e-6)),
     ];
     let limit = |(kind, value): (LimitKind, Option<f64>)| {
         let feature = if kind == F16Arithmetic { "SHADER_F16" } else { "EXPERIMENTAL_COOPERATIVE_MATRIX" };
-        Limit { kind, value, reason: value.is_none().then(|| format!("the device has no {feature}")) }
+        let reason = value.is_none().then(|| format!("the device has no {feature}"));
+        Limit { kind, value, reason, spread: value.map(|_| 0.01), form: None }
     };
     Roof { limits: all.into_iter().map(limit).collect() }
 }

@@ -242,6 +242,8 @@ pub(super) fn open(
         precision: "f32".to_owned(),
         weights: None,
         memory_budget: None,
+        control: Vec::new(),
+        preview_model: None,
         offline,
         dot: false,
         json: false,

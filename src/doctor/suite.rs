@@ -280,7 +280,7 @@ const CASES: &[(&str, bool, Build)] = &[
     ("diffusion step with guidance and noise", false, |d| {
         let (s, m) = (d.of(&[4, 1, 8, 8, 4], DType::F32), d.of(&[2, 8, 8, 4], DType::F32));
         let (row, guidance, seeds) = (d.of(&[1, 32], DType::F32), d.of(&[1], DType::F32), d.of(&[1, 2], DType::U32));
-        d.g.diffusion_step(s, m, row, guidance, Some(seeds))
+        d.g.diffusion_step(s, m, row, guidance, Some(seeds), None)
     }),
     ("pictures as feature maps", false, |d| { let x = d.of(&[1, 37, 53], DType::U32); d.g.picture_to_tensor(x, [16, 24], &[(2.0, -1.0); 3], DType::F32) }),
     ("feature maps as pictures", true, |d| { let x = d.input(&[1, 16, 16, 3]); d.g.picture_from_tensor(x, 0, 0.5, 0.5) }),

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::room::{self, Room};
 use super::{Fill, Step};
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::plan::{Buffer, Dispatch, Plan, Role};
+use crate::plan::{Buffer, Dispatch, Part, Plan, Role};
 use crate::tensor::Tensor;
 
-const STORAGE: wgpu::BufferUsages =
+pub(super) const STORAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
 /// All that runs need, made from a plan.
@@ -18,6 +19,13 @@ pub(super) struct Loaded {
     pub buffers: Vec<Option<wgpu::Buffer>>,
     textures: Vec<wgpu::Texture>,
     pub steps: Vec<Step>,
+}
+
+/// A part of the load that the device works on.
+struct Working<'p> {
+    submission: wgpu::SubmissionIndex,
+    part: &'p Part,
+    _steps: Vec<Step>,
 }
 
 /// The buffers of inputs, states and outputs, which the caller may use before and after the rest is there; some may
@@ -34,18 +42,28 @@ pub(super) fn ports(
     Ok(loaded.buffers)
 }
 
-/// Does a part of a load: these steps, which are these launches of the plan's.
-pub(super) type Submit<'a> = dyn FnMut(&Loaded, &[Step], Range<usize>) -> Result<()> + 'a;
+/// Where a buffer lies: in a room of the load, or in one of its own.
+pub(super) type Place<'a> = dyn Fn(usize) -> Option<wgpu::BufferBinding<'a>> + 'a;
+
+/// Submits a part of a load: these steps, which are these launches of the plan's, and then what the last argument records.
+pub(super) type Submit<'a> = dyn FnMut(
+        &Loaded,
+        &Place,
+        &[Step],
+        Range<usize>,
+        &dyn Fn(&mut wgpu::CommandEncoder),
+    ) -> Result<wgpu::SubmissionIndex>
+    + 'a;
 
 impl Loaded {
     /// Loads a plan round the buffers of its ports.
     pub fn new(gpu: &Gpu, plan: &Plan, ports: &[Option<wgpu::Buffer>]) -> Result<Loaded> {
-        Self::with(gpu, plan, ports, &mut |_, steps, range| {
-            gpu.wait(super::submit_steps(gpu, steps, &plan.load[range], 1, None, |_| {})?)
+        Self::with(gpu, plan, ports, &mut |_, _, steps, range, after| {
+            super::submit_steps(gpu, steps, &plan.load[range], 1, None, after)
         })
     }
 
-    /// The same, with each part done by `submit`, which waits until it is.
+    /// The same, with each part submitted by `submit`.
     pub fn with(
         gpu: &Gpu,
         plan: &Plan,
@@ -61,10 +79,10 @@ impl Loaded {
         loaded.load(gpu, plan, submit)?;
         for id in 0..plan.buffers.len() {
             if plan.buffers[id].resident() {
-                loaded.materialise(gpu, plan, id)?;
+                loaded.make(gpu, plan, id)?;
             }
         }
-        loaded.steps = loaded.prepare(gpu, plan, "run", &plan.run)?;
+        loaded.steps = loaded.prepare(gpu, plan, "run", &plan.run, |id| loaded.whole(id))?;
         Ok(loaded)
     }
 
@@ -72,53 +90,97 @@ impl Loaded {
         self.buffers[id].as_ref().expect("buffers are made before they are bound")
     }
 
-    /// Does the work that depends on weights alone, a part of the weights at a time.
+    /// Does the work that depends on weights alone, a part of the weights at a time: while the device works on one, the
+    /// next is read from the file.
     fn load(&mut self, gpu: &Gpu, plan: &Plan, submit: &mut Submit) -> Result<()> {
-        let ends = plan.load_ends();
-        for range in plan.load_chunks() {
-            for i in range.clone() {
-                for &id in &plan.load[i].buffers {
-                    self.materialise(gpu, plan, id)?;
+        let loading = plan.loading();
+        let rooms: Vec<Room> =
+            (0..loading.rooms()).map(|_| Room::new(gpu, plan, &loading)).collect::<Result<_>>()?;
+        let parts = loading.parts.iter().zip(rooms.iter().cycle());
+        let mut parts = parts.peekable();
+        let mut under_way = None;
+        if let Some(&(part, room)) = parts.peek() {
+            room::write(plan, part, room.open(gpu, part)?);
+            room.close(part);
+        }
+        while let Some((part, room)) = parts.next() {
+            let next = parts.peek().copied();
+            next.iter().flat_map(|(next, _)| &next.uploads).for_each(|upload| room::soon(plan, upload));
+            // Software adapters do the work of a submission before they return from it.
+            if plan.target.mappable {
+                self.finish(gpu, under_way.take())?;
+                under_way = std::thread::scope(|scope| {
+                    if let Some((next, room)) = next {
+                        let view = room.open(gpu, next)?;
+                        scope.spawn(move || room::write(plan, next, view));
+                    }
+                    self.work(gpu, plan, part, room, submit).map(Some)
+                })?;
+            } else {
+                let submitted = self.work(gpu, plan, part, room, submit)?;
+                self.finish(gpu, under_way.replace(submitted))?;
+                if let Some((next, room)) = next {
+                    room::write(plan, next, room.open(gpu, next)?);
                 }
             }
-            let steps = self.prepare(gpu, plan, "load", &plan.load[range.clone()])?;
-            submit(self, &steps, range.clone())?;
-            self.show_constants(gpu, plan, |id| ends[id] > range.end)?;
-            for (id, buffer) in plan.buffers.iter().enumerate() {
-                if !buffer.resident() && ends[id] <= range.end {
-                    self.buffers[id] = None;
-                }
-            }
+            next.iter().for_each(|(next, room)| room.close(next));
         }
-        // Weights that are shown as they are in the file.
-        let shown: Vec<usize> = plan.shown_only().collect();
-        for &id in &shown {
-            self.materialise(gpu, plan, id)?;
+        self.finish(gpu, under_way)
+    }
+
+    /// Submits what is to be done with a part that is in its room.
+    fn work<'p>(
+        &mut self,
+        gpu: &Gpu,
+        plan: &Plan,
+        part: &'p Part,
+        room: &Room,
+        submit: &mut Submit,
+    ) -> Result<Working<'p>> {
+        for &id in &part.made {
+            self.make(gpu, plan, id)?;
         }
-        if !shown.is_empty() {
-            self.show_constants(gpu, plan, |id| !shown.contains(&id))?;
-        }
-        for id in shown.into_iter().filter(|&id| !plan.buffers[id].resident()) {
-            self.buffers[id] = None;
-        }
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        room.copy(plan, part, |id| self.made(id), &mut encoder);
+        gpu.checked(|| "upload".to_owned(), || gpu.queue().submit([encoder.finish()]))?;
+        let place = |id| room.binding(plan, part, id).unwrap_or_else(|| self.whole(id));
+        let launches = &plan.load[part.launches.clone()];
+        let steps = self.prepare(gpu, plan, "load", launches, place)?;
+        let there = |id| {
+            let own = |buffer| wgpu::BufferBinding { buffer, offset: 0, size: None };
+            room.binding(plan, part, id).or_else(|| self.buffers[id].as_ref().map(own))
+        };
+        let submission = submit(self, &there, &steps, part.launches.clone(), &|encoder| {
+            part.fills.iter().for_each(|&fill| self.fill(fill, place).record(encoder));
+        })?;
+        Ok(Working { submission, part, _steps: steps })
+    }
+
+    /// Waits for a part and drops what no later one needs.
+    fn finish(&mut self, gpu: &Gpu, working: Option<Working>) -> Result<()> {
+        let Some(Working { submission, part, _steps }) = working else { return Ok(()) };
+        gpu.wait(submission)?;
+        part.dropped.iter().for_each(|&id| self.buffers[id] = None);
         Ok(())
     }
 
-    /// Fills the textures of those constants that are there and that no later dispatch touches.
-    fn show_constants(&self, gpu: &Gpu, plan: &Plan, touched_later: impl Fn(usize) -> bool) -> Result<()> {
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        for &fill in &plan.load_fills {
-            if self.buffers[fill.buffer].is_some() && !touched_later(fill.buffer) {
-                self.fill(fill).record(&mut encoder);
-            }
-        }
-        let submission = gpu.checked(|| "textures".to_owned(), || gpu.queue().submit([encoder.finish()]))?;
-        gpu.wait(submission)
+    fn whole(&self, id: usize) -> wgpu::BufferBinding<'_> {
+        wgpu::BufferBinding { buffer: self.made(id), offset: 0, size: None }
     }
 
-    fn fill(&self, fill: crate::plan::Fill) -> Fill {
+    fn fill<'a>(&self, fill: crate::plan::Fill, place: impl Fn(usize) -> wgpu::BufferBinding<'a>) -> Fill {
+        let source = place(fill.buffer);
         let texture = self.textures[fill.texture].clone();
-        Fill { buffer: self.made(fill.buffer).clone(), texture, texels: fill.texels }
+        Fill { buffer: source.buffer.clone(), offset: source.offset, texture, texels: fill.texels }
+    }
+
+    /// Makes a buffer if it is not there yet.
+    fn make(&mut self, gpu: &Gpu, plan: &Plan, id: usize) -> Result<()> {
+        if self.buffers[id].is_none() {
+            let Buffer { label, bytes, .. } = &plan.buffers[id];
+            self.buffers[id] = Some(gpu.buffer(label, *bytes, STORAGE)?);
+        }
+        Ok(())
     }
 
     /// Makes a buffer, with its contents, if it is not there yet.
@@ -126,17 +188,22 @@ impl Loaded {
         if self.buffers[id].is_some() {
             return Ok(());
         }
-        let Buffer { label, bytes, role } = &plan.buffers[id];
-        let buffer = gpu.buffer(label, *bytes, STORAGE)?;
-        if let Role::Weight { tensor, .. } | Role::State(tensor) = role {
-            upload(gpu, &buffer, tensor)?;
+        self.make(gpu, plan, id)?;
+        if let Role::Weight { tensor, .. } | Role::State(tensor) = &plan.buffers[id].role {
+            upload(gpu, self.made(id), tensor)?;
         }
-        self.buffers[id] = Some(buffer);
         Ok(())
     }
 
     /// Pipelines, bind groups and the uniform buffer of a list of dispatches.
-    fn prepare(&self, gpu: &Gpu, plan: &Plan, label: &str, dispatches: &[Dispatch]) -> Result<Vec<Step>> {
+    fn prepare<'a>(
+        &self,
+        gpu: &Gpu,
+        plan: &Plan,
+        label: &str,
+        dispatches: &[Dispatch],
+        place: impl Fn(usize) -> wgpu::BufferBinding<'a>,
+    ) -> Result<Vec<Step>> {
         let align = u64::from(plan.target.uniform_alignment);
         let mut bytes = Vec::with_capacity(plan.uniform_bytes(dispatches) as usize);
         let mut offsets = Vec::with_capacity(dispatches.len());
@@ -156,7 +223,7 @@ impl Loaded {
             for (binding, &id) in dispatch.shader.bindings.iter().zip(&dispatch.buffers) {
                 entries.push(wgpu::BindGroupEntry {
                     binding: binding.binding,
-                    resource: self.made(id).as_entire_binding(),
+                    resource: wgpu::BindingResource::Buffer(place(id)),
                 });
             }
             let views: Vec<wgpu::TextureView> = dispatch
@@ -182,7 +249,7 @@ impl Loaded {
             }
             let bind_group = gpu
                 .checked(|| format!("binding {}", dispatch.label), || gpu.bind_group(&pipeline, &entries))?;
-            let fills = dispatch.fills.iter().map(|&fill| self.fill(fill)).collect();
+            let fills = dispatch.fills.iter().map(|&fill| self.fill(fill, &place)).collect();
             steps.push(Step { pipeline: Arc::clone(&pipeline), bind_group, groups: dispatch.groups, fills });
         }
         Ok(steps)

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::load::Loaded;
+use super::load::{Loaded, Place};
 use super::{Network, Step, record};
 use crate::error::Result;
 use crate::plan::{BufferId, Operation, Role};
@@ -15,16 +15,16 @@ pub(crate) enum Moment {
 }
 
 /// What can be seen where a walk has stopped.
-pub(crate) struct Walked<'a> {
+pub(crate) struct Walked<'a, 'b> {
     network: &'a Network,
-    loaded: &'a Loaded,
+    place: &'a Place<'b>,
 }
 
-impl Walked<'_> {
+impl Walked<'_, '_> {
     /// The first bytes of a buffer, if it is there at this time.
     pub fn read(&self, id: BufferId, bytes: u64) -> Result<Option<Vec<u8>>> {
-        let Some(buffer) = &self.loaded.buffers[id] else { return Ok(None) };
-        Ok(Some(self.network.gpu.download(&[(buffer, bytes)])?.remove(0)))
+        let Some(wgpu::BufferBinding { buffer, offset, .. }) = (self.place)(id) else { return Ok(None) };
+        Ok(Some(self.network.gpu.download_from(&[(buffer, offset, bytes)])?.remove(0)))
     }
 }
 
@@ -42,12 +42,15 @@ impl Network {
                 .map(|at| (at, of(at).cloned().expect("each launch is an operation's")))
                 .collect::<Vec<_>>()
         };
-        let loaded = Loaded::with(&self.gpu, &self.plan, &self.ports, &mut |loaded, steps, range| {
-            for ((at, operation), step) in loading(&range).into_iter().zip(steps) {
-                self.step(loaded, &operation, at, step, visit)?;
-            }
-            Ok(())
-        })?;
+        let loaded =
+            Loaded::with(&self.gpu, &self.plan, &self.ports, &mut |_, place, steps, range, after| {
+                for ((at, operation), step) in loading(&range).into_iter().zip(steps) {
+                    self.step(place, &operation, at, step, visit)?;
+                }
+                let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+                after(&mut encoder);
+                self.gpu.checked(|| "load".to_owned(), || self.gpu.queue().submit([encoder.finish()]))
+            })?;
         for (id, buffer) in self.plan.buffers.iter().enumerate() {
             if matches!(buffer.role, Role::Pool | Role::Output) {
                 let bytes = vec![0xff; buffer.bytes as usize];
@@ -55,9 +58,13 @@ impl Network {
                 self.gpu.checked(|| "poisoning".to_owned(), write)?;
             }
         }
+        let place = |id: BufferId| {
+            let own = |buffer| wgpu::BufferBinding { buffer, offset: 0, size: None };
+            loaded.buffers[id].as_ref().map(own)
+        };
         for operation in self.plan.operations.iter().filter(|o| !o.loading) {
             for at in operation.launches.clone() {
-                self.step(&loaded, operation, at, &loaded.steps[at], visit)?;
+                self.step(&place, operation, at, &loaded.steps[at], visit)?;
             }
         }
         Ok(())
@@ -66,13 +73,13 @@ impl Network {
     /// One launch, waited for.
     fn step(
         &self,
-        loaded: &Loaded,
+        place: &Place,
         operation: &Operation,
         at: usize,
         step: &Step,
         visit: &mut Visit,
     ) -> Result<()> {
-        let walked = Walked { network: self, loaded };
+        let walked = Walked { network: self, place };
         if at == operation.launches.start {
             visit(&walked, operation, Moment::Before)?;
         }

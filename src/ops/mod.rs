@@ -99,6 +99,7 @@ ops! {
     noise::Noise,
     norm::Norm,
     overlay::Overlay,
+    packed_weight::PackedWeight,
     pad::Pad,
     picture_crops::PictureCrops,
     picture_from_tensor::PictureFromTensor,

@@ -15,13 +15,16 @@ mod fuse_functions;
 mod fuse_norm;
 mod fuse_upsample;
 pub(crate) mod norms_in_parts;
+mod pack_on_host;
 mod prune;
+mod slice_weights;
 mod split_weights;
 mod unshuffle_stem;
 
 /// All passes, in order.
 pub fn optimise(graph: &Graph, target: &Target) -> Result<Graph> {
-    let graph = split_weights::split_weights(graph, target)?;
+    let graph = slice_weights::slice_weights(graph)?;
+    let graph = split_weights::split_weights(&graph, target)?;
     let graph = fold_batch_norm::fold_batch_norm(&graph)?;
     let graph = fuse_upsample::fuse_upsample(&graph)?;
     let graph = prune::prune(&fuse_functions::fuse_functions(&graph)?)?;
@@ -30,7 +33,8 @@ pub fn optimise(graph: &Graph, target: &Target) -> Result<Graph> {
     let graph = fuse_elementwise::fuse_elementwise(&graph)?;
     let graph = prune::prune(&graph)?;
     let graph = unshuffle_stem::unshuffle_stem(&graph)?;
-    choose::choose(&graph, target)
+    let graph = choose::choose(&graph, target)?;
+    prune::prune(&pack_on_host::pack_on_host(&graph, target)?)
 }
 
 #[cfg(test)]

@@ -40,18 +40,18 @@ pub fn split_weights(graph: &Graph, target: &Target) -> Result<Graph> {
 }
 
 /// A weight as it lies in the file, and what was done to it.
-struct Stored<'a> {
+pub(super) struct Stored<'a> {
     name: &'a str,
     tensor: &'a Tensor,
     /// What it is unpacked to.
     dtype: DType,
     /// Rows and columns of the matrix changed places.
-    turned: bool,
+    pub(super) turned: bool,
     format: Option<BlockFormat>,
 }
 
 impl<'a> Stored<'a> {
-    fn of(graph: &'a Graph, weight: ValueId) -> Option<Self> {
+    pub(super) fn of(graph: &'a Graph, weight: ValueId) -> Option<Self> {
         let (mut id, mut turned) = (weight, false);
         let dtype = graph.desc(weight).dtype;
         loop {
@@ -74,7 +74,7 @@ impl<'a> Stored<'a> {
         }
     }
 
-    fn part(&self, g: &mut Graph, rows: std::ops::Range<usize>) -> Result<ValueId> {
+    pub(super) fn part(&self, g: &mut Graph, rows: std::ops::Range<usize>) -> Result<ValueId> {
         let part = g.weight(self.name, self.tensor.rows(rows));
         let part = g.unpacked(part, self.dtype)?;
         match self.format {

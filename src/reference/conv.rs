@@ -8,6 +8,7 @@ use crate::ops::conv_transpose2d::ConvTranspose2d;
 use crate::ops::conv_weight::ConvWeight;
 use crate::ops::conv2d::{Conv2d, Method};
 use crate::ops::epilogue::{Epilogue, Step};
+use crate::ops::packed_weight::PackedWeight;
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::tensor::DType;
 
@@ -153,6 +154,21 @@ pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> 
 }
 
 /// A weight in another order.
+/// [`ConvWeight::Tiles`] of the weight in a file.
+pub fn packed<'v>(op: &'v PackedWeight, task: &Task<'_, 'v>) -> Element<'v> {
+    let src = Values::of(op.stored());
+    let [c_out, c_in, kh, kw] = super::map(&src.desc);
+    let (taps, quads) = op.tiles();
+    let tiles = task.output.shape[0] / (kh * (kw / taps) * c_in.div_ceil(4));
+    let shape = [tiles, kh, kw / taps, c_in.div_ceil(4), taps, 4, 4 * quads];
+    Box::new(move |i| {
+        let [tile, ky, step, quad, tap, lane, channel] = unravel(i, shape);
+        let (co, ci, kx) = (tile * 4 * quads + channel, quad * 4 + lane, step * taps + tap);
+        let there = co < c_out && ci < c_in;
+        Approx::exact(if there { src.at(((co * c_in + ci) * kh + ky) * kw + kx) } else { 0.0 })
+    })
+}
+
 pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
     let src = task.inputs[0];
     let [c_out, c_in, kh, kw] = task.map(0);

@@ -5,6 +5,7 @@ use super::{Element, Task, unravel};
 use crate::diffusion::philox_block;
 use crate::ops::noise::{Distribution, Noise};
 use crate::ops::timestep_embedding::TimestepEmbedding;
+use crate::tensor::DType;
 
 /// An element of a draw of standard normal noise, by Box and Muller from the words that the generator gives.
 fn normal(seed: u64, draw: u32, index: u32) -> Approx {
@@ -28,14 +29,15 @@ fn seed(words: &super::Values, picture: usize) -> u64 {
 pub fn noise<'v>(op: &'v Noise, task: &Task<'_, 'v>) -> Element<'v> {
     let seeds = task.inputs[0];
     let (area, channels) = (op.height * op.width, op.channels);
+    let draw = op.draw.unwrap_or_else(|| task.inputs[1].at(17) as u32);
     Box::new(move |i| {
         let [picture, pixel, channel] = unravel(i, [usize::MAX, area, channels]);
         // Numbered channels first, as PyTorch has them.
         let index = (channel * area + pixel) as u32;
         match op.distribution {
-            Distribution::Normal => normal(seed(seeds, picture), op.draw, index),
+            Distribution::Normal => normal(seed(seeds, picture), draw, index),
             Distribution::Bits { word } => {
-                Approx::exact(f64::from(philox_block(seed(seeds, picture), op.draw, index)[word]))
+                Approx::exact(f64::from(philox_block(seed(seeds, picture), draw, index)[word]))
             }
         }
     })
@@ -67,7 +69,8 @@ pub fn input<'v>(task: &Task<'_, 'v>) -> Element<'v> {
 /// See [`crate::diffusion::Row`] for the formula and the places of its coefficients.
 pub fn step<'v>(task: &Task<'_, 'v>) -> Element<'v> {
     let [sample, prediction, row, guidance] = [0, 1, 2, 3].map(|k| task.inputs[k]);
-    let seeds = task.inputs.get(4).copied();
+    let more = |words: bool| task.inputs[4..].iter().find(|x| (x.desc.dtype == DType::U32) == words).copied();
+    let (seeds, rates) = (more(true), more(false));
     let [slots, n, h, w, c] = [0, 1, 2, 3, 4].map(|d| task.shape(0)[d]);
     let elements = n * h * w * c;
     let guided = prediction.desc.shape[0] == 2 * n;
@@ -91,7 +94,11 @@ pub fn step<'v>(task: &Task<'_, 'v>) -> Element<'v> {
         }
         match slot {
             0 => {
-                let mut next = term(5, of(0)).add(term(6, x0)).add(term(7, m));
+                let rate = |k: usize, x: Approx| match rates {
+                    Some(rates) => Approx::exact(rates.at(2 * (at / (c * h * w)) + k)).times(x),
+                    None => x,
+                };
+                let mut next = term(5, of(0)).add(term(6, x0)).add(term(7, rate(0, m)));
                 for k in 0..slots - 2 {
                     next = next.add(term(8 + k, of(2 + k)));
                 }
@@ -99,7 +106,8 @@ pub fn step<'v>(task: &Task<'_, 'v>) -> Element<'v> {
                     Some(seeds) if row.at(12) != 0.0 => {
                         let (channel, pixel) = (at % c, at / c % (h * w));
                         let index = (channel * h * w + pixel) as u32;
-                        next.add(term(12, normal(seed(seeds, at / (c * h * w)), row.at(17) as u32, index)))
+                        let noise = normal(seed(seeds, at / (c * h * w)), row.at(17) as u32, index);
+                        next.add(term(12, rate(1, noise)))
                     }
                     _ => next,
                 }

@@ -92,6 +92,7 @@ pub fn element<'v>(op: &'v Op, inputs: &[&'v Values], output: &TensorDesc) -> El
         Op::Noise(op) => diffusion::noise(op, task),
         Op::Norm(op) => norm::norm(op, task),
         Op::Overlay(_) => picture::overlay(task),
+        Op::PackedWeight(op) => conv::packed(op, task),
         Op::Pad(op) => movement::pad(op, task),
         Op::PictureCrops(op) => picture::crops(op, task),
         Op::PictureFromTensor(op) => picture::from_tensor(op, task),

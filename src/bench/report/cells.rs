@@ -61,6 +61,7 @@ impl LimitKind {
             LimitKind::MatrixArithmetic => "matrix arithmetic",
             LimitKind::CopyBandwidth => "copy bandwidth",
             LimitKind::ReadBandwidth => "read bandwidth",
+            LimitKind::CacheBandwidth => "cache bandwidth",
             LimitKind::SharedBandwidth => "workgroup memory",
             LimitKind::LaunchLatency => "launch",
             LimitKind::SubmitLatency => "submission",
@@ -74,9 +75,10 @@ impl LimitKind {
                 units::si(value, "FLOP/s")
             }
             LimitKind::IntegerArithmetic => units::si(value, "OP/s"),
-            LimitKind::CopyBandwidth | LimitKind::ReadBandwidth | LimitKind::SharedBandwidth => {
-                units::si(value, "B/s")
-            }
+            LimitKind::CopyBandwidth
+            | LimitKind::ReadBandwidth
+            | LimitKind::CacheBandwidth
+            | LimitKind::SharedBandwidth => units::si(value, "B/s"),
             LimitKind::LaunchLatency | LimitKind::SubmitLatency => units::seconds(value),
         }
     }

@@ -240,7 +240,7 @@ fn diffusion(all: &mut Kernels) {
         let (row, guidance) = (case.places([1, 32]), case.places([1]));
         let seeds = case.graph.input("seeds", [4, 2], DType::U32);
         case.inputs.push(("seeds".to_owned(), Tensor::from_u32([4, 2], &[1, 0, 2, 0, 3, 0, 4, 0])));
-        case.graph.diffusion_step(sample, prediction, row, guidance, Some(seeds))
+        case.graph.diffusion_step(sample, prediction, row, guidance, Some(seeds), None)
     });
 }
 

@@ -20,7 +20,8 @@ use crate::models::unet2d_condition::UNet2dConditionConfig;
 use crate::plan::Plan;
 use crate::target::Target;
 use crate::tasks::{
-    DiffusionModel, GenerateOptions, Generator, NoiseSource, PaintOptions, Painter, Sampling, StartFrom, Wish,
+    Beside, DiffusionModel, GenerateOptions, Generator, NoiseSource, PaintOptions, Painter, Sampling,
+    StartFrom, Wish,
 };
 use crate::tensor::{DType, Tensor};
 use crate::text::TextEmbedding;
@@ -124,8 +125,8 @@ impl Case for StableDiffusion {
     fn estimate(&self, target: &Target) -> Result<Estimate> {
         let model = Self::model(Contents::Hollow)?;
         let options = self.options(&model);
-        let plan = Plan::compile(&Painter::step_graph(target, &model, 1, 77, &options)?, target)?;
-        let memory = Painter::predict(target, &model, None, 1, 77, StartFrom::Noise, &options)?;
+        let plan = Plan::compile(&Painter::step_graph(target, &model, 1, 77, &options, &[])?, target)?;
+        let memory = Painter::predict(target, &model, 1, 77, StartFrom::Noise, &options, &Beside::default())?;
         Ok(Estimate { peak: memory.peak, ..of_steps(&plan) })
     }
 

@@ -176,6 +176,7 @@ impl Published {
                         guidance: None,
                         class: None,
                         residuals: &[],
+                        perturbed: None,
                     };
                     unet2d_condition(g, &UNet2dConditionConfig::from_json(&text)?, source, x, &conditions)?
                 };
