@@ -86,7 +86,8 @@ fn nothing_changes_when_the_doctor_looks() {
     let plan = aquatint::Plan::compile(&graph, gpu.target()).unwrap();
     let found = look(&gpu, &graph);
     assert_eq!(found.wrong().count(), 0, "{:#?}", found.wrong().next());
-    let launched: Vec<_> = found.operations.iter().flat_map(|o| &o.launches).map(|l| (l.kernel, l.groups)).collect();
+    let launched: Vec<_> =
+        found.operations.iter().flat_map(|o| &o.launches).map(|l| (l.kernel, l.groups)).collect();
     let planned: Vec<_> =
         plan.load.iter().chain(&plan.run).map(|d| (d.shader.kernel.name, d.groups)).collect();
     assert_eq!(launched.len(), planned.len());
@@ -108,7 +109,10 @@ fn a_fault_is_found_and_named() {
     assert!(first.judgement.max_rel > 1e-3 && first.judgement.wrong * 10 > first.judgement.compared * 9);
     let w = first.judgement.first_wrong.as_ref().unwrap();
     assert!((w.found - w.expected).abs() > w.allowed && w.found.is_finite());
-    assert!(first.variants.iter().all(|v| matches!(v.verdict, Verdict::Wrong { .. })), "all have that kernel");
+    assert!(
+        first.variants.iter().all(|v| matches!(v.verdict, Verdict::Wrong { .. })),
+        "all have that kernel"
+    );
     // The network as everybody runs it has the fault too.
     let x = Tensor::from_f32([1, 12, 12, 3], &[0.5; 432]);
     assert!(Network::new(&gpu, &graph).unwrap().run(&[("x", &x)]).is_ok());
@@ -136,6 +140,12 @@ fn variants_that_are_right_are_told_from_those_that_are_not() {
     let of = |name: &str| wrong.variants.iter().find(|v| v.name == name).map(|v| &v.verdict);
     assert!(matches!(of("as planned"), Some(Verdict::Wrong { .. })), "{:#?}", wrong.variants);
     assert!(matches!(of("direct"), Some(Verdict::Right { .. })), "{:#?}", wrong.variants);
+    // Where it reads textures, the case has them.
+    let folder = tempfile::tempdir().unwrap();
+    found.capture.unwrap().write(folder.path()).unwrap();
+    let replayed = replay(&gpu, folder.path()).unwrap();
+    assert!(replayed.wrong > 0);
+    assert_eq!(replayed.as_captured, replayed.compared);
 }
 
 #[test]
@@ -194,7 +204,10 @@ fn folders_that_hold_no_case_are_errors() {
         change(&mut case);
         std::fs::write(&path, serde_json::to_vec(&case).unwrap()).unwrap();
         let error = replay(&gpu, folder.path()).expect_err(what);
-        let typed = matches!(error, Error::Format { .. } | Error::Limit { .. } | Error::Io { .. } | Error::Gpu { .. });
+        let typed = matches!(
+            error,
+            Error::Format { .. } | Error::Limit { .. } | Error::Io { .. } | Error::Gpu { .. }
+        );
         assert!(typed, "{what}: {error:?}");
         error.to_string()
     };
@@ -206,7 +219,9 @@ fn folders_that_hold_no_case_are_errors() {
     refuse("too many workgroups", &|c| c["launches"][0]["groups"][0] = u32::MAX.into());
     refuse("no launches", &|c| c["launches"] = serde_json::json!([]));
     refuse("a result larger than its buffer", &|c| c["result"]["shape"][0] = 1_000_000.into());
-    refuse("a result that overflows", &|c| c["result"]["shape"] = serde_json::json!([u32::MAX, u32::MAX, u32::MAX]));
+    refuse("a result that overflows", &|c| {
+        c["result"]["shape"] = serde_json::json!([u32::MAX, u32::MAX, u32::MAX])
+    });
     refuse("another type", &|c| c["result"]["dtype"] = "f64".into());
     refuse("something else", &|c| c["surprise"] = true.into());
     let found = refuse("a file outside", &|c| c["launches"][0]["wgsl"] = "../../etc/passwd".into());
@@ -232,6 +247,9 @@ fn operations_have_errors_in_units_of_the_last_place() {
     let of = |name: &str| rows.iter().find(|r| r.operation == name && r.precision == "f32").unwrap();
     assert_eq!(of("Concat").max_ulp, 0.0);
     let conv = of("Conv2d");
-    assert!(conv.elements > 1000 && conv.max_rel < 1e-5 && conv.mean_ulp > 0.0 && conv.mean_ulp < 100.0, "{conv:?}");
+    assert!(
+        conv.elements > 1000 && conv.max_rel < 1e-5 && conv.mean_ulp > 0.0 && conv.mean_ulp < 100.0,
+        "{conv:?}"
+    );
     assert!(rows.len() > 40, "{}", rows.len());
 }

@@ -149,10 +149,15 @@ fn describe(found: &Finding, out: &mut dyn Write) -> io::Result<()> {
         j.wrong, j.compared, j.max_abs, j.max_rel, j.max_ulp, j.nans, j.infinities
     )?;
     if let Some(w) = &j.first_wrong {
-        writeln!(out, "    first at {:?}: expected {}, found {}, allowed ±{:.3e}", w.coordinates, w.expected, w.found, w.allowed)?;
+        writeln!(
+            out,
+            "    first at {:?}: expected {}, found {}, allowed ±{:.3e}",
+            w.coordinates, w.expected, w.found, w.allowed
+        )?;
     }
     for variant in &found.variants {
-        let kernels: Vec<String> = variant.launches.iter().map(|l| format!("{} [{}]", l.kernel, l.variant)).collect();
+        let kernels: Vec<String> =
+            variant.launches.iter().map(|l| format!("{} [{}]", l.kernel, l.variant)).collect();
         let verdict = match &variant.verdict {
             Verdict::Right { .. } => "right".to_owned(),
             Verdict::Wrong { .. } => "WRONG".to_owned(),
@@ -192,11 +197,12 @@ fn examine(args: &Doctor, gpu: &Gpu, out: &mut dyn Write) -> Result<u8> {
         let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let done = bar.position();
         bar.set_message(subject.name.clone());
-        let examination = doctor::examine(gpu, &subject.name, &subject.graph, &inputs, &options, &mut |_, planned| {
-            bar.set_length(done + planned as u64);
-            bar.inc(1);
-            !interrupt::asked()
-        })?;
+        let examination =
+            doctor::examine(gpu, &subject.name, &subject.graph, &inputs, &options, &mut |_, planned| {
+                bar.set_length(done + planned as u64);
+                bar.inc(1);
+                !interrupt::asked()
+            })?;
         if interrupt::asked() {
             return Err(Error::Interrupted.into());
         }
@@ -220,7 +226,13 @@ fn print(gpu: &Gpu, all: &[Examination], seconds: f64, out: &mut dyn Write) -> i
     let info = gpu.info();
     writeln!(out, "{} ({}, {} {})\n", info.name, info.backend, info.driver, info.driver_info)?;
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(["network", "operations", "elements", "worst", ""]);
+    table.load_style(comfy_table::presets::NOTHING).set_header([
+        "network",
+        "operations",
+        "elements",
+        "worst",
+        "",
+    ]);
     for e in all {
         let elements: u64 = e.operations.iter().map(|o| o.judgement.compared).sum();
         let worst = e.operations.iter().map(|o| o.judgement.max_excess).fold(0.0, f64::max);

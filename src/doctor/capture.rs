@@ -278,7 +278,8 @@ impl Collected<'_> {
             self.files.push((file.clone(), tensor.bytes.to_vec()));
             file
         });
-        let held = self.memory.iter().find(|(other, _)| *other == id).map_or(0, |(_, t)| t.bytes.len() as u64);
+        let held =
+            self.memory.iter().find(|(other, _)| *other == id).map_or(0, |(_, t)| t.bytes.len() as u64);
         self.buffers.push(BufferFile { bytes: bytes.max(held.next_multiple_of(16)), file });
         self.ids.insert(id, at);
         at

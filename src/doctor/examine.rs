@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::capture::{Capture, Memory};
 use super::judge::{Judgement, judge, places};
 use super::variants::{self, Variant};
+use crate::Network;
 use crate::engine::{Moment, Walked};
 use crate::error::Result;
 use crate::gpu::Gpu;
@@ -16,7 +17,6 @@ use crate::passes;
 use crate::plan::{Dispatch, Operation, Plan};
 use crate::reference::{self, Values};
 use crate::tensor::{Bytes, Tensor, TensorDesc};
-use crate::Network;
 
 /// How thorough an examination is.
 #[derive(Clone, Debug)]
@@ -246,8 +246,15 @@ impl<'a> Doctor<'a> {
                     .filter_map(|(id, t)| Some((self.plan.places[id.index()]?, t)))
                     .collect();
                 let (plan, output) = (self.plan, place);
-                self.done.capture =
-                    Some(Capture::of(self.gpu, plan, operation, &memory, output, &found, (&places, &expected))?);
+                self.done.capture = Some(Capture::of(
+                    self.gpu,
+                    plan,
+                    operation,
+                    &memory,
+                    output,
+                    &found,
+                    (&places, &expected),
+                )?);
             }
         }
         let go_on = progress(&finding, self.done.planned);

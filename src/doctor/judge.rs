@@ -81,7 +81,8 @@ pub(crate) fn allowed(exact: Approx, dtype: DType) -> Option<f64> {
 /// Compares the elements with these indices.
 pub(crate) fn judge(found: &Values, places: &[usize], expected: &[Approx]) -> Judgement {
     let dtype = found.desc.dtype;
-    let mut j = Judgement { elements: found.elements() as u64, compared: places.len() as u64, ..Default::default() };
+    let mut j =
+        Judgement { elements: found.elements() as u64, compared: places.len() as u64, ..Default::default() };
     if dtype.is_float() {
         for i in 0..found.elements() {
             let x = found.at(i);
@@ -139,7 +140,8 @@ pub(crate) fn places(output: &TensorDesc, work: u64, budget: u64, seed: u64) -> 
         return (0..elements).collect();
     }
     let mut state = seed;
-    let mut places: Vec<usize> = (0..most.max(2) - 2).map(|_| (random(&mut state) % elements as u64) as usize).collect();
+    let mut places: Vec<usize> =
+        (0..most.max(2) - 2).map(|_| (random(&mut state) % elements as u64) as usize).collect();
     places.extend([0, elements - 1]);
     places.sort_unstable();
     places.dedup();

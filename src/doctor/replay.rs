@@ -57,7 +57,9 @@ impl Folder<'_> {
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
             && !name.starts_with('.');
         if !plain {
-            return Err(self.wrong("case.json", format!("\"{name}\" is not the name of a file in the folder")));
+            return Err(
+                self.wrong("case.json", format!("\"{name}\" is not the name of a file in the folder"))
+            );
         }
         let path: PathBuf = self.0.join(name);
         let io = |source| Error::Io { path: path.clone(), source };
@@ -147,7 +149,11 @@ fn check(gpu: &Gpu, folder: &Folder, case: &CaseFile) -> Result<TensorDesc> {
         if !(16..=MOST_MEMORY).contains(&buffer.bytes) || buffer.bytes % 16 != 0 {
             return wrong(format!("buffer {i} has {} bytes, a multiple of 16 is expected", buffer.bytes));
         }
-        target.check(|| format!("buffer {i} of the case"), buffer.bytes, target.max_binding.min(target.max_buffer))?;
+        target.check(
+            || format!("buffer {i} of the case"),
+            buffer.bytes,
+            target.max_binding.min(target.max_buffer),
+        )?;
         all += buffer.bytes;
     }
     if all > MOST_MEMORY {
@@ -160,7 +166,9 @@ fn check(gpu: &Gpu, folder: &Folder, case: &CaseFile) -> Result<TensorDesc> {
         if groups.iter().any(|g| !(1..=most).contains(g)) {
             return wrong(format!("launch {i} has {:?} workgroups, 1 to {most} are expected", launch.groups));
         }
-        if launch.bindings.len() + launch.textures.len() > MOST_PARTS || !launch.bindings.iter().all(|b| there(b.buffer)) {
+        if launch.bindings.len() + launch.textures.len() > MOST_PARTS
+            || !launch.bindings.iter().all(|b| there(b.buffer))
+        {
             return wrong(format!("launch {i} binds a buffer that is not there"));
         }
         for t in &launch.textures {
@@ -172,7 +180,10 @@ fn check(gpu: &Gpu, folder: &Folder, case: &CaseFile) -> Result<TensorDesc> {
                 && t.width % 16 == 0
                 && 16 * u64::from(t.texels) <= case.buffers[t.buffer].bytes;
             if !fits {
-                return wrong(format!("launch {i} shows {} texels of a buffer in {}×{}", t.texels, t.width, t.height));
+                return wrong(format!(
+                    "launch {i} shows {} texels of a buffer in {}×{}",
+                    t.texels, t.width, t.height
+                ));
             }
         }
     }
@@ -184,7 +195,10 @@ fn check(gpu: &Gpu, folder: &Folder, case: &CaseFile) -> Result<TensorDesc> {
     let bytes = elements.checked_mul(dtype.bytes()).unwrap_or(usize::MAX) as u64;
     match (1..=case.buffers[result.buffer].bytes).contains(&bytes) {
         true => Ok(TensorDesc::new(result.shape.clone(), dtype)),
-        false => wrong(format!("has a result of {bytes} bytes in a buffer of {}", case.buffers[result.buffer].bytes)),
+        false => wrong(format!(
+            "has a result of {bytes} bytes in a buffer of {}",
+            case.buffers[result.buffer].bytes
+        )),
     }
 }
 
@@ -193,7 +207,9 @@ fn records(folder: &Folder, case: &CaseFile, desc: &TensorDesc) -> Result<Vec<(u
     let (name, elements) = (&case.result.expected, desc.shape.elements());
     let bytes = folder.read(name, (elements as u64).saturating_mul(RECORD as u64))?;
     if bytes.is_empty() || bytes.len() % RECORD != 0 {
-        return Err(folder.wrong(name, format!("has {} bytes, records of {RECORD} are expected", bytes.len())));
+        return Err(
+            folder.wrong(name, format!("has {} bytes, records of {RECORD} are expected", bytes.len()))
+        );
     }
     let word = |record: &[u8], k: usize| <[u8; 8]>::try_from(&record[8 * k..8 * k + 8]).expect("eight bytes");
     bytes
@@ -249,7 +265,8 @@ fn run(gpu: &Gpu, folder: &Folder, launch: &LaunchFile, buffers: &[wgpu::Buffer]
             cache: None,
         });
         let mut encoder = device.create_command_encoder(&Default::default());
-        let views: Vec<_> = launch.textures.iter().map(|t| show(device, &mut encoder, t, &buffers[t.buffer])).collect();
+        let views: Vec<_> =
+            launch.textures.iter().map(|t| show(device, &mut encoder, t, &buffers[t.buffer])).collect();
         let uniforms = parameters.as_ref().map(|(_, bytes)| {
             device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
                 label: Some("parameters"),
@@ -260,7 +277,10 @@ fn run(gpu: &Gpu, folder: &Folder, launch: &LaunchFile, buffers: &[wgpu::Buffer]
         let mut entries: Vec<_> = launch
             .bindings
             .iter()
-            .map(|b| wgpu::BindGroupEntry { binding: b.binding, resource: buffers[b.buffer].as_entire_binding() })
+            .map(|b| wgpu::BindGroupEntry {
+                binding: b.binding,
+                resource: buffers[b.buffer].as_entire_binding(),
+            })
             .collect();
         entries.extend(launch.textures.iter().zip(&views).map(|(t, view)| wgpu::BindGroupEntry {
             binding: t.binding,
@@ -316,7 +336,10 @@ fn show(
                     rows_per_image: None,
                 },
             },
-            wgpu::TexelCopyTextureInfo { origin: wgpu::Origin3d { x: 0, y: line, z: 0 }, ..texture.as_image_copy() },
+            wgpu::TexelCopyTextureInfo {
+                origin: wgpu::Origin3d { x: 0, y: line, z: 0 },
+                ..texture.as_image_copy()
+            },
             wgpu::Extent3d { width: size[0], height: size[1], depth_or_array_layers: 1 },
         );
     }

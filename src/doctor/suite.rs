@@ -17,9 +17,9 @@ use crate::ops::expr::Unary;
 use crate::ops::fold_columns::FoldColumns;
 use crate::ops::grid_sample::{GridSample, Outside};
 use crate::ops::matmul::Matmul;
+use crate::ops::pad::PadMode;
 use crate::ops::picture_crops::PictureCrops;
 use crate::ops::picture_to_tensor::Axis;
-use crate::ops::pad::PadMode;
 use crate::ops::pool::{PoolKind, PoolOptions};
 use crate::ops::quantize::{Per, Quantize};
 use crate::ops::quantized::BlockFormat;
@@ -51,15 +51,18 @@ pub fn random_inputs(graph: &Graph, seed: u64) -> Vec<(String, Tensor)> {
             let (shape, count) = (value.desc.shape.clone(), value.desc.shape.elements());
             let tensor = match value.desc.dtype {
                 // Pictures; else rows of a table.
-                DType::U32 if shape.len() == 3 => {
-                    Tensor::from_u32(shape, &(0..count).map(|_| random(&mut state) as u32).collect::<Vec<_>>())
-                }
-                DType::U32 => {
-                    Tensor::from_u32(shape, &(0..count).map(|_| (random(&mut state) % 100) as u32).collect::<Vec<_>>())
-                }
-                DType::I32 => {
-                    Tensor::from_i32(shape, &(0..count).map(|_| (random(&mut state) % 8) as i32).collect::<Vec<_>>())
-                }
+                DType::U32 if shape.len() == 3 => Tensor::from_u32(
+                    shape,
+                    &(0..count).map(|_| random(&mut state) as u32).collect::<Vec<_>>(),
+                ),
+                DType::U32 => Tensor::from_u32(
+                    shape,
+                    &(0..count).map(|_| (random(&mut state) % 100) as u32).collect::<Vec<_>>(),
+                ),
+                DType::I32 => Tensor::from_i32(
+                    shape,
+                    &(0..count).map(|_| (random(&mut state) % 8) as i32).collect::<Vec<_>>(),
+                ),
                 dtype => numbers(&mut state, shape.to_vec(), dtype),
             };
             (value.name.clone(), tensor)

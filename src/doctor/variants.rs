@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::examine::{Launched, Subject};
 use super::judge::{Judgement, judge};
+use crate::Network;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
@@ -14,7 +15,6 @@ use crate::plan::Plan;
 use crate::reference::{Approx, Values, conv};
 use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, Tensor, TensorDesc};
-use crate::Network;
 
 /// One way to compute an operation, tried by itself.
 #[derive(Clone, Debug, Serialize)]
@@ -30,10 +30,16 @@ pub struct Variant {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Verdict {
-    Right { judgement: Judgement },
-    Wrong { judgement: Judgement },
+    Right {
+        judgement: Judgement,
+    },
+    Wrong {
+        judgement: Judgement,
+    },
     /// The device refused it.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }
 
 /// The device with something taken away.
@@ -99,10 +105,14 @@ fn first_channels(tensor: &Tensor, c: usize) -> Tensor {
         return tensor.clone();
     }
     let size = tensor.desc.dtype.bytes();
-    let bytes: Vec<u8> = tensor.bytes.chunks_exact(own * size).flat_map(|pixel| &pixel[..c * size]).copied().collect();
+    let bytes: Vec<u8> =
+        tensor.bytes.chunks_exact(own * size).flat_map(|pixel| &pixel[..c * size]).copied().collect();
     let mut shape = tensor.desc.shape.to_vec();
     *shape.last_mut().expect("a feature map") = c;
-    Tensor { desc: TensorDesc::new(shape, tensor.desc.dtype), bytes: crate::tensor::Bytes::Owned(bytes.into()) }
+    Tensor {
+        desc: TensorDesc::new(shape, tensor.desc.dtype),
+        bytes: crate::tensor::Bytes::Owned(bytes.into()),
+    }
 }
 
 /// Tries all ways; those that come to the same launches are tried once.
@@ -114,19 +124,20 @@ pub(crate) fn variants(
 ) -> Result<Vec<Variant>> {
     let own = gpu.target();
     let mut candidates: Vec<(String, Result<(Graph, Plan, Vec<(String, Tensor)>)>)> = Vec::new();
-    let mut offer = |name: &str, dtype: Option<DType>, target: &Target, method: Option<&dyn Fn(&Conv2d) -> Method>| {
-        let made = alone(subject, dtype).and_then(|alone| {
-            let graph = match method {
-                None => passes::optimise(&alone.graph, target)?,
-                Some(method) => {
-                    passes::choose::choose_as(&alone.graph, target, &|conv, _, _, _, _| method(conv))?
-                }
-            };
-            let plan = Plan::new(&graph, target)?;
-            Ok((graph, plan, alone.inputs))
-        });
-        candidates.push((name.to_owned(), made));
-    };
+    let mut offer =
+        |name: &str, dtype: Option<DType>, target: &Target, method: Option<&dyn Fn(&Conv2d) -> Method>| {
+            let made = alone(subject, dtype).and_then(|alone| {
+                let graph = match method {
+                    None => passes::optimise(&alone.graph, target)?,
+                    Some(method) => {
+                        passes::choose::choose_as(&alone.graph, target, &|conv, _, _, _, _| method(conv))?
+                    }
+                };
+                let plan = Plan::new(&graph, target)?;
+                Ok((graph, plan, alone.inputs))
+            });
+            candidates.push((name.to_owned(), made));
+        };
     for (name, target) in targets(own) {
         offer(name, None, &target, None);
     }
@@ -147,7 +158,11 @@ pub(crate) fn variants(
             Ok(made) => made,
             // Not every operation can be planned for every device, nor in every type.
             Err(error) => {
-                tried.push(Variant { name, launches: Vec::new(), verdict: Verdict::Failed { reason: error.to_string() } });
+                tried.push(Variant {
+                    name,
+                    launches: Vec::new(),
+                    verdict: Verdict::Failed { reason: error.to_string() },
+                });
                 continue;
             }
         };

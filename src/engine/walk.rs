@@ -37,7 +37,10 @@ impl Network {
     pub(crate) fn walk(&self, visit: &mut Visit) -> Result<()> {
         let loading = |range: &Range<usize>| {
             let of = |at: usize| self.plan.operations.iter().find(|o| o.loading && o.launches.contains(&at));
-            range.clone().map(|at| (at, of(at).cloned().expect("each launch is an operation's"))).collect::<Vec<_>>()
+            range
+                .clone()
+                .map(|at| (at, of(at).cloned().expect("each launch is an operation's")))
+                .collect::<Vec<_>>()
         };
         let loaded = Loaded::with(&self.gpu, &self.plan, &self.ports, &mut |loaded, steps, range| {
             for ((at, operation), step) in loading(&range).into_iter().zip(steps) {
@@ -61,7 +64,14 @@ impl Network {
     }
 
     /// One launch, waited for.
-    fn step(&self, loaded: &Loaded, operation: &Operation, at: usize, step: &Step, visit: &mut Visit) -> Result<()> {
+    fn step(
+        &self,
+        loaded: &Loaded,
+        operation: &Operation,
+        at: usize,
+        step: &Step,
+        visit: &mut Visit,
+    ) -> Result<()> {
         let walked = Walked { network: self, loaded };
         if at == operation.launches.start {
             visit(&walked, operation, Moment::Before)?;

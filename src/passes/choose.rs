@@ -12,7 +12,9 @@ use crate::tensor::TensorDesc;
 
 /// Chooses the method of every convolution and repacks its weight.
 pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
-    choose_as(graph, target, &|conv, target, source, output, format| conv.choose(target, source, output, format))
+    choose_as(graph, target, &|conv, target, source, output, format| {
+        conv.choose(target, source, output, format)
+    })
 }
 
 /// The same with the choice left to `method`.

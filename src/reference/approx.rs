@@ -65,7 +65,9 @@ impl Approx {
     pub(crate) fn map(self, f: impl Fn(f64) -> f64, own: f64) -> Self {
         let value = f(self.value);
         let off = match self.error > 0.0 {
-            true => (f(self.value + self.error) - value).abs().max((f(self.value - self.error) - value).abs()),
+            true => {
+                (f(self.value + self.error) - value).abs().max((f(self.value - self.error) - value).abs())
+            }
             false => 0.0,
         };
         // Where a neighbour has no value, any answer will do.
@@ -98,6 +100,11 @@ pub(crate) fn exp_error(x: f64) -> f64 {
 fn ln_error(x: f64) -> f64 {
     let near = (0.5..=2.0).contains(&x) && (x - 1.0).abs() >= 0.29;
     8.0 * U * x.ln().abs() + if near { 1.0 / (1 << 21) as f64 } else { 0.0 }
+}
+
+/// Of `x · sigmoid(x)` with the exponential out of range: then the quotient by it is zero.
+fn lost(x: f64, v: f64) -> f64 {
+    if x < -88.0 { v.abs() } else { 0.0 }
 }
 
 /// WGSL's sine and cosine: 2⁻¹¹ within ±π; beyond it is up to the device.
@@ -172,8 +179,20 @@ fn exact(f: Unary, x: f64) -> f64 {
         Unary::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
         Unary::HardSigmoid => (x / 6.0 + 0.5).clamp(0.0, 1.0),
         Unary::Mish => x * softplus(x).tanh(),
-        Unary::LeakyRelu(alpha) => if x > 0.0 { x } else { f64::from(alpha) * x },
-        Unary::Elu(alpha) => if x > 0.0 { x } else { f64::from(alpha) * x.exp_m1() },
+        Unary::LeakyRelu(alpha) => {
+            if x > 0.0 {
+                x
+            } else {
+                f64::from(alpha) * x
+            }
+        }
+        Unary::Elu(alpha) => {
+            if x > 0.0 {
+                x
+            } else {
+                f64::from(alpha) * x.exp_m1()
+            }
+        }
         Unary::Clamp(low, high) => x.max(f64::from(low)).min(f64::from(high)),
     }
 }
@@ -198,11 +217,17 @@ fn own_error(f: Unary, x: f64, v: f64) -> f64 {
         Unary::Tanh => tanh_error(x, v),
         Unary::Erf => erf_error(x, v),
         Unary::Sigmoid => v * (8.0 * U + (1.0 - v) * exp_error(x)),
-        Unary::Silu => v.abs() * (8.0 * U + (1.0 - sigmoid(x)) * exp_error(x)),
-        Unary::QuickGelu => v.abs() * (8.0 * U + (1.0 - sigmoid(1.702 * x)) * (exp_error(1.702 * x) + 4.0 * U * x.abs())),
+        Unary::Silu => v.abs() * (8.0 * U + (1.0 - sigmoid(x)) * exp_error(x)) + lost(x, v),
+        Unary::QuickGelu => {
+            v.abs() * (8.0 * U + (1.0 - sigmoid(1.702 * x)) * (exp_error(1.702 * x) + 4.0 * U * x.abs()))
+                + lost(1.702 * x, v)
+        }
         Unary::Softplus => {
             let u = (-x.abs()).exp();
-            v * 8.0 * U + u * exp_error(x) + u * u * u / 3.0 * f64::from(u8::from(u < 1.1e-3)) + ln_error(1.0 + u)
+            v * 8.0 * U
+                + u * exp_error(x)
+                + u * u * u / 3.0 * f64::from(u8::from(u < 1.1e-3))
+                + ln_error(1.0 + u)
         }
         Unary::Gelu => {
             let e = x / std::f64::consts::SQRT_2;
@@ -227,7 +252,9 @@ fn own_error(f: Unary, x: f64, v: f64) -> f64 {
 fn tanh_error(x: f64, v: f64) -> f64 {
     let x = x.abs().min(10.0);
     // Its quotient of exponentials, which the standard lets it be, and the series near 0.
-    8.0 * U * v.abs() + if x < 0.19 { 1e-7 * v.abs() } else { 4.0 * (1.0 - v * v) * exp_error(x) + 2.0 * U } + if x >= 10.0 { 5e-9 } else { 0.0 }
+    8.0 * U * v.abs()
+        + if x < 0.19 { 1e-7 * v.abs() } else { 4.0 * (1.0 - v * v) * exp_error(x) + 2.0 * U }
+        + if x >= 10.0 { 5e-9 } else { 0.0 }
 }
 
 fn erf_error(x: f64, v: f64) -> f64 {
@@ -236,7 +263,16 @@ fn erf_error(x: f64, v: f64) -> f64 {
 
 pub(crate) fn unary(f: Unary, x: Approx) -> Approx {
     let value = exact(f, x.value);
-    x.map(|x| exact(f, x), own_error(f, x.value, value))
+    let made = x.map(|x| exact(f, x), own_error(f, x.value, value));
+    match value.abs() {
+        // Out of range: infinite, or whatever the device makes of it.
+        size if size > f64::from(f32::MAX) => Approx::undecided(value),
+        // Numbers below the normal ones may be taken for zero.
+        size if size > 0.0 && size < f64::from(f32::MIN_POSITIVE) => {
+            Approx { value, error: made.error + f64::from(f32::MIN_POSITIVE) }
+        }
+        _ => made,
+    }
 }
 
 fn binary(f: Binary, a: Approx, b: Approx) -> Approx {
@@ -263,7 +299,8 @@ fn power(a: Approx, b: Approx) -> Approx {
     let (x, y) = (a.value, b.value);
     let value = x.powf(y);
     let log = x.abs().log2();
-    let log_error = 6.0 * U * log.abs() + if (0.5..=2.0).contains(&x.abs()) { 1.0 / (1 << 21) as f64 } else { 0.0 };
+    let log_error =
+        6.0 * U * log.abs() + if (0.5..=2.0).contains(&x.abs()) { 1.0 / (1 << 21) as f64 } else { 0.0 };
     let own = exp_error(y * log) + y.abs() * (log_error + 2.0 * U * log.abs());
     let from = y.abs() * a.error / x.abs() + x.abs().ln().abs() * b.error;
     let error = value.abs() * (own + from);
@@ -287,7 +324,9 @@ mod tests {
     /// Abramowitz and Stegun, table 7.1.
     #[test]
     fn the_error_function_is_that_of_the_table() {
-        for (x, y) in [(0.1, 0.112_462_916_0), (0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0)] {
+        for (x, y) in
+            [(0.1, 0.112_462_916_0), (0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0)]
+        {
             assert!((erf(x) - y).abs() < 1e-10 && (erf(-x) + y).abs() < 1e-10, "{x}");
         }
         assert!((erf(2.999_999_9) - erf(3.000_000_1)).abs() < 1e-10);

@@ -77,11 +77,16 @@ pub fn best_boxes<'v>(op: &'v BestBoxes, task: &Task<'_, 'v>) -> Element<'v> {
                 let score = |class: usize| scores.at(place * classes + class);
                 match s.classes {
                     Classes::Best => {
-                        let best = (first + 1..classes).fold(first, |b, k| if score(k) > score(b) { k } else { b });
+                        let best =
+                            (first + 1..classes).fold(first, |b, k| if score(k) > score(b) { k } else { b });
                         all.push(Candidate { score: score(best), class: best, place });
                     }
                     Classes::Each(_) => {
-                        all.extend((first..classes).map(|class| Candidate { score: score(class), class, place }));
+                        all.extend((first..classes).map(|class| Candidate {
+                            score: score(class),
+                            class,
+                            place,
+                        }));
                     }
                 }
             }

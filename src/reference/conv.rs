@@ -4,9 +4,9 @@ use half::f16;
 
 use super::approx::{Approx, Sum, expression};
 use super::{Element, Task, Values, map, unravel};
-use crate::ops::conv2d::{Conv2d, Method};
 use crate::ops::conv_transpose2d::ConvTranspose2d;
 use crate::ops::conv_weight::ConvWeight;
+use crate::ops::conv2d::{Conv2d, Method};
 use crate::ops::epilogue::{Epilogue, Step};
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::tensor::DType;
@@ -46,7 +46,9 @@ pub(crate) fn weight_of<'a>(conv: &Conv2d, weight: &'a Values) -> Weight<'a> {
     let (size, c_out) = ([c_in, kh, kw], conv.c_out);
     match conv.method.and_then(|method| conv.packing(method)) {
         None => Box::new(move |co, ci, [ky, kx]| weight.at(((co * c_in + ci) * kh + ky) * kw + kx)),
-        Some(ConvWeight::Depthwise) => Box::new(move |co, _, [ky, kx]| weight.at((ky * kw + kx) * c_out + co)),
+        Some(ConvWeight::Depthwise) => {
+            Box::new(move |co, _, [ky, kx]| weight.at((ky * kw + kx) * c_out + co))
+        }
         Some(ConvWeight::Tiles { taps, quads }) => {
             Box::new(move |co, ci, tap| weight.at(place_in_tiles(size, [taps, quads], [co, ci], tap)))
         }
@@ -159,9 +161,7 @@ pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
         false => 0.0,
     };
     match *op {
-        ConvWeight::Depthwise => Box::new(move |i| {
-            Approx::exact(src.at(i % c_out * kh * kw + i / c_out))
-        }),
+        ConvWeight::Depthwise => Box::new(move |i| Approx::exact(src.at(i % c_out * kh * kw + i / c_out))),
         ConvWeight::Tiles { taps, quads } => {
             let rows = task.output.shape[0];
             let tiles = rows / (kh * (kw / taps) * c_in.div_ceil(4));
@@ -174,7 +174,12 @@ pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
         ConvWeight::Blocks { taps, quads, format } => {
             let words = task.output.shape[1];
             let (pairs, wide) = (taps * quads, format.words() / 2);
-            let records = [task.output.shape[0] / (kh * (kw / taps) * c_in.div_ceil(BLOCK)), kh, kw / taps, c_in.div_ceil(BLOCK)];
+            let records = [
+                task.output.shape[0] / (kh * (kw / taps) * c_in.div_ceil(BLOCK)),
+                kh,
+                kw / taps,
+                c_in.div_ceil(BLOCK),
+            ];
             Box::new(move |i| {
                 let [tile, ky, step, block] = unravel(i / words, records);
                 let word = i % words;
@@ -190,7 +195,8 @@ pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
                     (0..BLOCK).map(number).collect::<Vec<f32>>()
                 };
                 if word < 2 * pairs {
-                    let half = |lane: usize| u32::from(f16::from_f32(scale(format, &numbers(lane))).to_bits());
+                    let half =
+                        |lane: usize| u32::from(f16::from_f32(scale(format, &numbers(lane))).to_bits());
                     let value = half(2 * within) | half(2 * within + 1) << 16;
                     return Approx::exact(f64::from(value));
                 }
@@ -254,6 +260,8 @@ pub(crate) fn allows(conv: &Conv2d, method: Method) -> bool {
     match method {
         Method::Direct => true,
         Method::Depthwise => groups == conv.c_in && conv.c_in == conv.c_out && conv.c_in.is_multiple_of(4),
-        _ => groups == 1 || ((conv.c_in / groups).is_multiple_of(4) && (conv.c_out / groups).is_multiple_of(4)),
+        _ => {
+            groups == 1 || ((conv.c_in / groups).is_multiple_of(4) && (conv.c_out / groups).is_multiple_of(4))
+        }
     }
 }

@@ -87,7 +87,8 @@ pub fn matmul<'v>(task: &Task<'_, 'v>) -> Element<'v> {
     let m = task.shape(0)[task.shape(0).len() - 2];
     Box::new(move |i| {
         let (j, row, batch) = (i % n, i / n, i / n / m);
-        let product = |l: usize| (a.at(row * k + l) as i32).wrapping_mul(b.at((batch * k + l) * n + j) as i32);
+        let product =
+            |l: usize| (a.at(row * k + l) as i32).wrapping_mul(b.at((batch * k + l) * n + j) as i32);
         Approx::exact(f64::from((0..k).fold(0i32, |sum, l| sum.wrapping_add(product(l)))))
     })
 }
@@ -99,4 +100,3 @@ pub fn unpack_bytes<'v>(op: &UnpackBytes, task: &Task<'_, 'v>) -> Element<'v> {
         Approx::exact(if signed { f64::from(byte as i8) } else { f64::from(byte) })
     })
 }
-

@@ -123,7 +123,9 @@ pub fn cumulate<'v>(op: &'v Cumulate, task: &Task<'_, 'v>) -> Element<'v> {
         };
         let numbers = steps.map(|k| x.at(first + k * inner));
         match (op.running, whole) {
-            (Running::Sum, true) => Approx::exact(f64::from(numbers.fold(0i32, |s, x| s.wrapping_add(x as i32)))),
+            (Running::Sum, true) => {
+                Approx::exact(f64::from(numbers.fold(0i32, |s, x| s.wrapping_add(x as i32))))
+            }
             (Running::Product, true) => {
                 Approx::exact(f64::from(numbers.fold(1i32, |s, x| s.wrapping_mul(x as i32))))
             }

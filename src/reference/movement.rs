@@ -52,7 +52,9 @@ pub fn pad<'v>(op: &'v Pad, task: &Task<'_, 'v>) -> Element<'v> {
         for (d, place) in coordinates(i, &shape).into_iter().enumerate() {
             let (n, place) = (own[d] as isize, place as isize - op.padding[d][0] as isize);
             let inside = match op.mode {
-                PadMode::Constant(value) if !(0..n).contains(&place) => return Approx::exact(f64::from(value)),
+                PadMode::Constant(value) if !(0..n).contains(&place) => {
+                    return Approx::exact(f64::from(value));
+                }
                 PadMode::Constant(_) => place,
                 PadMode::Edge => place.clamp(0, n - 1),
                 PadMode::Reflect if place < 0 => -place,
@@ -78,7 +80,9 @@ pub fn strided<'v>(op: &'v Strided, task: &Task<'_, 'v>) -> Element<'v> {
             Strided::Transpose(axes) => axes.iter().zip(&index).map(|(&a, k)| k * strides[a]).sum(),
             Strided::Broadcast(_) => {
                 let new = shape.len() - own.len();
-                (0..own.len()).map(|d| if own[d] == 1 { 0 } else { index[new + d] * strides[d] }).sum::<usize>()
+                (0..own.len())
+                    .map(|d| if own[d] == 1 { 0 } else { index[new + d] * strides[d] })
+                    .sum::<usize>()
             }
         };
         Approx::exact(x.at(at))
@@ -144,9 +148,7 @@ pub fn scatter<'v>(op: &Scatter, task: &Task<'_, 'v>) -> Element<'v> {
                 Some(index.iter().zip(own).fold(0, |at, (k, n)| at * n + k))
             }
             Places::Tuples => (0..depth)
-                .try_fold(0, |at, d| {
-                    Some(at * own[d] + from_end(indices.at(u / inner * depth + d), own[d])?)
-                })
+                .try_fold(0, |at, d| Some(at * own[d] + from_end(indices.at(u / inner * depth + d), own[d])?))
                 .map(|slice| slice * inner + u % inner),
         };
         let Some(place) = place else { continue };

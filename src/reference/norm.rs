@@ -61,7 +61,8 @@ fn finish(op: &Norm, x: f64, m: Moments, [weight, bias]: [Option<&Values>; 2], c
     let value = centred * scale;
     let from_variance = if m.variance.error > 0.0 { (m.variance.error / spread / 2.0).min(1.0) } else { 0.0 };
     // Kernels may multiply out: then x and mean are rounded by themselves.
-    let error = scale * (m.mean.error + 4.0 * U * (x.abs() + m.mean.value.abs())) + value.abs() * (from_variance + 8.0 * U);
+    let error = scale * (m.mean.error + 4.0 * U * (x.abs() + m.mean.value.abs()))
+        + value.abs() * (from_variance + 8.0 * U);
     let at = |vector: Option<&Values>, none: f64| vector.map_or(none, |v| v.at(channel));
     let scaled = Approx { value, error }.times(Approx::exact(at(weight, 1.0)));
     let y = scaled.add(Approx::exact(at(bias, 0.0)));

@@ -163,7 +163,12 @@ pub fn class_map<'v>(op: &'v ClassMap, task: &Task<'_, 'v>) -> Element<'v> {
             let at = (at as f64 + 0.5) * scale + shift - 0.5;
             let inside = at.clamp(0.0, size as f64 - 1.0);
             let low = inside as usize;
-            (low, (low + 1).min(size - 1), inside - low as f64, 8.0 * U * (size as f64 + at.abs() + shift.abs()))
+            (
+                low,
+                (low + 1).min(size - 1),
+                inside - low as f64,
+                8.0 * U * (size as f64 + at.abs() + shift.abs()),
+            )
         };
         let (rows, columns) = (place(0, y, h), place(1, column, w));
         let mut size = 0f64;

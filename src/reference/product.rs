@@ -60,7 +60,10 @@ pub fn attention<'v>(op: &Attention, task: &Task<'_, 'v>) -> Element<'v> {
                     sum.add(q.at(query + t) * k.at(first + j * c + head * d + t));
                 }
                 let mut score = sum.finish();
-                score = Approx { value: score.value * scale, error: (score.error + 4.0 * U * score.value.abs()) * scale.abs() };
+                score = Approx {
+                    value: score.value * scale,
+                    error: (score.error + 4.0 * U * score.value.abs()) * scale.abs(),
+                };
                 if let Some(mask) = mask {
                     let of = &mask.desc.shape;
                     let (s, h) = (if of[0] == 1 { 0 } else { sample }, if of[1] == 1 { 0 } else { head });
@@ -95,6 +98,10 @@ pub fn attention<'v>(op: &Attention, task: &Task<'_, 'v>) -> Element<'v> {
         }
         let sum = sum.finish();
         let value = sum.value / total;
-        Approx { value, error: (sum.error + off) / total + value.abs() * (doubt / total + super::approx::growth(visible) + 8.0 * U) }
+        Approx {
+            value,
+            error: (sum.error + off) / total
+                + value.abs() * (doubt / total + super::approx::growth(visible) + 8.0 * U),
+        }
     })
 }

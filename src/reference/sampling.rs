@@ -208,7 +208,8 @@ pub fn roi_align<'v>(op: &'v RoiAlign, task: &Task<'_, 'v>) -> Element<'v> {
         let columns = samples(edge(0), edge(2), column, shape[2]);
         let (Some(rows), Some(columns)) = (rows, columns) else { return Approx::undecided(0.0) };
         let picture = (pictures.at(r).max(0.0) as usize).min(pictures_in - 1);
-        let edge_of_map = |p: Place, n: usize| (p.at + 1.0).abs() <= p.off || (p.at - n as f64).abs() <= p.off;
+        let edge_of_map =
+            |p: Place, n: usize| (p.at + 1.0).abs() <= p.off || (p.at - n as f64).abs() <= p.off;
         let mut sum = Sum::default();
         let (mut most, mut size, mut off) = (f64::NEG_INFINITY, 0f64, 0f64);
         for &v in &rows {

@@ -71,7 +71,13 @@ fn floats(function: Function, [a, b, _]: [f64; 3], to: DType) -> Approx {
         Cast => Approx::exact(a),
         Bits => {
             let bits = (a as f32).to_bits();
-            Approx::exact(if to == DType::I32 { f64::from(bits as i32) } else if to == DType::U32 { f64::from(bits) } else { a })
+            Approx::exact(if to == DType::I32 {
+                f64::from(bits as i32)
+            } else if to == DType::U32 {
+                f64::from(bits)
+            } else {
+                a
+            })
         }
         Equal => truth(a == b),
         Less => truth(a < b),
@@ -106,7 +112,8 @@ fn integers(function: Function, [a, b, c]: [f64; 3], from: DType, to: DType) -> 
     use Function::*;
     let (x, y) = (a as i64, b as i64);
     // Sums and products wrap; those of 64 bits hold all that lies under.
-    let wrapped = |v: i64| Approx::exact(if from == DType::I32 { f64::from(v as i32) } else { f64::from(v as u32) });
+    let wrapped =
+        |v: i64| Approx::exact(if from == DType::I32 { f64::from(v as i32) } else { f64::from(v as u32) });
     match function {
         Cast if to == DType::U32 && from != DType::U32 => truth(x != 0),
         Cast => Approx::exact(match to {
@@ -136,12 +143,22 @@ fn integers(function: Function, [a, b, c]: [f64; 3], from: DType, to: DType) -> 
         Div => wrapped(if y == 0 { x } else { x / y }),
         Min => wrapped(x.min(y)),
         Max => wrapped(x.max(y)),
-        Modulo => wrapped(if y == 0 { 0 } else { x.rem_euclid(y.abs()) + if y < 0 && x.rem_euclid(y.abs()) != 0 { y } else { 0 } }),
+        Modulo => wrapped(if y == 0 {
+            0
+        } else {
+            x.rem_euclid(y.abs()) + if y < 0 && x.rem_euclid(y.abs()) != 0 { y } else { 0 }
+        }),
         Remainder => wrapped(if y == 0 { 0 } else { x % y }),
         Power => wrapped(match y {
             0.. => (x as i32).wrapping_pow(y as u32).into(),
             _ if x == 1 => 1,
-            _ if x == -1 => if y % 2 == 0 { 1 } else { -1 },
+            _ if x == -1 => {
+                if y % 2 == 0 {
+                    1
+                } else {
+                    -1
+                }
+            }
             _ => 0,
         }),
         Neg => wrapped(-x),

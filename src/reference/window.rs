@@ -26,12 +26,15 @@ pub fn pool<'v>(op: &'v Pool, task: &Task<'_, 'v>) -> Element<'v> {
                 ([rows, columns], tall * wide)
             }
             Windows::Adaptive(_) => {
-                let part = |at: usize, size: usize, out: usize| (at * size / out..((at + 1) * size).div_ceil(out)).collect();
+                let part = |at: usize, size: usize, out: usize| {
+                    (at * size / out..((at + 1) * size).div_ceil(out)).collect()
+                };
                 ([part(y, h, shape[1]), part(column, w, shape[2])], 0)
             }
         };
         let adaptive = matches!(op.windows, Windows::Adaptive(_));
-        let numbers = rows.iter().flat_map(|v| columns.iter().map(move |u| x.at(((n * h + v) * w + u) * c + channel)));
+        let numbers =
+            rows.iter().flat_map(|v| columns.iter().map(move |u| x.at(((n * h + v) * w + u) * c + channel)));
         match op.reduce {
             PoolKind::Max => Approx::exact(numbers.fold(f64::NEG_INFINITY, f64::max)),
             PoolKind::Mean { include_pad } => {
