@@ -102,9 +102,9 @@ fn ln_error(x: f64) -> f64 {
     8.0 * U * x.ln().abs() + if near { 1.0 / (1 << 21) as f64 } else { 0.0 }
 }
 
-/// Of `x · sigmoid(x)` with the exponential out of range: then the quotient by it is zero.
+/// Of `x · sigmoid(x)` and the like with exp(x) below the normal numbers, or its inverse out of range: then all is zero.
 fn lost(x: f64, v: f64) -> f64 {
-    if x < -88.0 { v.abs() } else { 0.0 }
+    if x < -87.0 { v.abs() } else { 0.0 }
 }
 
 /// WGSL's sine and cosine: 2⁻¹¹ within ±π; beyond it is up to the device.
@@ -241,7 +241,7 @@ fn own_error(f: Unary, x: f64, v: f64) -> f64 {
         }
         Unary::HardSigmoid => 8.0 * U,
         Unary::HardSwish => 8.0 * U * x.abs(),
-        Unary::Mish => v.abs() * (16.0 * U + 2.0 * exp_error(x)),
+        Unary::Mish => v.abs() * (16.0 * U + 2.0 * exp_error(x)) + lost(x, v),
         Unary::Elu(alpha) => match x > 0.0 {
             true => 0.0,
             false => f64::from(alpha).abs() * (exp_error(x) * x.exp() + 2.0 * U) + last,
