@@ -140,6 +140,12 @@ fn variants_that_are_right_are_told_from_those_that_are_not() {
     let of = |name: &str| wrong.variants.iter().find(|v| v.name == name).map(|v| &v.verdict);
     assert!(matches!(of("as planned"), Some(Verdict::Wrong { .. })), "{:#?}", wrong.variants);
     assert!(matches!(of("direct"), Some(Verdict::Right { .. })), "{:#?}", wrong.variants);
+    // Where it reads textures, the case has them.
+    let folder = tempfile::tempdir().unwrap();
+    found.capture.unwrap().write(folder.path()).unwrap();
+    let replayed = replay(&gpu, folder.path()).unwrap();
+    assert!(replayed.wrong > 0);
+    assert_eq!(replayed.as_captured, replayed.compared);
 }
 
 #[test]

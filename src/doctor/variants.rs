@@ -61,8 +61,11 @@ struct Alone {
     inputs: Vec<(String, Tensor)>,
 }
 
+/// The plan of an operation alone, and what its inputs are.
+type Planned = (Plan, Vec<(String, Tensor)>);
+
 /// Puts the operation into a graph of its own, its float inputs in another type if one is given. A convolution's weight is
-/// given as the file has it; `method` chooses how it is computed, if it is one.
+/// given as the file has it, and how it is computed left open.
 fn alone(subject: &Subject, dtype: Option<DType>) -> Result<Alone> {
     let mut op = subject.op.clone();
     let mut tensors = subject.inputs.clone();
@@ -123,7 +126,7 @@ pub(crate) fn variants(
     expected: &[Approx],
 ) -> Result<Vec<Variant>> {
     let own = gpu.target();
-    let mut candidates: Vec<(String, Result<(Graph, Plan, Vec<(String, Tensor)>)>)> = Vec::new();
+    let mut candidates: Vec<(String, Result<Planned>)> = Vec::new();
     let mut offer =
         |name: &str, dtype: Option<DType>, target: &Target, method: Option<&dyn Fn(&Conv2d) -> Method>| {
             let made = alone(subject, dtype).and_then(|alone| {
@@ -134,7 +137,7 @@ pub(crate) fn variants(
                     }
                 };
                 let plan = Plan::new(&graph, target)?;
-                Ok((graph, plan, alone.inputs))
+                Ok((plan, alone.inputs))
             });
             candidates.push((name.to_owned(), made));
         };
@@ -154,7 +157,7 @@ pub(crate) fn variants(
     let mut seen = Vec::new();
     let mut tried = Vec::new();
     for (name, made) in candidates {
-        let (_, plan, inputs) = match made {
+        let (plan, inputs) = match made {
             Ok(made) => made,
             // Not every operation can be planned for every device, nor in every type.
             Err(error) => {

@@ -17,12 +17,12 @@ pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
     })
 }
 
+/// A choice: of the convolution, the device, source and result, and the format of its blocks, if it is to have any.
+pub(crate) type Choice<'a> =
+    dyn Fn(&Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method + 'a;
+
 /// The same with the choice left to `method`.
-pub(crate) fn choose_as(
-    graph: &Graph,
-    target: &Target,
-    method: &dyn Fn(&Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method,
-) -> Result<Graph> {
+pub(crate) fn choose_as(graph: &Graph, target: &Target, method: &Choice) -> Result<Graph> {
     let (constant, while_loading) = (graph.constants(), target.while_loading());
     graph.rewrite(|new, id, value, inputs| {
         let Source::Op { op: Op::Conv2d(conv), .. } = &value.source else {

@@ -102,6 +102,11 @@ fn ln_error(x: f64) -> f64 {
     8.0 * U * x.ln().abs() + if near { 1.0 / (1 << 21) as f64 } else { 0.0 }
 }
 
+/// Of `x · sigmoid(x)` and the like with exp(x) below the normal numbers, or its inverse out of range: then all is zero.
+fn lost(x: f64, v: f64) -> f64 {
+    if x < -87.0 { v.abs() } else { 0.0 }
+}
+
 /// WGSL's sine and cosine: 2⁻¹¹ within ±π; beyond it is up to the device.
 fn sine_error(x: f64) -> f64 {
     (1.0 + x.abs() / std::f64::consts::PI) / 2048.0
@@ -212,9 +217,10 @@ fn own_error(f: Unary, x: f64, v: f64) -> f64 {
         Unary::Tanh => tanh_error(x, v),
         Unary::Erf => erf_error(x, v),
         Unary::Sigmoid => v * (8.0 * U + (1.0 - v) * exp_error(x)),
-        Unary::Silu => v.abs() * (8.0 * U + (1.0 - sigmoid(x)) * exp_error(x)),
+        Unary::Silu => v.abs() * (8.0 * U + (1.0 - sigmoid(x)) * exp_error(x)) + lost(x, v),
         Unary::QuickGelu => {
             v.abs() * (8.0 * U + (1.0 - sigmoid(1.702 * x)) * (exp_error(1.702 * x) + 4.0 * U * x.abs()))
+                + lost(1.702 * x, v)
         }
         Unary::Softplus => {
             let u = (-x.abs()).exp();
@@ -235,7 +241,7 @@ fn own_error(f: Unary, x: f64, v: f64) -> f64 {
         }
         Unary::HardSigmoid => 8.0 * U,
         Unary::HardSwish => 8.0 * U * x.abs(),
-        Unary::Mish => v.abs() * (16.0 * U + 2.0 * exp_error(x)),
+        Unary::Mish => v.abs() * (16.0 * U + 2.0 * exp_error(x)) + lost(x, v),
         Unary::Elu(alpha) => match x > 0.0 {
             true => 0.0,
             false => f64::from(alpha).abs() * (exp_error(x) * x.exp() + 2.0 * U) + last,
@@ -257,7 +263,16 @@ fn erf_error(x: f64, v: f64) -> f64 {
 
 pub(crate) fn unary(f: Unary, x: Approx) -> Approx {
     let value = exact(f, x.value);
-    x.map(|x| exact(f, x), own_error(f, x.value, value))
+    let made = x.map(|x| exact(f, x), own_error(f, x.value, value));
+    match value.abs() {
+        // Out of range: infinite, or whatever the device makes of it.
+        size if size > f64::from(f32::MAX) => Approx::undecided(value),
+        // Numbers below the normal ones may be taken for zero.
+        size if size > 0.0 && size < f64::from(f32::MIN_POSITIVE) => {
+            Approx { value, error: made.error + f64::from(f32::MIN_POSITIVE) }
+        }
+        _ => made,
+    }
 }
 
 fn binary(f: Binary, a: Approx, b: Approx) -> Approx {

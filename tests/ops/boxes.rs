@@ -3,7 +3,7 @@ use aquatint::ops::picture_crops::PictureCrops;
 use aquatint::ops::picture_to_tensor::Axis;
 use aquatint::{DType, Graph, Network, Plan, Target, Tensor};
 
-use crate::harness::{Array, Case, F32, Rng, compare, gpu};
+use crate::harness::{Array, Case, F32, Rng, compare, examined, gpu};
 
 fn overlap(a: &[f64], b: &[f64]) -> f64 {
     let area = |b: &[f64]| (b[2] - b[0]).max(0.0) * (b[3] - b[1]).max(0.0);
@@ -224,7 +224,9 @@ fn colours_are_laid_over() {
     let network = Network::new(gpu, &g).unwrap();
     network.poison().unwrap();
     let inputs = [Tensor::from_u32([n, h, w], &pictures), Tensor::from_u32([n, h, w], &classes)];
-    let found = network.run(&[("pictures", &inputs[0]), ("classes", &inputs[1])]).unwrap().remove(0);
+    let given = [("pictures", &inputs[0]), ("classes", &inputs[1])];
+    let found = network.run(&given).unwrap().remove(0);
+    examined(gpu, "overlay", &g, &given);
     for (i, word) in found.bytes.chunks_exact(4).enumerate() {
         let [under, over] = [pictures[i], colours[classes[i].min(3) as usize]].map(u32::to_le_bytes);
         for c in 0..3 {
@@ -309,6 +311,7 @@ fn parts_are_cut_out() {
         let boxes = crate::harness::tensor(&edges, DType::F32);
         let inputs = [("pictures", &Tensor::from_u32([n, h, w], &words)), ("boxes", &boxes)];
         let found = network.run(&inputs).unwrap().remove(0);
+        examined(gpu, "crops", &g, &inputs);
         // Places are f32: 4e-6 of a pixel at 50, and so far off is a weight.
         compare("crops", &found.to_f32(), &expected, 4.0 * F32);
     }

@@ -6,7 +6,7 @@ use aquatint::ops::fold_columns::FoldColumns;
 use aquatint::ops::pool::PoolOptions;
 use aquatint::{DType, Graph, Network};
 
-use crate::harness::{Array, Case, F16, Rng, gpu, tensor};
+use crate::harness::{Array, Case, F16, Rng, examined, gpu, tensor};
 
 fn columns(x: &Array, offsets: &Array, mask: Option<&Array>, d: &DeformColumns) -> Array {
     let [n, h, w, c] = x.shape[..] else { panic!("four dimensions") };
@@ -140,6 +140,7 @@ fn places_of_maxima() {
                 let network = Network::new(gpu, &graph).unwrap();
                 network.poison().unwrap();
                 let found = network.run(&[("x", &tensor(&x, dtype))]).unwrap().remove(0);
+                examined(gpu, "places of maxima", &graph, &[("x", &tensor(&x, dtype))]);
                 let expected = Array::from_fn(&[n, oh, ow, c], |i| {
                     let mut best: Option<(f64, usize)> = None;
                     for j in 0..o.kernel[0] {

@@ -8,7 +8,8 @@
 use std::sync::OnceLock;
 
 use aquatint::{
-    DType, DeviceClass, Error, Gpu, Graph, Network, Plan, Result, Target, Tensor, ValueId, passes, reference,
+    DType, DeviceClass, Error, Gpu, Graph, Network, Plan, Result, Target, Tensor, ValueId, doctor, passes,
+    reference,
 };
 
 /// Largest error in f32: rounding of sums of some thousand terms stays well below it.
@@ -253,7 +254,17 @@ impl Case {
         network.poison().unwrap();
         let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
         compare(&name, &found.to_f32(), &expected, tolerance);
+        examined(gpu, &name, &graph, &inputs);
     }
+}
+
+/// The library's own examination, with its own reference and its own idea of what may be off, finds nothing wrong either.
+pub fn examined(gpu: &Gpu, name: &str, graph: &Graph, given: &[(&str, &Tensor)]) {
+    let options = doctor::Options { variants: false, ..doctor::Options::default() };
+    let found = doctor::examine(gpu, name, graph, given, &options, &mut |_, _| true)
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    let wrong: Vec<_> = found.wrong().collect();
+    assert!(wrong.is_empty(), "{name}: {wrong:#?}");
 }
 
 /// Every element within `tolerance` of the reference, relative to its own size

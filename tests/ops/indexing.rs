@@ -6,7 +6,7 @@ use aquatint::ops::scatter::Combine;
 use aquatint::ops::top_k::TopK;
 use aquatint::{DType, Graph, Network, Result, Tensor, ValueId};
 
-use crate::harness::{Rng, gpu};
+use crate::harness::{Rng, examined, gpu};
 
 /// A tensor of whole numbers, which every type holds.
 #[derive(Clone, Debug)]
@@ -82,6 +82,7 @@ fn run(
     network.poison().unwrap();
     let given: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(inputs).collect();
     let y = network.run(&given).unwrap().remove(0);
+    examined(gpu, "indexing", &graph, &given);
     let words = y.bytes.chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap()));
     let values = match y.desc.dtype {
         DType::I32 => words.map(|w| w as i32 as f32).collect(),

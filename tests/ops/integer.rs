@@ -5,7 +5,7 @@ use aquatint::ops::quantize::{Per, Quantize};
 use aquatint::ops::typed::Function;
 use aquatint::{DType, Graph, Network, Result, Tensor, ValueId};
 
-use crate::harness::{Rng, gpu};
+use crate::harness::{Rng, examined, gpu};
 
 /// What the device makes of inputs; `None` without one.
 fn run(
@@ -26,6 +26,7 @@ fn run(
     network.poison().unwrap();
     let given: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(inputs).collect();
     let y = network.run(&given).unwrap().remove(0);
+    examined(gpu, "integer", &graph, &given);
     let words = y.bytes.chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap()));
     Some((y.desc.shape.to_vec(), words.collect()))
 }

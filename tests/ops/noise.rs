@@ -1,7 +1,7 @@
 use aquatint::diffusion::{Row, cuda_normal, philox_block};
 use aquatint::{DType, Graph, Network, Tensor, ValueId};
 
-use crate::harness::{Array, Rng, compare, gpu};
+use crate::harness::{Array, Rng, compare, examined, gpu};
 
 /// Runs one operation on seeds.
 fn run(seeds: &[u64], build: impl FnOnce(&mut Graph, ValueId) -> ValueId) -> Option<Tensor> {
@@ -12,7 +12,9 @@ fn run(seeds: &[u64], build: impl FnOnce(&mut Graph, ValueId) -> ValueId) -> Opt
     let network = Network::new(gpu()?, &graph).unwrap();
     network.poison().unwrap();
     let words: Vec<u32> = seeds.iter().flat_map(|&s| [s as u32, (s >> 32) as u32]).collect();
-    Some(network.run(&[("seeds", &Tensor::from_u32([seeds.len(), 2], &words))]).unwrap().remove(0))
+    let seeds = Tensor::from_u32([seeds.len(), 2], &words);
+    examined(gpu()?, "noise", &graph, &[("seeds", &seeds)]);
+    Some(network.run(&[("seeds", &seeds)]).unwrap().remove(0))
 }
 
 const SHAPES: [[usize; 3]; 4] = [[32, 32, 1], [1, 1, 1], [5, 7, 3], [16, 16, 4]];

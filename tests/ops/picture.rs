@@ -1,7 +1,7 @@
 use aquatint::ops::picture_to_tensor::{Axis, Filter, Outside};
 use aquatint::{DType, Graph, Network, Plan, Target, Tensor, Weights};
 
-use crate::harness::{Array, Case, F32, Rng, compare, gpu};
+use crate::harness::{Array, Case, F32, Rng, compare, examined, gpu};
 
 /// Runs a resize of `words` `[n, h, w]` and reads the result.
 fn resample(
@@ -20,7 +20,9 @@ fn resample(
     Plan::compile(&g, &Target::typical()).unwrap();
     let network = Network::new(gpu()?, &g).unwrap();
     network.poison().unwrap();
-    let found = network.run(&[("x", &Tensor::from_u32([n, h, w], words))]).unwrap().remove(0);
+    let words = Tensor::from_u32([n, h, w], words);
+    let found = network.run(&[("x", &words)]).unwrap().remove(0);
+    examined(gpu()?, "resample", &g, &[("x", &words)]);
     let data = found.to_f32().into_iter().map(f64::from).collect();
     Some(Array { shape: found.desc.shape.to_vec(), data })
 }
@@ -170,7 +172,9 @@ fn tensors_become_bytes() {
         g.output("y", y);
         let network = Network::new(gpu, &g).unwrap();
         network.poison().unwrap();
-        let found = network.run(&[("x", &Tensor::from_f32(shape.clone(), &values))]).unwrap().remove(0);
+        let values = Tensor::from_f32(shape.clone(), &values);
+        let found = network.run(&[("x", &values)]).unwrap().remove(0);
+        examined(gpu, "picture from tensor", &g, &[("x", &values)]);
         for (pixel, word) in found.bytes.chunks_exact(4).enumerate() {
             let at = |channel: usize| {
                 bytes[slot * n * h * w * c + pixel * c + channel.min(c - 1)].clamp(0, 255) as u8

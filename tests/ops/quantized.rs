@@ -6,7 +6,7 @@ use aquatint::ops::{ConvWeight, Operator as _};
 use aquatint::{DType, DeviceClass, Graph, Network, Plan, Target, Tensor};
 use half::f16;
 
-use crate::harness::{Array, F16, F32, Rng, gpu};
+use crate::harness::{Array, F16, F32, Rng, examined, gpu};
 
 const FORMATS: [BlockFormat; 2] = [BlockFormat::Q8_0, BlockFormat::Q4_0];
 
@@ -171,6 +171,7 @@ fn check(case: &Case, format: BlockFormat, dtype: DType) {
     let network = Network::new(gpu, &g).unwrap();
     network.poison().unwrap();
     let found = network.run(&[("x", &x)]).unwrap().remove(0).to_f32();
+    examined(gpu, &name, &g, &[("x", &x)]);
 
     let numbers = restored(format, shape, &weight.to_dtype(dtype).to_f32());
     let (x, bias) = (x.to_f32(), bias.to_f32());

@@ -5,7 +5,7 @@ use aquatint::ops::resize::Interpolation;
 use aquatint::ops::roi_align::{RoiAlign, Samples};
 use aquatint::{DType, Graph, Network, Tensor};
 
-use crate::harness::{Array, Case, F16, F32, Rng, compare, gpu, tensor};
+use crate::harness::{Array, Case, F16, F32, Rng, compare, examined, gpu, tensor};
 
 /// The pixel that is read for `i`, `None` for nothing.
 fn outside(i: i64, n: usize, mode: Outside, corners: bool) -> Option<usize> {
@@ -249,6 +249,7 @@ fn regions_as_bins() {
                         let p = Tensor::from_i32([count], &pictures);
                         let given = [("x", &x), ("regions", &r), ("pictures", &p)];
                         let found = network.run(&given).unwrap().remove(0).to_f32();
+                        examined(gpu, &name, &graph, &given);
                         let expected = aligned(&stored, &regions, &pictures, &o);
                         // Places in f32 are off by 1e-7 of their size, up to a thousand pixels.
                         let tolerance = if dtype == DType::F32 { 10.0 * F32 } else { F16 };

@@ -3,7 +3,7 @@
 use aquatint::ops::suppress::Suppress;
 use aquatint::{DType, Graph, Network, Tensor};
 
-use crate::harness::{Rng, gpu};
+use crate::harness::{Rng, examined, gpu};
 
 fn overlap(a: &[f32], b: &[f32], centre: bool) -> f64 {
     let edges = |b: &[f32]| -> [f64; 4] {
@@ -70,6 +70,7 @@ fn candidates_that_are_left() {
                 let mut given = vec![("boxes", &b), ("scores", &s), ("overlap", &t)];
                 given.extend(l.iter().map(|l| ("least", l)));
                 let found = network.run(&given).unwrap().remove(0).to_f32();
+                examined(gpu, "suppress", &graph, &given);
                 let found: Vec<[usize; 3]> =
                     found.chunks_exact(3).map(|r| [0, 1, 2].map(|k| r[k] as usize)).collect();
                 assert_eq!(

@@ -1,7 +1,7 @@
 use aquatint::ops::typed::Function;
 use aquatint::{DType, Graph, Network, Tensor};
 
-use crate::harness::{Rng, gpu};
+use crate::harness::{Rng, examined, gpu};
 
 const TYPES: [DType; 3] = [DType::F32, DType::I32, DType::U32];
 
@@ -41,6 +41,7 @@ fn run(function: Function, inputs: &[Tensor]) -> Option<Vec<f64>> {
     let names: Vec<String> = (0..inputs.len()).map(|i| format!("input{i}")).collect();
     let given: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(inputs).collect();
     let y = network.run(&given).unwrap().remove(0);
+    examined(gpu, "typed", &graph, &given);
     let words = y.bytes.chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap()));
     Some(match y.desc.dtype {
         DType::I32 => words.map(|w| f64::from(w as i32)).collect(),
