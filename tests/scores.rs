@@ -107,12 +107,12 @@ fn check(name: &str) {
     assert!(worst <= 1e-3, "{name}: {worst:e}");
 
     let pictures = format!("{name}.pictures");
-    let bytes = file.tensor(&pictures, file.shape(&pictures).unwrap()).unwrap().bytes;
+    let bytes = file.tensor(&pictures, file.shape(&pictures).unwrap()).unwrap().to_f32();
     let channels = shape[4];
     let found = sampling.pictures().unwrap();
     let found =
         found.iter().flat_map(|picture| picture.pixels().flat_map(|pixel| pixel.0[..channels].to_vec()));
-    let far = found.zip(bytes.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    let far = found.zip(bytes.iter()).map(|(a, b)| a.abs_diff(*b as u8)).max().unwrap();
     assert!(far <= 1, "{name}: {far} of 255");
 }
 
@@ -183,6 +183,6 @@ fn the_program_draws_with_them() {
     }
     let output = run(&["--steps", "3", "--sampler", "ddim"]);
     let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("expected euler, heun, reverse-sde or pc, found ddim"), "{message}");
 }

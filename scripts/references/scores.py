@@ -313,7 +313,7 @@ def write_runs():
         runs = [run_of(unets[net], seed, steps, config) for seed in SEEDS]
         latents = torch.stack([torch.cat(step) for step in zip(*(latents for latents, _ in runs))])
         arrays[name] = latents.permute(0, 1, 3, 4, 2).contiguous().float().numpy()
-        arrays[name + ".pictures"] = np.concatenate([picture for _, picture in runs])
+        arrays[name + ".pictures"] = np.ascontiguousarray(np.concatenate([p for _, p in runs]), np.float32)
         print(name, [float(x) for x in latents.std(dim=(1, 2, 3, 4))])
         scheduler = json.dumps({"_class_name": cls, **config})
         described["runs"][name] = dict(network=net, sampler=sampler, steps=steps, scheduler=scheduler)

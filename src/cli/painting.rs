@@ -30,7 +30,7 @@ pub struct Settings {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
-    /// Way from noise to picture, as ddim, euler, euler-a, heun, dpm++2m, unipc, lcm; an unknown one lists all [default: the model's]
+    /// Way from noise to picture, as ddim, euler, euler-a, heun, dpm++2m, unipc, lcm, of score models euler, heun, reverse-sde, pc; an unknown one lists all [default: the model's]
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampler: Option<String>,
