@@ -166,8 +166,8 @@ mod tests {
 
     #[test]
     fn a_scale_falls_to_nothing_at_least() {
-        let pag = Pag { adaptive: 0.004, ..Pag::of(3.0) };
-        assert_eq!([1000.0, 500.0, 250.0, 0.0].map(|t| pag.at(t)), [3.0, 1.0, 0.0, 0.0]);
+        let pag = Pag { adaptive: 1.0 / 256.0, ..Pag::of(3.0) };
+        assert_eq!([1000.0, 488.0, 232.0, 0.0].map(|t| pag.at(t)), [3.0, 1.0, 0.0, 0.0]);
         assert_eq!(Pag::of(2.0).at(1.0), 2.0);
     }
 }
