@@ -286,7 +286,7 @@ impl Case {
             check: (timed || status == Status::Wrong).then(|| self.check(half, status, random)),
             flops: Some(flops as u64),
             bytes: Some(bytes as u64),
-            memory: timed.then(|| Memory {
+            memory: timed.then_some(Memory {
                 weights: (bytes * 0.35) as u64,
                 activations: (bytes * 0.2) as u64,
                 held: (bytes * 0.6) as u64,
@@ -315,7 +315,7 @@ impl Case {
             max_abs: 9.0 * max_rel,
             max_rel,
             rms: max_rel / 4.0,
-            psnr: (self.group == Group::Diffusion).then(|| if half { 52.3 } else { 91.8 }),
+            psnr: (self.group == Group::Diffusion).then_some(if half { 52.3 } else { 91.8 }),
             tolerance: if half { 1e-2 } else { 1e-4 },
             nans: 0,
             infinities: 0,

@@ -83,7 +83,7 @@ pub fn judge(a: (&Times, Status), b: (&Times, Status), rules: Rules) -> Judgemen
     }
     // A clock that is slower by little does not make what is the same different; it can make a small difference.
     let reach = if verdict == Verdict::Same { 2.0 * limit } else { limit };
-    let corrected = (clock.abs() > reach).then(|| shift - clock);
+    let corrected = (clock.abs() > reach).then_some(shift - clock);
     if let Some(moved) = corrected {
         let (other, _) = by_interval(moved, low - clock, high - clock, limit);
         if other != verdict && verdict != Verdict::Ambiguous {
