@@ -6,7 +6,7 @@ use super::exit::ExitReason;
 use super::patterns::Patterns;
 use super::record::{Canary, LimitKind, Results, Row, Status};
 use super::statistics::Sorted;
-use super::verdict::{Judgement, Resolution, Rules, Verdict, judge};
+use super::verdict::{Judgement, Rules, Verdict, judge, resolution};
 
 /// How to compare.
 #[derive(Clone, Debug)]
@@ -33,8 +33,8 @@ pub struct Comparison {
     /// Lines of lists that match nothing, and the like.
     pub notes: Vec<String>,
     pub threshold: f64,
-    /// What the rows' own scatter made of the threshold.
-    pub resolution: Resolution,
+    /// What the rows' own scatter made of the threshold: see [`resolution`].
+    pub resolution: f64,
     /// Median of the canary in the second run over that of the first; above 1, the device was slower.
     pub clock: Option<f64>,
     /// The baseline's, then those that only the second run has.
@@ -138,7 +138,7 @@ pub fn compare(baseline: &Results, other: &Results, options: &CompareOptions) ->
         })
         .filter(|shift| shift.is_finite())
         .collect();
-    let resolution = Resolution::new(&shifts, options.threshold);
+    let resolution = resolution(&shifts, options.threshold);
     let mut rows: Vec<Compared> = Vec::new();
     for row in &baseline.rows {
         let partner = find(other, &row.id).map(|at| &other.rows[at]);

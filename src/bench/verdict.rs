@@ -1,7 +1,7 @@
 //! Faster, slower, the same, or not to be told: two rows by the distributions of their samples.
 //!
 //! The ratio of the medians gets a 95 % interval, and a difference counts if this interval lies beyond what is worth
-//! knowing. What two processes differ by without any cause, neither run can show; the [`Resolution`] of two whole runs
+//! knowing. What two processes differ by without any cause, neither run can show; the [resolution] of two whole runs
 //! is estimated from how the ratios of their rows scatter.
 
 use serde::Serialize;
@@ -36,7 +36,8 @@ pub struct Judgement {
 /// What a row is judged by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
-    pub resolution: Resolution,
+    /// The smallest difference that counts, as a part: see [`resolution`].
+    pub resolution: f64,
     /// How much slower the canary ran round this row in the second run, as a ratio; 1 where there is no canary.
     pub clock: f64,
 }
@@ -64,10 +65,10 @@ pub fn judge(a: (&Times, Status), b: (&Times, Status), rules: Rules) -> Judgemen
     let shift = second.median - first.median;
     let low = shift - second.below.hypot(first.above);
     let high = shift + second.above.hypot(first.below);
-    let limit = rules.resolution.change.ln_1p();
+    let limit = rules.resolution.ln_1p();
     let clock = rules.clock.ln();
 
-    let (mut verdict, mut reason) = by_interval(shift, low, high, rules.resolution);
+    let (mut verdict, mut reason) = by_interval(shift, low, high, limit);
     if matches!(verdict, Verdict::Faster | Verdict::Slower) {
         let doubt = if [a.1, b.1].contains(&Status::Unstable) {
             (!apart(&first.sorted, &second.sorted, shift, limit))
@@ -82,9 +83,9 @@ pub fn judge(a: (&Times, Status), b: (&Times, Status), rules: Rules) -> Judgemen
     }
     // A clock that is slower by little does not make what is the same different; it can make a small difference.
     let reach = if verdict == Verdict::Same { 2.0 * limit } else { limit };
-    let corrected = (clock.abs() > reach).then(|| shift - clock);
+    let corrected = (clock.abs() > reach).then_some(shift - clock);
     if let Some(moved) = corrected {
-        let (other, _) = by_interval(moved, low - clock, high - clock, rules.resolution);
+        let (other, _) = by_interval(moved, low - clock, high - clock, limit);
         if other != verdict && verdict != Verdict::Ambiguous {
             verdict = Verdict::Ambiguous;
             let [raw, without] = [shift, moved].map(percent);
@@ -100,15 +101,14 @@ pub fn judge(a: (&Times, Status), b: (&Times, Status), rules: Rules) -> Judgemen
     }
 }
 
-fn by_interval(shift: f64, low: f64, high: f64, resolution: Resolution) -> (Verdict, Option<String>) {
-    let [same, limit] = [resolution.same, resolution.change].map(f64::ln_1p);
+fn by_interval(shift: f64, low: f64, high: f64, limit: f64) -> (Verdict, Option<String>) {
     if low > limit {
         return (Verdict::Slower, None);
     }
     if high < -limit {
         return (Verdict::Faster, None);
     }
-    if shift.abs() <= same && low >= -2.0 * same && high <= 2.0 * same {
+    if shift.abs() <= limit && low >= -2.0 * limit && high <= 2.0 * limit {
         return (Verdict::Same, None);
     }
     (Verdict::Ambiguous, Some(format!("somewhere between {} and {}", percent(low), percent(high))))
@@ -197,41 +197,35 @@ fn student(freedom: usize) -> f64 {
     TABLE[freedom.clamp(1, TABLE.len()) - 1]
 }
 
-/// What differences of two runs mean, as parts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Resolution {
-    /// Ratios within this are the same.
-    pub same: f64,
-    /// Ratios beyond this are not.
-    pub change: f64,
+/// The smallest difference that two runs can show, as a part: the threshold, or what their rows scatter by if that is more, at
+/// most twice the threshold.
+///
+/// `shifts` are the logarithms of the ratios of all rows. Most rows are the same in most comparisons, so that the scatter of
+/// their ratios is what rows differ by without a cause: where memory came to lie, which cores ran. Rows far from the others
+/// have changed and are left out. Beyond twice the threshold it is not taken for noise any more.
+pub fn resolution(shifts: &[f64], threshold: f64) -> f64 {
+    /// Rows of which a scatter can be told.
+    const LEAST: usize = 12;
+    /// Deviations within which 98.8 % of a normal distribution lie.
+    const DEVIATIONS: f64 = 2.5;
+    let deviation = if shifts.len() < LEAST { 0.0 } else { scatter(shifts) };
+    (DEVIATIONS * deviation).exp_m1().clamp(threshold, 2.0 * threshold)
 }
 
-impl Resolution {
-    /// The threshold, or what the rows of two runs scatter by if that is more, at most twice the threshold.
-    ///
-    /// `shifts` are the logarithms of the ratios of all rows. Most rows are the same in most comparisons, so that the
-    /// scatter of their ratios is what rows differ by without a cause: where memory came to lie, which cores ran. Rows that
-    /// have become slower widen it on their side alone; the narrower side counts. Beyond twice the threshold it is not
-    /// taken for noise any more.
-    pub fn new(shifts: &[f64], threshold: f64) -> Resolution {
-        /// Rows of which a scatter can be told.
-        const LEAST: usize = 12;
-        /// From the median distance to the deviation of a normal distribution.
-        const TO_DEVIATION: f64 = 1.4826;
-        // The smaller of two estimates is an eighth too small at fifty rows; these are 2 and 2.5 deviations then.
-        const SAME: f64 = 2.3;
-        const CHANGE: f64 = 2.9;
-        let all = Sorted::new(shifts).filter(|s| s.len() >= LEAST);
-        let deviation = all.map_or(0.0, |sorted| {
-            let centre = sorted.median();
-            let side = |sign: f64| {
-                let distances: Vec<f64> =
-                    shifts.iter().map(|s| sign * (s - centre)).filter(|&d| d >= 0.0).collect();
-                Sorted::new(&distances).map_or(0.0, |s| TO_DEVIATION * s.median())
-            };
-            side(1.0).min(side(-1.0))
-        });
-        let part = |deviations: f64| (deviations * deviation).exp_m1().clamp(threshold, 2.0 * threshold);
-        Resolution { same: part(SAME), change: part(CHANGE) }
+/// Standard deviation of those that lie together: by the median absolute deviation, again and again without what is further
+/// out than 2.2 times that.
+fn scatter(shifts: &[f64]) -> f64 {
+    const FAR: f64 = 2.2;
+    const ROUNDS: usize = 5;
+    /// From the median absolute deviation to the standard deviation of a normal distribution.
+    const TO_DEVIATION: f64 = 1.4826;
+    let mut kept = shifts.to_vec();
+    let mut deviation = 0.0;
+    for _ in 0..ROUNDS {
+        let Some(centre) = Sorted::new(&kept).map(|s| s.median()) else { break };
+        let distances: Vec<f64> = kept.iter().map(|s| (s - centre).abs()).collect();
+        deviation = TO_DEVIATION * Sorted::new(&distances).map_or(0.0, |s| s.median());
+        kept = shifts.iter().copied().filter(|s| (s - centre).abs() <= FAR * deviation).collect();
     }
+    deviation
 }

@@ -63,17 +63,17 @@ fn simulate(noise: Noise, factor: f64, seed: u64) -> (Rates, Rates) {
 #[test]
 fn the_same_twice_is_the_same() {
     // Percent that a row differs by between processes, and the least part that must be found the same.
-    for (process, least) in [(0.005, 0.98), (0.01, 0.96), (0.015, 0.95), (0.02, 0.93)] {
+    for (process, least) in [(0.005, 0.98), (0.01, 0.95), (0.015, 0.95), (0.02, 0.93)] {
         let (rates, _) = simulate(Noise { process, ..Noise::default() }, 1.0, 1000);
         rates.print(&format!("no change, rows differ by {} % between processes", 100.0 * process));
         assert!(rates.same >= least, "{rates:?}");
-        assert!(rates.faster.max(rates.slower) <= 0.01, "{rates:?}");
+        assert!(rates.faster.max(rates.slower) <= 0.02, "{rates:?}");
     }
 }
 
 #[test]
 fn changes_are_found_and_not_turned_round() {
-    for (shift, least) in [(0.05, 0.4), (0.10, 0.97), (-0.05, 0.4), (-0.10, 0.97)] {
+    for (shift, least) in [(0.05, 0.3), (0.10, 0.97), (-0.05, 0.3), (-0.10, 0.97)] {
         let (rates, others) = simulate(Noise::default(), 1.0 + shift, 50_000);
         let way = if shift > 0.0 { "slower" } else { "faster" };
         rates.print(&format!("{:.0} % {way}", 100.0 * f64::abs(shift)));
@@ -82,8 +82,24 @@ fn changes_are_found_and_not_turned_round() {
             if shift > 0.0 { (rates.slower, rates.faster) } else { (rates.faster, rates.slower) };
         assert!(right >= least, "{shift}: {rates:?}");
         assert_eq!(wrong, 0.0, "{shift}: {rates:?}");
+        let missed = if shift.abs() < 0.1 { 0.45 } else { 0.01 };
+        assert!(rates.same <= missed, "{shift}: {rates:?}");
         assert!(others.faster.max(others.slower) <= 0.01, "{shift}: {others:?}");
         assert!(others.same >= 0.95, "{shift}: {others:?}");
+    }
+}
+
+/// On a machine whose rows differ by half a percent between processes, a twentieth is found too.
+#[test]
+fn small_changes_are_found_where_it_is_quiet() {
+    let quiet = Noise { process: 0.005, scatter: 0.01, ..Noise::default() };
+    for shift in [0.05, -0.05] {
+        let (rates, others) = simulate(quiet, 1.0 + shift, 150_000);
+        let way = if shift > 0.0 { "slower" } else { "faster" };
+        rates.print(&format!("5 % {way}, rows differ by 0.5 % between processes, samples by 1 %"));
+        let right = if shift > 0.0 { rates.slower } else { rates.faster };
+        assert!(right >= 0.85 && rates.same <= 0.03, "{shift}: {rates:?}");
+        assert!(others.same >= 0.98, "{others:?}");
     }
 }
 

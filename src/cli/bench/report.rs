@@ -30,7 +30,8 @@ pub struct Report {
 
 pub fn run(args: &Report, out: &mut dyn Write) -> Result<ExitReason> {
     let results = json::read(&args.results)?;
-    let forms: [(&Option<PathBuf>, fn(&Results) -> String); 4] = [
+    type Form<'a> = (&'a Option<PathBuf>, fn(&Results) -> String);
+    let forms: [Form; 4] = [
         (&args.html, html::render),
         (&args.csv, csv::render),
         (&args.markdown, markdown::render),
