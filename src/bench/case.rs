@@ -68,11 +68,12 @@ pub trait Subject {
 
     fn memory(&self) -> Option<Memory>;
 
-    /// Computes once with the inputs that are known and holds the answer against the reference.
+    /// Computes with the inputs that are known and holds the answer against the reference: what was found, and what is
+    /// wrong, if something is.
     ///
     /// # Errors
     /// Those of the device.
-    fn check(&mut self) -> Result<Check>;
+    fn check(&mut self) -> Result<(Check, Option<String>)>;
 
     /// Runs so often and waits.
     ///

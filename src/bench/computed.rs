@@ -54,7 +54,7 @@ pub fn compare(
     let largest = values.iter().fold(0.0f64, |most, v| most.max(v.abs()));
     let expected = Expected { output: name, at, values, largest };
     let against = "float64 on the CPU, computed here";
-    Ok(check::compare((against, None), &[expected], outputs, 1, dtype))
+    Ok(check::compare((against, ""), &[expected], outputs, 1, dtype))
 }
 
 fn known(made: &[Option<Values>], at: impl Iterator<Item = usize>) -> Vec<&Values> {

@@ -6,6 +6,7 @@ use super::case::{Case, Estimate, Label, Subject};
 use super::check::{self, Expected};
 use super::record::{Check, KernelTime, Memory, Start};
 use super::replays;
+use super::{computed, given};
 use crate::engine::{Network, RunTime};
 use crate::error::Result;
 use crate::gpu::Gpu;
@@ -22,31 +23,30 @@ pub enum Contents {
     Hollow,
 }
 
+/// What a network is held to.
+#[derive(Clone, Debug)]
+pub enum Reference {
+    /// Numbers of each output, for one picture; where they come from, and the SHA-256 of their file.
+    Stored { source: String, sha256: String, expected: Vec<Expected> },
+    /// The graph, which is small, computed in float64.
+    Computed,
+    /// Each operation in float64, from what it was given on the device.
+    Examined,
+}
+
 /// A graph with its inputs, and what it must give.
 pub struct Made {
     pub graph: Graph,
     pub inputs: Vec<(String, Tensor)>,
-    /// What the reference is.
-    pub against: String,
-    /// SHA-256 of the reference, where it is stored.
-    pub reference: Option<String>,
-    /// For one picture; nothing where the reference is to be computed from the graph.
-    pub expected: Vec<Expected>,
+    pub reference: Reference,
     /// Bytes of weights on the host.
     pub weights: u64,
 }
 
 impl Made {
     /// An empty graph.
-    pub fn new(against: &str) -> Made {
-        Made {
-            graph: Graph::new(),
-            inputs: Vec::new(),
-            against: against.to_owned(),
-            reference: None,
-            expected: Vec::new(),
-            weights: 0,
-        }
+    pub fn new(reference: Reference) -> Made {
+        Made { graph: Graph::new(), inputs: Vec::new(), reference, weights: 0 }
     }
 }
 
@@ -104,18 +104,10 @@ impl Case for NetworkCase {
             load: loaded - compiled,
             first_run: ran - loaded,
         };
+        let Made { graph, inputs, reference, .. } = made;
         // The graph, and with it the weights on the host, is kept only where the reference is computed of it.
-        let graph = made.expected.is_empty().then_some(made.graph);
-        let Made { inputs, against, reference, expected, .. } = Made { graph: Graph::new(), ..made };
-        Ok(Box::new(OnDevice {
-            label: self.label.clone(),
-            network,
-            start,
-            graph,
-            inputs,
-            reference: (against, reference),
-            expected,
-        }))
+        let graph = if matches!(reference, Reference::Stored { .. }) { Graph::new() } else { graph };
+        Ok(Box::new(OnDevice { label: self.label.clone(), network, start, graph, inputs, reference }))
     }
 }
 
@@ -128,10 +120,10 @@ struct OnDevice {
     label: Label,
     network: Network,
     start: Start,
-    graph: Option<Graph>,
+    /// Empty where the reference is stored.
+    graph: Graph,
     inputs: Vec<(String, Tensor)>,
-    reference: (String, Option<String>),
-    expected: Vec<Expected>,
+    reference: Reference,
 }
 
 impl OnDevice {
@@ -150,22 +142,23 @@ impl Subject for OnDevice {
         Some(memory(self.network.plan()))
     }
 
-    fn check(&mut self) -> Result<Check> {
+    fn check(&mut self) -> Result<(Check, Option<String>)> {
         self.network.poison()?;
         let inputs: Vec<(&str, &Tensor)> = self.inputs.iter().map(|(name, x)| (name.as_str(), x)).collect();
         let replays = replays::count(&self.network, &inputs, REPLAYS)?;
         let outputs = self.outputs()?;
-        let Label { dtype, batch, .. } = self.label;
-        let mut check = match &self.graph {
-            Some(graph) => super::computed::compare(graph, &self.inputs, &outputs, dtype)?,
-            None => {
-                let (against, reference) = &self.reference;
-                let reference = (against.as_str(), reference.clone());
-                check::compare(reference, &self.expected, &outputs, batch as usize, dtype)
+        let Label { dtype, batch, ref name, .. } = self.label;
+        let (mut check, fault) = match &self.reference {
+            Reference::Computed => (computed::compare(&self.graph, &self.inputs, &outputs, dtype)?, None),
+            Reference::Examined => given::check(self.network.gpu(), name, &self.graph, &inputs, dtype)?,
+            Reference::Stored { source, sha256, expected } => {
+                (check::compare((source, sha256), expected, &outputs, batch as usize, dtype), None)
             }
         };
         (check.replays, check.distinct) = (replays.runs, replays.distinct);
-        Ok(check)
+        let examined = matches!(self.reference, Reference::Examined);
+        let fault = if examined { fault } else { check::fault(&check) };
+        Ok((check, fault))
     }
 
     fn time(&mut self, runs: u32) -> Result<RunTime> {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::canary::Bird;
 use super::case::{Case, Estimate, Subject};
-use super::check;
 use super::record::{Canary, ClockSource, KernelTime, LimitKind, Rates, Roof, Row, Status, Summary, Times};
 use super::roof;
 use super::statistics::{doubt, drift};
@@ -193,8 +192,7 @@ fn measure(
     }
     let mut subject = case.prepare(gpu)?;
     (row.start, row.memory) = (subject.start(), subject.memory());
-    let check = subject.check()?;
-    let fault = check::fault(&check);
+    let (check, fault) = subject.check()?;
     row.check = Some(check);
     if let Some(fault) = fault {
         (row.status, row.reason) = (Status::Wrong, Some(fault));

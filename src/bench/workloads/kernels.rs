@@ -5,7 +5,7 @@
 
 use crate::bench::case::{Case, Label};
 use crate::bench::hashed;
-use crate::bench::network::{Contents, Made, NetworkCase};
+use crate::bench::network::{Contents, Made, NetworkCase, Reference};
 use crate::bench::record::Group;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -266,7 +266,7 @@ impl Kernels {
             let result = build(&mut case)?;
             case.graph.output("result", result);
             let Operands { graph, inputs, .. } = case;
-            Ok(Made { graph, inputs, ..Made::new("float64") })
+            Ok(Made { graph, inputs, ..Made::new(Reference::Computed) })
         };
         self.cases.push(Box::new(NetworkCase::new(label, make)));
     }

@@ -7,7 +7,7 @@ use image::{ImageFormat, RgbImage};
 
 use super::published::Published;
 use crate::bench::case::{Case, Estimate, Label, Subject};
-use crate::bench::check::sha256;
+use crate::bench::check::{self, sha256};
 use crate::bench::network::{self, Contents, Made, REPLAYS, bytes};
 use crate::bench::record::{Check, Group, KernelTime, Memory, PartTime, Start};
 use crate::diffusion::ScheduleConfig;
@@ -279,7 +279,7 @@ impl Subject for Drawn {
         Some(network::memory(self.engine.network()))
     }
 
-    fn check(&mut self) -> Result<Check> {
+    fn check(&mut self) -> Result<(Check, Option<String>)> {
         let (file, part) = self.engine.reference();
         let wanted = image::load_from_memory_with_format(file, ImageFormat::Png).expect("a PNG").to_rgb8();
         let mut distinct = HashSet::new();
@@ -299,7 +299,7 @@ impl Subject for Drawn {
         let count = found.as_raw().len() as f64;
         let power: f64 = wanted.iter().map(|v| f64::from(*v).powi(2)).sum();
         let largest = differences.fold(0.0, f64::max);
-        Ok(Check {
+        let check = Check {
             against: format!(
                 "{}: the picture that diffusers draws from the same noise, float32",
                 self.label.name
@@ -317,7 +317,9 @@ impl Subject for Drawn {
             infinities: 0,
             replays,
             distinct: distinct.len() as u32,
-        })
+        };
+        let fault = check::fault(&check);
+        Ok((check, fault))
     }
 
     fn time(&mut self, runs: u32) -> Result<RunTime> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::bench::check::{Expected, sha256};
 use crate::bench::hashed;
-use crate::bench::network::{Contents, Made};
+use crate::bench::network::{Contents, Made, Reference as How};
 use crate::error::Result;
 use crate::models;
 use crate::models::autoencoder::decode;
@@ -123,10 +123,7 @@ impl Published {
         let reference = self.reference();
         let weights = reference.weights(self.name, contents);
         let source = Source { weights: &weights, dtype };
-        let mut made = Made::new(&format!("{}: {}", self.name, reference.source));
-        made.reference = Some(sha256(self.text.as_bytes()));
-        made.weights = reference.bytes();
-        made.expected = reference
+        let expected = reference
             .outputs
             .iter()
             .map(|(name, Output { largest, at, values })| Expected {
@@ -136,6 +133,9 @@ impl Published {
                 largest: *largest,
             })
             .collect();
+        let sha256 = sha256(self.text.as_bytes());
+        let mut made = Made::new(How::Stored { source: reference.source.clone(), sha256, expected });
+        made.weights = reference.bytes();
         let text = reference.config.to_string();
         if self.kind == Kind::TextEncoder {
             let config = ClipTextConfig::from_json(&text)?;
