@@ -10,3 +10,4 @@ pub mod machine;
 pub mod record;
 pub mod replays;
 pub mod roof;
+pub mod timeline;
