@@ -1,6 +1,6 @@
 //! The device's limits, measured by kernels that do nothing else, and how near to them something comes.
 //!
-//! Each kernel's work grows until a submission takes [`ENOUGH`], and hardly any takes more than twice that: long enough
+//! Each kernel's work grows until a submission takes 30 ms, and hardly any takes more than twice that: long enough
 //! that submitting does not count, too short for any driver's watchdog. The fastest of some repetitions is kept, since a
 //! limit is what cannot be passed.
 
