@@ -43,7 +43,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (sample >= P.samples) {
         return;
     }
-    // Welford's recurrence again, a part at a time.
+    // Welford's recurrence again, a part at a time. Means are counted from that of the first part: theirs may be far from
+    // zero and near to one another, and each of the many sums would lose what is small of them.
+    let origin = stats[(sample * P.chunks * quads + first / 4u) * 8u + first % 4u];
     var mean = 0.0;
     var squares = 0.0;
     var count = 0.0;
@@ -51,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let pixels = f32(min(P.chunk, P.pixels - chunk * P.chunk));
         for (var c = first; c < first + P.group_channels; c++) {
             let at = ((sample * P.chunks + chunk) * quads + c / 4u) * 8u + c % 4u;
-            let delta = stats[at] - mean;
+            let delta = (stats[at] - origin) - mean;
             let total = count + pixels;
             mean += delta * (pixels / total);
             squares += stats[at + 4u] + delta * delta * (count * pixels / total);
@@ -61,7 +63,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let factor = 1.0 / sqrt(squares / count + P.eps);
     for (var c = first; c < first + P.group_channels; c++) {
         let at = (sample * quads + c / 4u) * 12u + c % 4u;
-        scales[at] = mean;
+        scales[at] = origin + mean;
         scales[at + 4u] = weight_of(c) * factor;
         scales[at + 8u] = bias_of(c);
     }

@@ -265,6 +265,37 @@ fn a_device_plays_a_weaker_one() {
     assert!(stderr(&output).contains("expected at most"), "{}", stderr(&output));
 }
 
+#[cfg(feature = "bench")]
+#[test]
+fn a_run_is_taken_apart() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, flame) = (folder.path().join("new/trace.json"), folder.path().join("flame.svg"));
+    let mut command = aquatint();
+    command.args(["profile", "letters-classifier", "--runs", "2", "--by", "kernel", "--json", "--trace"]);
+    let output = command.arg(&trace).arg("--flame").arg(&flame).output().unwrap();
+    if !output.status.success() && stderr(&output).contains("timestamp queries") {
+        return; // This device has none, and that was said.
+    }
+    assert!(output.status.success(), "{}", stderr(&output));
+    let json: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    let sum = |key: &str| rows.iter().map(|row| row[key].as_f64().unwrap()).sum::<f64>();
+    assert_eq!(sum("launches"), json["launches"].as_f64().unwrap());
+    assert!((sum("part") - 1.0).abs() < 1e-9 && sum("flops") > 1e6, "{json}");
+    assert!(rows[0]["rates"]["share"].as_f64().unwrap() > 0.0 && json["overhead"].is_number());
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(trace).unwrap()).unwrap();
+    let launches = trace["traceEvents"].as_array().unwrap().iter().filter(|e| e["cat"] == "launch").count();
+    assert_eq!(launches as u64, json["launches"].as_u64().unwrap());
+    assert!(std::fs::read_to_string(flame).unwrap().ends_with("</svg>\n"));
+
+    let output = aquatint().args(["profile", "letters-unet", "--as-if", "no-timestamps"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("has no timestamp queries"), "{}", stderr(&output));
+}
+
 #[test]
 fn a_picture_too_large_for_the_device_is_named() {
     if !has_gpu() {

@@ -26,5 +26,6 @@ pub mod run;
 pub mod statistics;
 pub mod stop;
 pub mod synthetic;
+pub mod timeline;
 pub mod verdict;
 pub mod workloads;

@@ -1,8 +1,8 @@
 //! The device's limits, measured by kernels that do nothing else, and how near to them something comes.
 //!
-//! Each kernel's work is doubled until a submission takes [`ENOUGH`], and no submission gets more than eight times that: long
-//! enough that submitting does not count, too short for any driver's watchdog. The fastest of a few repetitions is
-//! kept, since a limit is what cannot be passed.
+//! Each kernel's work grows until a submission takes 30 ms, and hardly any takes more than twice that: long enough
+//! that submitting does not count, too short for any driver's watchdog. The fastest of some repetitions is kept, since a
+//! limit is what cannot be passed.
 
 use crate::bench::record::{Limit, LimitKind, Rates, Roof};
 use crate::engine::lone::{self, Lone};
@@ -14,8 +14,12 @@ use crate::units;
 
 /// Seconds that a submission has to take.
 const ENOUGH: f64 = 0.03;
-/// Measurements of which the fastest is kept.
-const REPETITIONS: usize = 5;
+/// Repetitions in a row that bring nothing faster, after which the fastest is kept.
+const PATIENCE: usize = 4;
+/// All repetitions of one measurement, at most: where others use the device too, it is seldom at its best.
+const MOST: usize = 16;
+/// How much faster is faster.
+const GAIN: f64 = 0.01;
 /// Bytes of a vector of four f32.
 const VECTOR: u64 = 16;
 
@@ -140,13 +144,23 @@ fn rate(form: String, latency: Option<f64>, mut run: impl FnMut(u32) -> Result<f
             seconds = seconds.min(run(units)?);
         }
     }
-    let (mut best, mut worst) = (seconds, seconds);
-    for _ in 1..REPETITIONS {
-        seconds = run(units)?;
-        (best, worst) = (best.min(seconds), worst.max(seconds));
-    }
+    let (best, spread) = repeat(seconds, || run(units))?;
     let own = best - latency.filter(|&l| l < best / 4.0).unwrap_or(0.0);
-    Ok(Found { value: f64::from(units) / own, spread: worst / best - 1.0, form })
+    Ok(Found { value: f64::from(units) / own, spread, form })
+}
+
+/// The fastest of the `first` and some repetitions, and the spread of all.
+fn repeat(first: f64, mut run: impl FnMut() -> Result<f64>) -> Result<(f64, f64)> {
+    let (mut best, mut worst, mut in_vain) = (first, first, 0);
+    for _ in 1..MOST {
+        let seconds = run()?;
+        in_vain = if seconds < best * (1.0 - GAIN) { 0 } else { in_vain + 1 };
+        (best, worst) = (best.min(seconds), worst.max(seconds));
+        if in_vain == PATIENCE {
+            break;
+        }
+    }
+    Ok((best, worst / best - 1.0))
 }
 
 /// The fastest of several forms; one that the device does not take is left out if another is taken.
@@ -382,17 +396,9 @@ fn launch_latency(gpu: &Gpu) -> Result<Found> {
         launches *= 2;
         seconds = lone.time(gpu, launches)?;
     }
-    let (mut best, mut worst) = (seconds, seconds);
-    for _ in 1..REPETITIONS {
-        seconds = lone.time(gpu, launches)?;
-        (best, worst) = (best.min(seconds), worst.max(seconds));
-    }
+    let (best, spread) = repeat(seconds, || lone.time(gpu, launches))?;
     let value = (best - base).max(0.0) / f64::from(launches - 1);
-    Ok(Found {
-        value,
-        spread: worst / best - 1.0,
-        form: format!("{launches} launches, each after the other"),
-    })
+    Ok(Found { value, spread, form: format!("{launches} launches, each after the other") })
 }
 
 fn lacks(gpu: &Gpu, feature: &'static str) -> Error {
@@ -439,6 +445,20 @@ mod tests {
             assert!((found.share.unwrap() - share).abs() < 1e-9, "{found:?}");
             assert_eq!(found.flops, Some(flops as f64 / seconds));
         }
+    }
+
+    #[test]
+    fn repetitions_go_on_while_they_gain() {
+        let mut times = [3.0, 2.0, 2.5, 1.0, 1.1, 1.2, 0.999, 1.3, 0.5].into_iter();
+        let (best, spread) = repeat(4.0, || Ok(times.next().expect("enough"))).unwrap();
+        assert_eq!((best, times.len()), (0.999, 1));
+        assert!((spread - (4.0 / 0.999 - 1.0)).abs() < 1e-9);
+        let mut count = 0;
+        let forever = repeat(1e9, || {
+            count += 1;
+            Ok(1.0 / f64::from(count))
+        });
+        assert!(forever.is_ok() && count == MOST as u32 - 1, "{count}");
     }
 
     #[test]

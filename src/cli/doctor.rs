@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use aquatint::doctor::{self, Examination, Finding, Options, Verdict};
-use aquatint::models::{self, bundled};
+use aquatint::models::bundled;
 use aquatint::{AdapterOptions, DType, Error, Gpu, Graph, Tensor};
 use serde_json::json;
 
-use super::{inspect, interrupt, progress};
+use super::{interrupt, network, progress};
 
 /// All answers were right.
 const RIGHT: u8 = 0;
@@ -31,7 +31,7 @@ pub struct Doctor {
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Shape of an input of an ONNX model, as input=1,3,224,224; for those that the file leaves open
-    #[arg(long, value_name = "INPUT=DIMS", value_parser = inspect::parse_shape, requires = "model")]
+    #[arg(long, value_name = "INPUT=DIMS", value_parser = network::parse_shape, requires = "model")]
     shape: Vec<(String, Vec<usize>)>,
     /// Take models of the hub from its cache alone
     #[arg(long)]
@@ -57,41 +57,13 @@ struct Subject {
     inputs: Vec<(String, Tensor)>,
 }
 
-/// A network that reads pictures, without what prepares them.
-fn vision(name: &str) -> Result<Subject, Error> {
-    let model = models::open(name)?;
-    let p = &model.preprocess;
-    // Small: the same kernels as for large pictures.
-    let [height, width] = p.size.unwrap_or([64usize.next_multiple_of(p.multiple.max(1)); 2]);
-    let mut graph = Graph::new();
-    let shape = [model.batch.unwrap_or(1), height, width, p.mean.len()];
-    let x = graph.input("x", shape, DType::F32);
-    for (name, id) in model.build(&mut graph, x)? {
-        graph.output(&name, id);
-    }
-    Ok(Subject { name: format!("{} at {height}×{width}", model.name), graph, inputs: Vec::new() })
-}
-
-/// A network that the user named.
-fn named(args: &Doctor, model: &str, gpu: &Gpu) -> Result<Subject> {
-    let bundled = bundled::bundled(model).is_some();
-    let path = Path::new(model);
-    let plain = path.is_dir() && path.join("config.json").exists() && path.join("model.safetensors").exists();
-    if bundled || plain || (path.is_file() && model.ends_with(".safetensors")) {
-        match vision(model) {
-            Ok(subject) => return Ok(subject),
-            // A checkpoint of latent diffusion, perhaps.
-            Err(_) if !bundled && !plain => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let (name, graph) = inspect::open(model, &args.shape, args.offline, gpu.target())?;
-    Ok(Subject { name, graph, inputs: Vec::new() })
-}
+/// Pictures are small: the kernels are the same as for large ones.
+const SIDE: usize = 64;
 
 fn subjects(args: &Doctor, gpu: &Gpu) -> Result<Vec<Subject>> {
     if let Some(model) = &args.model {
-        return Ok(vec![named(args, model, gpu)?]);
+        let (name, graph) = network::named(model, &args.shape, args.offline, SIDE, gpu.target())?;
+        return Ok(vec![Subject { name, graph, inputs: Vec::new() }]);
     }
     let mut all = Vec::new();
     for dtype in [DType::F32, DType::F16].into_iter().filter(|d| *d == DType::F32 || gpu.target().f16) {
@@ -99,10 +71,11 @@ fn subjects(args: &Doctor, gpu: &Gpu) -> Result<Vec<Subject>> {
         all.extend(cases.map(|c| Subject { name: c.name, graph: c.graph, inputs: c.inputs }));
     }
     for (name, ..) in bundled::BUNDLED {
-        all.push(vision(name)?);
+        let (name, graph) = network::vision(name, SIDE)?;
+        all.push(Subject { name, graph, inputs: Vec::new() });
     }
-    for name in inspect::BUNDLED {
-        let (name, graph) = inspect::open(name, &[], true, gpu.target())?;
+    for name in network::BUNDLED {
+        let (name, graph) = network::named(name, &[], true, SIDE, gpu.target())?;
         all.push(Subject { name, graph, inputs: Vec::new() });
     }
     Ok(all)

@@ -14,11 +14,14 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod model;
+mod network;
 mod paint;
 mod painting;
 mod parameters;
 mod pictures;
 mod preview;
+#[cfg(feature = "bench")]
+mod profile;
 mod progress;
 mod recipe;
 mod redraw;
@@ -105,6 +108,9 @@ enum Command {
     Compare(compare::Compare),
     /// Show a network, its plan and the memory that it needs; works without a GPU
     Inspect(inspect::Inspect),
+    /// Show where the time of a network's run goes, launch by launch
+    #[cfg(feature = "bench")]
+    Profile(profile::Profile),
     /// List the adapters with their drivers, limits and features
     Devices(devices::Devices),
     /// Measure this device, and compare what was measured
@@ -133,6 +139,8 @@ pub fn main() -> ExitCode {
         Command::Stylize(args) => redraw::run(&args, "style-engraving", "stylized", &device, &mut out),
         Command::Compare(args) => compare::run(&args, &device, &mut out),
         Command::Inspect(args) => inspect::run(&args, &device, &mut out),
+        #[cfg(feature = "bench")]
+        Command::Profile(args) => profile::run(&args, &device, &mut out),
         Command::Devices(args) => devices::run(&args, &device, &mut out),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(&args, &device, &mut out)
