@@ -173,6 +173,8 @@ struct Inner {
     target: Target,
     /// Why the device was lost, once it was. Only known for devices of our own.
     lost: Arc<OnceLock<String>>,
+    /// Milliseconds that a submission may take before the device counts as lost.
+    patience: AtomicU64,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
     counters: Counters,
     /// Changes to kernels' texts: kernel, text, and what stands there instead.
@@ -268,6 +270,7 @@ impl Gpu {
             info,
             target,
             lost,
+            patience: AtomicU64::new(PATIENCE.as_millis() as u64),
             pipelines: Mutex::default(),
             counters: Counters::default(),
             faults: Mutex::default(),
@@ -527,24 +530,34 @@ impl Gpu {
         })
     }
 
+    /// How long a submission may take before the device counts as lost: five minutes, unless this says otherwise.
+    pub fn set_patience(&self, patience: Duration) {
+        let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.0.patience.store(milliseconds, Ordering::Relaxed);
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.0.patience.load(Ordering::Relaxed))
+    }
+
     /// Waits for a submission.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`] when the device went away, or gave no answer for five minutes.
+    /// [`Error::DeviceLost`] when the device went away, or gave no answer for [so long](Gpu::set_patience).
     pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
         let start = Instant::now();
         loop {
             let poll = self.0.device.poll(wgpu::PollType::Wait {
                 submission_index: Some(submission.clone()),
-                timeout: Some(Duration::from_secs(1)),
+                timeout: Some(self.patience().min(Duration::from_secs(1))),
             });
             self.check_lost()?;
             match poll {
                 Ok(_) => return Ok(()),
-                Err(wgpu::PollError::Timeout) if start.elapsed() < PATIENCE => {}
+                Err(wgpu::PollError::Timeout) if start.elapsed() < self.patience() => {}
                 Err(wgpu::PollError::Timeout) => {
                     return Err(Error::DeviceLost {
-                        reason: format!("no answer for {} s", PATIENCE.as_secs()),
+                        reason: format!("no answer for {:.1} s", self.patience().as_secs_f64()),
                     });
                 }
                 Err(error) => {
@@ -576,7 +589,7 @@ impl Gpu {
             match done.recv_timeout(Duration::from_millis(1)) {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => return Err(self.not_mapped(&error)),
-                Err(RecvTimeoutError::Timeout) if start.elapsed() < PATIENCE => {}
+                Err(RecvTimeoutError::Timeout) if start.elapsed() < self.patience() => {}
                 Err(_) => return Err(self.not_mapped(&"the buffer was never mapped")),
             }
         }

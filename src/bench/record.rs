@@ -31,6 +31,9 @@ pub struct Results {
     pub rows: Vec<Row>,
     /// One short kernel, timed between the rows: what it loses, the device has slowed down by.
     pub canary: Vec<Canary>,
+    /// Of runs that repeat the suite: what each row took in every pass.
+    #[serde(default)]
+    pub passes: Vec<Pass>,
     /// How exact each operation is on this device.
     pub errors: Vec<OperationError>,
 }
@@ -371,6 +374,15 @@ pub struct Canary {
     pub seconds: f64,
     /// The row that ran before it.
     pub after: Option<String>,
+}
+
+/// One pass of a suite that is repeated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Pass {
+    /// When it began, since the start.
+    pub at: f64,
+    /// Median times by the rows' ids.
+    pub medians: BTreeMap<String, f64>,
 }
 
 /// How exact an operation is.

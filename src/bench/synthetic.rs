@@ -83,6 +83,7 @@ pub fn results(device: Device, seed: u64, noise: Noise) -> Results {
         roof,
         rows,
         canary,
+        passes: Vec::new(),
         errors: errors(),
     }
 }

@@ -18,3 +18,9 @@ pub fn listen() -> anyhow::Result<()> {
 pub fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
+
+/// The same for those who look themselves.
+#[cfg(feature = "bench")]
+pub fn flag() -> &'static AtomicBool {
+    &ASKED
+}

@@ -8,7 +8,9 @@ use aquatint::models::autoencoder_tiny::AutoencoderTinyConfig;
 use aquatint::models::controlnet::ControlNetConfig;
 use aquatint::models::latent_diffusion::{Given, Part};
 use aquatint::models::{self, bundled, letters};
-use aquatint::tasks::{self, Beside, Control, DiffusionModel, Memory, PaintOptions, Painter, Pipeline, StartFrom};
+use aquatint::tasks::{
+    self, Beside, Control, DiffusionModel, Memory, PaintOptions, Painter, Pipeline, StartFrom,
+};
 use aquatint::{DType, Error, Graph, Source, Target, units};
 
 use super::model;

@@ -10,3 +10,4 @@ pub mod junit;
 pub mod markdown;
 mod plots;
 pub mod table;
+pub mod trace;

@@ -3,6 +3,7 @@
 
 mod compare;
 mod report;
+mod run;
 
 use std::io::Write;
 
@@ -14,6 +15,8 @@ use clap::Subcommand;
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    #[command(flatten)]
+    run: run::Run,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -26,16 +29,11 @@ enum Command {
     Report(report::Report),
 }
 
-pub fn run(args: &Bench, _options: &AdapterOptions, out: &mut dyn Write) -> Result<ExitReason> {
+pub fn run(args: &Bench, options: &AdapterOptions, out: &mut dyn Write) -> Result<ExitReason> {
     match &args.command {
         Some(Command::Compare(args)) => compare::run(args, out),
         Some(Command::Report(args)) => report::run(args, out),
-        None => Err(aquatint::Error::Invalid {
-            what: "aquatint bench".to_owned(),
-            expected: "compare or report".to_owned(),
-            found: "nothing".to_owned(),
-        }
-        .into()),
+        None => run::run(&args.run, options, out),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use aquatint::bench::exit::ExitReason;
 use aquatint::bench::record::Results;
-use aquatint::bench::report::{csv, html, json, junit, markdown, table};
+use aquatint::bench::report::{csv, html, json, junit, markdown, table, trace};
 
 use super::super::make_folder_of;
 
@@ -26,16 +26,20 @@ pub struct Report {
     /// Write JUnit's XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Write a trace for Perfetto or Chrome
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 pub fn run(args: &Report, out: &mut dyn Write) -> Result<ExitReason> {
     let results = json::read(&args.results)?;
     type Form<'a> = (&'a Option<PathBuf>, fn(&Results) -> String);
-    let forms: [Form; 4] = [
+    let forms: [Form; 5] = [
         (&args.html, html::render),
         (&args.csv, csv::render),
         (&args.markdown, markdown::render),
         (&args.junit, junit::render),
+        (&args.trace, trace::render),
     ];
     let mut written = false;
     for (path, render) in forms {
