@@ -17,7 +17,7 @@ from PIL import Image
 from bench import TOKENS, fill, fill_text
 
 MODELS = pathlib.Path(__file__).parents[2] / "models"
-WORD, STEPS = "AQUATINT", 20
+WORD, STEPS = "AQUA", 20
 
 
 def letters():

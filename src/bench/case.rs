@@ -45,6 +45,8 @@ pub struct Estimate {
     pub peak: u64,
     /// Launches of a run.
     pub launches: u64,
+    /// Runs that a row takes at the least: the first, those of the check, those that are timed and looked into.
+    pub least_runs: u32,
 }
 
 /// Something to measure.

@@ -64,8 +64,11 @@ impl NetworkCase {
     }
 }
 
+/// The first, the replays, one that warms up, one sample, and with timestamps and without for the kernels.
+const LEAST_RUNS: u32 = 5 + REPLAYS;
+
 /// How often the same input is run to see whether the same comes out.
-pub const REPLAYS: u32 = 3;
+const REPLAYS: u32 = 3;
 
 impl Case for NetworkCase {
     fn label(&self) -> &Label {
@@ -81,6 +84,7 @@ impl Case for NetworkCase {
             weights: made.weights,
             peak: plan.peak_bytes(),
             launches: plan.run.len() as u64,
+            least_runs: LEAST_RUNS,
         })
     }
 
@@ -182,12 +186,15 @@ pub fn memory(plan: &Plan) -> Memory {
     }
 }
 
+/// Runs whose launches are timed one by one, of which the median counts.
+const PROFILED: usize = 1;
+
 /// Times of a network's kernels in one run; without timestamps, none.
 pub fn kernels(network: &Network) -> Result<Vec<KernelTime>> {
     if !network.gpu().has_timestamps() {
         return Ok(Vec::new());
     }
-    let profile = network.profile(3)?;
+    let profile = network.profile(PROFILED)?;
     Ok(profile
         .by_kernel()
         .into_iter()

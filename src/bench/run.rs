@@ -54,8 +54,6 @@ pub struct Measured {
 const SAMPLE: f64 = 0.004;
 /// Most runs of a sample.
 const MOST_RUNS: f64 = 512.0;
-/// Runs that a row takes at the least: the first, the replays of the check, those that are timed and looked into.
-const LEAST_RUNS: f64 = 12.0;
 /// Part of the arithmetic limit that a large network is expected to reach.
 const EXPECTED_SHARE: f64 = 0.3;
 /// Bytes of weights a second that are made and brought to the device.
@@ -168,13 +166,13 @@ fn measure(
     (row.flops, row.bytes) =
         ((estimate.flops > 0).then_some(estimate.flops), (estimate.bytes > 0).then_some(estimate.bytes));
     let [load, run] = predicted(&estimate, roof);
-    let needed = load + LEAST_RUNS * run;
+    let needed = load + f64::from(estimate.least_runs) * run;
     if let Some(left) = left.filter(|&left| needed > left.max(0.0)) {
         row.status = Status::Skipped;
+        let rest = if left > 0.0 { units::seconds(left) } else { "nothing".to_owned() };
         row.reason = Some(format!(
-            "would take about {}, {} of the time limit are left (--time-limit)",
-            units::seconds(needed),
-            units::seconds(left.max(0.0))
+            "would take about {}, {rest} is left of the time limit (--time-limit)",
+            units::seconds(needed)
         ));
         return Ok(());
     }

@@ -115,7 +115,7 @@ enum Command {
     Devices(devices::Devices),
     /// Measure this device, and compare what was measured
     #[cfg(feature = "bench")]
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     #[cfg(feature = "bench")]
     Doctor(doctor::Doctor),
 }

@@ -439,7 +439,7 @@ fn of_weights(
     let name = config.architecture.clone().unwrap_or_else(|| architecture.name.to_owned());
     let gives = architecture.gives;
     let mut model = VisionModel::new(&name, preprocess, labels, move |g, x| {
-        let y = network(g, Source { weights: &weights, dtype: DType::F32 }, x)?;
+        let y = network(g, Source { weights: &weights, dtype: g.desc(x).dtype }, x)?;
         let name = match gives {
             Gives::Logits(_) => "logits",
             Gives::Map(_) => "map",

@@ -203,7 +203,7 @@ pub fn facts(results: &Results) -> Vec<(&'static str, String)> {
     all.push(("system", format!("{}{kernel}", machine.os)));
     let commit = program.git.as_ref().map_or_else(String::new, |git| format!(" ({git})"));
     all.push(("aquatint", format!("{}{commit}, {} build", program.version, program.profile)));
-    all.push(("with", format!("wgpu {}, rustc {}", program.wgpu, program.rustc)));
+    all.push(("with", format!("wgpu {}, {}", program.wgpu, program.rustc)));
     let agreement =
         clock.agreement.map_or_else(String::new, |a| format!(", {:.0} % of the wall clock", 100.0 * a));
     all.push(("clock", format!("{}{agreement}", clock.source.name())));

@@ -195,11 +195,6 @@ fn sampling_at_places(all: &mut Kernels) {
 
 /// A quantised network's layer: numbers to the grid, exact sums, and back.
 fn integers(all: &mut Kernels) {
-    fn whole<const N: usize>(case: &mut Operands, shape: [usize; N]) -> Result<ValueId> {
-        let x = case.places(shape);
-        let steps = case.graph.affine(x, 127.0, 0.0)?;
-        case.graph.convert(steps, DType::I32)
-    }
     all.add("quantize/56x56x64", move |case| {
         let x = case.input([1, 56, 56, 64]);
         let scale = case.graph.weight("scale", Tensor::from_f32([1], &[0.02]));
@@ -207,11 +202,11 @@ fn integers(all: &mut Kernels) {
         case.graph.quantize(x, scale, None, options)
     });
     all.add("conv2d_integer/3x3 64->64 56x56", move |case| {
-        let (x, weight) = (whole(case, [1, 56, 56, 64])?, whole(case, [3, 3, 64, 64])?);
+        let (x, weight) = (case.integers([1, 56, 56, 64]), case.integers([3, 3, 64, 64]));
         case.graph.conv2d_integer(x, weight, Conv2dOptions::padded(1))
     });
     all.add("matmul_integer/256x768x768", move |case| {
-        let (a, b) = (whole(case, [256, 768])?, whole(case, [768, 768])?);
+        let (a, b) = (case.integers([256, 768]), case.integers([768, 768]));
         case.graph.matmul_integer(a, b)
     });
 }
@@ -295,6 +290,17 @@ impl Operands {
     /// Numbers that are f32 always: coordinates, latents.
     fn places<const N: usize>(&mut self, shape: [usize; N]) -> ValueId {
         self.given(shape, DType::F32)
+    }
+
+    /// Bytes, as i32.
+    fn integers<const N: usize>(&mut self, shape: [usize; N]) -> ValueId {
+        let name = format!("input {}", self.inputs.len());
+        let values: Vec<i32> = hashed::numbers(&name, shape.iter().product())
+            .iter()
+            .map(|v| (v * 127.0).round() as i32)
+            .collect();
+        self.inputs.push((name.clone(), Tensor::from_i32(shape, &values)));
+        self.graph.input(&name, shape, DType::I32)
     }
 
     fn given<const N: usize>(&mut self, shape: [usize; N], dtype: DType) -> ValueId {

@@ -146,7 +146,8 @@ impl Published {
                 let mut tokens = reference.tokens.clone();
                 let end = *tokens.last().expect("a reference of tokens");
                 tokens.resize(positions, end);
-                let one = config.embed(&weights, &tokens)?;
+                let mut one = config.embed(&weights, &tokens)?;
+                one.desc.shape = [1, positions, config.hidden_size].into();
                 made.inputs.push(("embeddings".to_owned(), repeated(&one, batch)));
             }
             return Ok(made);

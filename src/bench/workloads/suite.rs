@@ -41,9 +41,18 @@ impl Suite {
     /// Seconds that it may take unless asked otherwise.
     pub fn time_limit(self) -> Option<f64> {
         match self {
-            Suite::Quick | Suite::Kernels => Some(60.0),
+            Suite::Quick | Suite::Kernels => Some(90.0),
             Suite::Standard => Some(120.0),
             Suite::Full => None,
+        }
+    }
+
+    /// Seconds of sampling that a row may take unless asked otherwise.
+    pub fn row_limit(self) -> f64 {
+        match self {
+            Suite::Quick | Suite::Kernels => 1.0,
+            Suite::Standard => 2.0,
+            Suite::Full => 5.0,
         }
     }
 
@@ -74,9 +83,11 @@ impl FromStr for Suite {
     }
 }
 
-/// Networks of the quick suite.
-const QUICK: [&str; 7] = ["mobilenet_v2", "resnet50", "efficientnet_b0", "ssdlite", "ddpm", "text", "rrdb"];
-/// Those that the standard suite adds.
+/// What everybody compares.
+const FIRST: [&str; 3] = ["mobilenet_v2", "resnet50", "efficientnet_b0"];
+/// What makes the quick suite whole.
+const THEN: [&str; 4] = ["ddpm", "text", "ssdlite", "rrdb"];
+/// Networks that the standard suite adds.
 const HEAVY: [&str; 3] = ["unet_32", "decoder_32", "unet_64"];
 
 /// The cases of a suite.
@@ -86,12 +97,13 @@ pub fn cases(suite: Suite, dtypes: &[DType], batches: &[u32]) -> Vec<Box<dyn Cas
         dtypes.iter().for_each(|&dtype| all.extend(kernels(dtype)));
         return all;
     }
-    for &dtype in dtypes {
-        for &batch in batches {
-            all.extend(QUICK.map(|name| published(name, dtype, batch)));
+    let networks = |all: &mut Vec<Box<dyn Case>>, names: &[&str]| {
+        for &dtype in dtypes {
+            let batched = batches.iter().flat_map(|&batch| names.iter().map(move |name| (name, batch)));
+            all.extend(batched.map(|(name, batch)| published(name, dtype, batch)));
         }
-        all.push(Box::new(Letters::new(dtype)));
-    }
+    };
+    networks(&mut all, &FIRST);
     for &dtype in dtypes {
         let kernels = kernels(dtype);
         match suite {
@@ -99,13 +111,11 @@ pub fn cases(suite: Suite, dtypes: &[DType], batches: &[u32]) -> Vec<Box<dyn Cas
             _ => all.extend(kernels),
         }
     }
+    networks(&mut all, &THEN);
+    all.extend(dtypes.iter().map(|&dtype| Box::new(Letters::new(dtype)) as Box<dyn Case>));
     if suite != Suite::Quick {
-        for &dtype in dtypes {
-            for &batch in batches {
-                all.extend(HEAVY.map(|name| published(name, dtype, batch)));
-            }
-            all.push(Box::new(StableDiffusion::new(dtype)));
-        }
+        networks(&mut all, &HEAVY);
+        all.extend(dtypes.iter().map(|&dtype| Box::new(StableDiffusion::new(dtype)) as Box<dyn Case>));
     }
     all
 }

@@ -2,6 +2,7 @@
 //! Exit codes: 0 fine, 1 slower or broken, 2 wrong answers, 3 no adapter, 4 the device failed, 5 wrong usage.
 
 mod compare;
+mod files;
 mod report;
 mod run;
 

@@ -13,7 +13,7 @@ use aquatint::bench::machine;
 use aquatint::bench::record::{
     Clock, FORMAT, Group, Machine, Pass, Program, Results, Roof, Row, Settings, Status,
 };
-use aquatint::bench::report::{csv, html, json, junit, markdown, table, trace};
+use aquatint::bench::report::{json, table};
 use aquatint::bench::roof;
 use aquatint::bench::run::{self, Event, Measured, RunOptions};
 use aquatint::bench::stop::StopOptions;
@@ -21,6 +21,7 @@ use aquatint::bench::workloads::{Suite, cases};
 use aquatint::{AdapterOptions, DType, Error, Gpu, doctor, units};
 
 use super::super::{interrupt, make_folder_of, network};
+use super::files::Files;
 
 #[derive(clap::Args)]
 pub struct Run {
@@ -45,12 +46,12 @@ pub struct Run {
     /// Pictures at a time [default: 1; of the full suite 1,4,16]
     #[arg(long, value_name = "1,4,16", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
     batch: Vec<u32>,
-    /// Seconds for all rows; those that do not fit are skipped, 0 for no limit [default: quick and kernels 60, standard 120]
+    /// Seconds for all rows; those that do not fit are skipped, 0 for no limit [default: quick and kernels 90, standard 120]
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<f64>,
-    /// Seconds of sampling that a row may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
-    row_limit: f64,
+    /// Seconds of sampling that a row may take [default: quick and kernels 1, standard 2, full 5]
+    #[arg(long, value_name = "SECONDS")]
+    row_limit: Option<f64>,
     /// How well the median must be known before sampling ends, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
     confidence: f64,
@@ -72,21 +73,8 @@ pub struct Run {
     /// Write the results, for `bench compare` and `bench report`
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write a page with tables and plots, in one file
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-    /// Write a line a row
-    #[arg(long, value_name = "FILE")]
-    csv: Option<PathBuf>,
-    /// Write Markdown
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
-    /// Write JUnit's XML
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
-    /// Write a trace for Perfetto or Chrome: what each row did, and the kernels of one of its runs
-    #[arg(long, value_name = "FILE")]
-    trace: Option<PathBuf>,
+    #[command(flatten)]
+    files: Files,
 }
 
 /// Of pictures for a network that takes any.
@@ -111,7 +99,8 @@ fn say(message: &str) {
 pub fn run(args: &Run, device: &AdapterOptions, out: &mut dyn Write) -> Result<ExitReason> {
     let start = Instant::now();
     let started = machine::now();
-    for seconds in [args.row_limit, args.cooldown, args.timeout, args.soak.unwrap_or(1.0), args.confidence] {
+    let row_limit = args.row_limit.unwrap_or_else(|| args.suite.row_limit());
+    for seconds in [row_limit, args.cooldown, args.timeout, args.soak.unwrap_or(1.0), args.confidence] {
         if !(seconds.is_finite() && seconds >= 0.0) {
             return Err(Error::Invalid {
                 what: "seconds, minutes and percent".to_owned(),
@@ -122,8 +111,8 @@ pub fn run(args: &Run, device: &AdapterOptions, out: &mut dyn Write) -> Result<E
         }
     }
     // Whether they can be written is known before, not after, all of it was measured.
-    let files = [&args.json, &args.html, &args.csv, &args.markdown, &args.junit, &args.trace];
-    files.iter().filter_map(|file| file.as_ref()).try_for_each(|file| make_folder_of(file))?;
+    args.json.as_ref().map_or(Ok(()), |path| make_folder_of(path))?;
+    args.files.prepare()?;
 
     let gpu = Gpu::with_options(&AdapterOptions { experimental: true, ..device.clone() })?;
     gpu.set_patience(Duration::from_secs_f64(args.timeout));
@@ -164,11 +153,7 @@ pub fn run(args: &Run, device: &AdapterOptions, out: &mut dyn Write) -> Result<E
     let roof = roof::measure(&gpu, &mut |_| {})?;
     let clock = clock::measure(&gpu)?;
     let options = RunOptions {
-        stop: StopOptions {
-            limit: args.row_limit,
-            precision: args.confidence / 100.0,
-            ..StopOptions::default()
-        },
+        stop: StopOptions { limit: row_limit, precision: args.confidence / 100.0, ..StopOptions::default() },
         time_limit: settings.time_limit,
         cooldown: args.cooldown,
         clock: clock.source,
@@ -186,18 +171,7 @@ pub fn run(args: &Run, device: &AdapterOptions, out: &mut dyn Write) -> Result<E
     if let Some(path) = &args.json {
         json::write(path, &results)?;
     }
-    let forms: [(&Option<PathBuf>, fn(&Results) -> String); 5] = [
-        (&args.html, html::render),
-        (&args.csv, csv::render),
-        (&args.markdown, markdown::render),
-        (&args.junit, junit::render),
-        (&args.trace, trace::render),
-    ];
-    for (path, render) in forms {
-        if let Some(path) = path {
-            json::write_text(path, &render(&results))?;
-        }
-    }
+    args.files.write(&results)?;
     if interrupt::asked() {
         return Err(Error::Interrupted.into());
     }
