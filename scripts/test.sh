@@ -30,4 +30,8 @@ for source in examples/*.rs; do
     printf '\nexample %s\n' "$name"
     cargo run --quiet --locked --example "$name"
 done
+# Every network and kernel of the quick suite, held to its reference. Times do not matter here.
+printf '\nquick benchmark\n'
+cargo run --quiet --locked --bin aquatint -- bench --suite quick --row-limit 0.2
+
 printf '\nall tests passed\n'
