@@ -481,7 +481,10 @@ impl Gpu {
     }
 
     /// Waits until a buffer is mapped that nothing under way uses: `done` gets what wgpu says.
-    pub(crate) fn mapped(&self, done: &Receiver<std::result::Result<(), wgpu::BufferAsyncError>>) -> Result<()> {
+    pub(crate) fn mapped(
+        &self,
+        done: &Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
             let _ = self.0.device.poll(wgpu::PollType::Poll);

@@ -11,7 +11,8 @@ use crate::tensor::{DType, Tensor};
 /// The order of a convolution's weight, where that is one of the file and nothing else was done to it than to unpack it.
 pub fn pack_on_host(graph: &Graph, target: &Target) -> Result<Graph> {
     graph.rewrite(|new, _, value, inputs| {
-        let Source::Op { op: Op::ConvWeight(ConvWeight::Tiles { taps, quads }), inputs: old } = &value.source else {
+        let Source::Op { op: Op::ConvWeight(ConvWeight::Tiles { taps, quads }), inputs: old } = &value.source
+        else {
             return new.keep(value, inputs);
         };
         match stored(graph, old[0]).filter(|_| target.mappable && value.desc.dtype == DType::F32) {

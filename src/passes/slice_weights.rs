@@ -38,7 +38,9 @@ mod tests {
         let values: Vec<f32> = (0..30).map(|i| i as f32).collect();
         let w = g.weight("w", Tensor::from_f32([6, 5], &values));
         let half = g.slice(w, ranges).unwrap();
-        let y = g.matmul(x, half, crate::ops::matmul::Matmul { transpose_b: true, ..Default::default() }).unwrap();
+        let y = g
+            .matmul(x, half, crate::ops::matmul::Matmul { transpose_b: true, ..Default::default() })
+            .unwrap();
         g.output("y", y);
         super::super::prune::prune(&slice_weights(&g).unwrap()).unwrap()
     }
@@ -60,7 +62,8 @@ mod tests {
 
     #[test]
     fn what_is_no_window_is_computed() {
-        let [even, back] = [2, -1].map(|step| Range { start: if step < 0 { 5 } else { 0 }, stop: None, step });
+        let [even, back] =
+            [2, -1].map(|step| Range { start: if step < 0 { 5 } else { 0 }, stop: None, step });
         for rows in [even, back] {
             assert_eq!(weights(&sliced(&[rows, Range::all()]))[0].len(), 30);
         }

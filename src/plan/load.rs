@@ -97,7 +97,9 @@ impl Plan {
             let mut part = Part { launches: launches.clone(), ..Part::default() };
             part.uploads.extend(here.into_iter().filter_map(|id| self.whole(id)));
             // What stays is uploaded along with it if there is little of it.
-            if parts.len() == before + 1 && self.bytes_of(&parts[before]) + self.bytes_of(&part) <= self.load_chunk {
+            if parts.len() == before + 1
+                && self.bytes_of(&parts[before]) + self.bytes_of(&part) <= self.load_chunk
+            {
                 part.uploads.extend(parts.remove(before).uploads);
             }
             parts.push(part);
@@ -122,7 +124,13 @@ impl Plan {
     }
 
     /// Adds weights to the parts from `from` on, which only upload: in pieces, but for those that stay in the room.
-    fn upload(&self, parts: &mut Vec<Part>, from: usize, ids: &[BufferId], passes: impl Fn(BufferId) -> bool) {
+    fn upload(
+        &self,
+        parts: &mut Vec<Part>,
+        from: usize,
+        ids: &[BufferId],
+        passes: impl Fn(BufferId) -> bool,
+    ) {
         for mut rest in ids.iter().filter_map(|&id| self.whole(id)) {
             while !rest.bytes.is_empty() {
                 let left = rest.bytes.end - rest.bytes.start;
@@ -165,7 +173,8 @@ impl Plan {
                     // A buffer cannot be read and written by the same launch.
                     let beside = |lane: usize| {
                         let with = |d: &&super::Dispatch| d.buffers.contains(&id);
-                        let mut others = self.load[part.launches.clone()].iter().filter(with).flat_map(|d| &d.buffers);
+                        let mut others =
+                            self.load[part.launches.clone()].iter().filter(with).flat_map(|d| &d.buffers);
                         others.any(|other| lane_of.contains(&(*other, lane)))
                     };
                     let lane = (1..).find(|&lane| !beside(lane)).expect("there are more lanes than buffers");
