@@ -4,13 +4,16 @@
 //! cargo bench --bench latent -- FOLDER                         unet at 32×32 and 64×64 latents, decoder at 32×32, text encoder
 //! cargo bench --bench latent -- FOLDER unet:32 vae:32          these parts, sides in latent pixels
 //! cargo bench --bench latent -- FOLDER unet:32 --peer PROGRAM ARG…   beside a program that answers on its standard output
+//! cargo bench --bench latent -- FOLDER unet:32=FILE            with inputs of a file, and how far its output is from ours
 //! ```
 //!
-//! FOLDER is a Stable Diffusion 1 or 2 of diffusers; `benches/peers/latent_model.py` makes one with random weights. One
-//! picture, f32. A run of the UNet is one call, without guidance. The peer is started with the folder and `unet:32` or the like.
+//! FOLDER is a Stable Diffusion 1, 2 or XL of diffusers; `benches/peers/latent_model.py` and `latent_model_xl.py` make them
+//! with random weights, the latter also files of inputs and outputs. One picture, f32. A run of the UNet is one call,
+//! without guidance. The peer is started with the folder and `unet:32` or the like.
 
 mod peer;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use aquatint::formats::diffusers::Folder;
@@ -20,7 +23,7 @@ use aquatint::models::latent_diffusion::LatentDiffusion;
 use aquatint::models::unet2d_condition::{Conditions, unet2d_condition};
 use aquatint::nn::Source;
 use aquatint::text::TextEncoders;
-use aquatint::{DType, Gpu, Graph, Network, Result, Tensor};
+use aquatint::{DType, DeviceClass, Gpu, Graph, Network, Result, Tensor, Weights};
 use peer::{Peer, race};
 
 const ROUNDS: usize = 5;
@@ -45,13 +48,23 @@ fn main() {
 }
 
 fn measure(gpu: &Gpu, folder: &str, part: &str, peer: &[String]) -> Result<()> {
+    let (part, reference) = part.split_once('=').map_or((part, None), |(part, file)| (part, Some(file)));
     let start = Instant::now();
-    let network = load(gpu, folder, part)?;
+    let (most, host, network) = held(gpu, || load(gpu, folder, part));
+    let network = network?;
     let loaded = start.elapsed().as_secs_f64();
     let plan = network.plan();
     let flops = plan.flops() as f64;
     println!("\npart     {part}, {:.1} GFLOP, {} parameters", flops * 1e-9, plan.parameters);
     println!("load     {loaded:.2} s, folder to first run");
+    let [most, predicted] = [most, plan.peak_bytes()].map(|bytes| bytes as f64 * 1e-6);
+    println!("memory   {most:.1} MB at most on the device, {predicted:.1} MB predicted");
+    if host > 0 {
+        println!("host     {:.1} MB at most, beside the device's and mapped files", host as f64 * 1e-6);
+    }
+    if let Some(file) = reference {
+        return compare(&network, file);
+    }
 
     let peer = match peer {
         [] => None,
@@ -89,13 +102,18 @@ fn load(gpu: &Gpu, folder: &str, part: &str) -> Result<Network> {
         let x = input(&mut g, "x", &[1, side, side, c]);
         let y = match name {
             "unet" => {
-                let unet = model.denoiser.config.unet().expect("Stable Diffusion 1 or 2");
+                let config = &model.denoiser.config;
+                let unet = config.unet().expect("Stable Diffusion 1, 2 or XL");
                 let text = input(&mut g, "text", &[1, 77, unet.cross_attention_dim]);
                 let timesteps = input(&mut g, "timesteps", &[1, 1]);
+                let sizes = model.micro.count();
+                let width = config.pooled_width(sizes).filter(|_| config.is_told_sizes());
+                let pooled = width
+                    .map(|width| [input(&mut g, "pooled", &[1, width]), input(&mut g, "sizes", &[1, sizes])]);
                 let conditions = Conditions {
                     timesteps,
                     text,
-                    pooled: None,
+                    pooled,
                     guidance: None,
                     class: None,
                     residuals: &[],
@@ -116,6 +134,58 @@ fn load(gpu: &Gpu, folder: &str, part: &str) -> Result<Network> {
         network.write(name, &Tensor::from_f32(shape.clone(), &noise(seed as u32, shape.iter().product())))?;
     }
     Ok(network)
+}
+
+/// The most that the device held while this was done, beyond what it held before, and what the process held beside that.
+fn held<T>(gpu: &Gpu, work: impl FnOnce() -> T) -> (u64, u64, T) {
+    let now = || {
+        let hal = gpu.device().get_internal_counters().hal;
+        (hal.buffer_memory.read() + hal.texture_memory.read()) as u64
+    };
+    let before = now();
+    let [most, host] = [AtomicU64::new(0), AtomicU64::new(0)];
+    let done = AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let device = now();
+                most.fetch_max(device, Ordering::Relaxed);
+                // A software adapter's memory is the process's; not all of it need have been touched yet.
+                let own = if gpu.target().class == DeviceClass::Cpu { device } else { 0 };
+                host.fetch_max(host_bytes().unwrap_or(0).saturating_sub(own), Ordering::Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        result
+    });
+    (most.into_inner().saturating_sub(before), host.into_inner(), result)
+}
+
+/// Memory of this process that is no file's, where Linux tells it.
+fn host_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// Runs once with a file's inputs and says how far the output is from the file's.
+fn compare(network: &Network, file: &str) -> Result<()> {
+    let file = Weights::open(file)?;
+    for port in &network.plan().inputs {
+        network.write(&port.name, &file.tensor(&port.name, &port.desc.shape)?)?;
+    }
+    let start = Instant::now();
+    network.submit(1)?;
+    let found = network.read("y")?;
+    println!("ours     {:.1} ms, the first run", start.elapsed().as_secs_f64() * 1e3);
+    let wanted = file.tensor("y", &found.desc.shape)?.to_f32();
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let error = square(&mut found.to_f32().iter().zip(&wanted).map(|(a, b)| f64::from(a - b)));
+    let relative = (error / square(&mut wanted.iter().map(|&v| f64::from(v)))).sqrt();
+    println!("error    {relative:.2e} of the reference's root mean square");
+    Ok(())
 }
 
 /// Uniform in [-1, 1).

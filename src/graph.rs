@@ -1,6 +1,8 @@
 //! The network as data: an append-only graph of operations on tensors,
 //! checked as it is built.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 use crate::ops::{Op, Operator};
 use crate::tensor::{DType, MAX_RANK, Shape, Tensor, TensorDesc};
@@ -194,17 +196,27 @@ impl Graph {
 
     /// Number of weight elements (parameters) given to the graph.
     pub fn parameters(&self) -> u64 {
-        self.values
-            .iter()
-            .filter_map(|v| match &v.source {
-                // Tables of integers are nothing that was trained.
-                Source::Weight(t) if t.desc.dtype.is_float() => Some(t.desc.shape.elements() as u64),
-                Source::Op { op: Op::PackedWeight(weight), .. } => {
-                    Some(weight.stored().desc.shape.elements() as u64)
-                }
-                _ => None,
-            })
-            .sum()
+        // A weight that is packed may be read as it is, too, or packed in several ways.
+        let mut seen = HashSet::new();
+        let weights = self.values.iter().filter_map(|v| match &v.source {
+            Source::Weight(tensor) => Some(tensor),
+            _ => None,
+        });
+        let packed = self.values.iter().filter_map(|v| match &v.source {
+            Source::Op { op: Op::PackedWeight(weight), .. } => Some(weight.stored()),
+            _ => None,
+        });
+        // Tables of integers are nothing that was trained.
+        let mut count = 0;
+        for tensor in weights.filter(|tensor| tensor.desc.dtype.is_float()) {
+            seen.insert(tensor.bytes.as_ptr());
+            count += tensor.desc.shape.elements() as u64;
+        }
+        count
+            + packed
+                .filter(|t| seen.insert(t.bytes.as_ptr()))
+                .map(|t| t.desc.shape.elements() as u64)
+                .sum::<u64>()
     }
 
     /// Floating-point operations of one run (a multiply-add counts as two),

@@ -6,13 +6,15 @@ mod hashed;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use aquatint::diffusion::Prediction;
+use aquatint::diffusion::{Prediction, ScheduleConfig};
 use aquatint::formats::ldm::{Blocks, Checkpoint, TextEncoderNames};
+use aquatint::formats::mmdit::Sd3Checkpoint;
 use aquatint::models::autoencoder_kl::AutoencoderKlConfig;
 use aquatint::models::latent_conditions::Micro;
 use aquatint::models::latent_diffusion::{Given, LatentDiffusion, Part};
+use aquatint::models::sd3_transformer::Sd3TransformerConfig;
 use aquatint::models::unet2d_condition::{Levels, UNet2dConditionConfig};
-use aquatint::tasks::{NoiseSource, PaintOptions, Painter, StartFrom, Wish};
+use aquatint::tasks::{NoiseSource, PaintOptions, Painter, Pipeline, StartFrom, Wish};
 use aquatint::text::TextEmbedding;
 use aquatint::{Error, Tensor, Weights};
 use hashed::{gpu, numbers, save, weight};
@@ -24,6 +26,9 @@ struct Model {
     tensors: BTreeMap<String, Vec<usize>>,
     /// The file's name of a tensor, and those that it holds, one after the other.
     names: BTreeMap<String, Vec<String>>,
+    /// Those of the file whose halves change places.
+    #[serde(default)]
+    swapped: Vec<String>,
 }
 
 fn models() -> BTreeMap<String, Model> {
@@ -44,6 +49,10 @@ fn checkpoint(path: &Path, parts: &[(&str, &Model)]) {
                 let (rows, columns) = (shape[0], shape[1]);
                 values = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect();
                 shape.swap(0, 1);
+            }
+            if model.swapped.contains(old) {
+                let half = values.len() / 2;
+                values.rotate_left(half);
             }
             if old.contains(".mid.attn_1.") && shape.len() == 2 || old.starts_with("mid.attn") {
                 shape.extend([1, 1]);
@@ -146,6 +155,109 @@ fn stable_diffusion_2() {
 #[test]
 fn stable_diffusion_xl() {
     check("xl");
+}
+
+/// The same of Stable Diffusion 3, as part of a file and with the transformer alone under names of its own.
+fn check_sd3(family: &str) {
+    let Some(gpu) = gpu() else { return };
+    let models = models();
+    let folder = tempfile::tempdir().unwrap();
+    let [transformer, vae] = [family, "vae"].map(|name| &models[name]);
+    let [wanted, wanted_vae] = [transformer, vae].map(|model| saved(folder.path(), model));
+    let mut files = Vec::new();
+    for (i, prefix) in ["", "model.diffusion_model."].into_iter().enumerate() {
+        let path = folder.path().join(format!("{i}.safetensors"));
+        checkpoint(&path, &[(prefix, transformer), ("first_stage_model.", vae)]);
+        let weights = Weights::open(&path).unwrap();
+        assert!(!Checkpoint::is_one(&weights));
+        let file = Sd3Checkpoint::new(weights).unwrap();
+        same(&file.transformer(), &wanted, &transformer.tensors);
+        same(&file.vae(), &wanted_vae, &vae.tensors);
+        files.push(file);
+    }
+    let single = LatentDiffusion::from_sd3_checkpoint("single", &files[0]).unwrap();
+    let schedule = r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#;
+    let vae_config = AutoencoderKlConfig {
+        scaling_factor: 1.5305,
+        shift_factor: Some(0.0609),
+        ..AutoencoderKlConfig::from_json(&vae.config.to_string()).unwrap()
+    };
+    let whole = LatentDiffusion::new(
+        "folder",
+        Part {
+            config: Sd3TransformerConfig::from_json(&transformer.config.to_string()).unwrap(),
+            weights: wanted,
+        },
+        Part { config: vae_config, weights: wanted_vae },
+        &ScheduleConfig::from_json(schedule).unwrap(),
+    )
+    .unwrap();
+    let draw = |model: &LatentDiffusion| {
+        let options = PaintOptions {
+            height: 64,
+            width: 48,
+            steps: 3,
+            guidance: 1.0,
+            noise: NoiseSource::Cpu,
+            ..PaintOptions::of(model)
+        };
+        let mut painter = Painter::new(gpu, model, 1, 4, StartFrom::Noise, &options).unwrap();
+        let text = TextEmbedding {
+            states: Tensor::from_f32([4, 12], &numbers("text", 48)),
+            pooled: Some(Tensor::from_f32([10], &numbers("pooled", 10))),
+        };
+        let mut run = painter.start(&[Wish { text, negative: None }], &[3], None).unwrap();
+        let pictures = run.pictures().unwrap();
+        (run.latents().unwrap().to_f32(), pictures)
+    };
+    let (one, other) = (draw(&single), draw(&whole));
+    assert!(one.0.iter().all(|v| v.is_finite()));
+    assert_eq!(one, other);
+}
+
+#[test]
+fn stable_diffusion_3() {
+    check_sd3("sd3");
+}
+
+/// With norms of queries and keys, and a second attention.
+#[test]
+fn stable_diffusion_3_5() {
+    check_sd3("sd35");
+}
+
+/// The encoders of text that some files have beside the transformer, and what is said of a file that has none.
+#[test]
+fn the_text_of_stable_diffusion_3() {
+    let models = models();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("single.safetensors");
+    let clip = &models["text"];
+    // These have transformers' names already.
+    let plain = Model {
+        config: clip.config.clone(),
+        tensors: clip.tensors.clone(),
+        names: clip.tensors.keys().map(|name| (name.clone(), vec![name.clone()])).collect(),
+        swapped: Vec::new(),
+    };
+    let parts = [("model.diffusion_model.", &models["sd3"]), ("first_stage_model.", &models["vae"])];
+    let text = ["text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer."]
+        .map(|prefix| (prefix, &plain));
+    checkpoint(&path, &[&parts[..], &text].concat());
+    let found = Pipeline::open(&path, None).unwrap();
+    let wanted = saved(folder.path(), clip);
+    let [first, second] = &found.text.encoders[..] else { panic!("two encoders") };
+    same(&second.weights, &wanted, &clip.tensors);
+    assert_eq!([&*first.config.hidden_act, &*second.config.hidden_act], ["quick_gelu", "gelu"]);
+    let projection = first.weights.tensor("text_projection.weight", &[32, 32]).unwrap().to_f32();
+    assert!(projection.iter().enumerate().all(|(i, &v)| v == if i % 33 == 0 { 1.0 } else { 0.0 }));
+    let t5 = found.text.t5.as_ref().unwrap();
+    assert!(t5.encoder.is_none() && t5.width == 12 && found.model.schedule.flow.is_some());
+
+    let path = folder.path().join("without.safetensors");
+    checkpoint(&path, &parts);
+    let error = Pipeline::open(&path, None).unwrap_err().to_string();
+    assert!(error.contains("text_encoders.clip_l"), "{error}");
 }
 
 /// Names of the UNet's tensors in checkpoints, from those that they have in folders.

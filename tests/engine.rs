@@ -99,6 +99,63 @@ fn the_plan_predicts_the_memory() {
     drop(network);
 }
 
+/// Whatever the size of the parts and whether the host may write where kernels read: the same result, and no more
+/// memory afterwards than predicted.
+#[test]
+fn weights_arrive_in_any_parts() -> Result<()> {
+    let Some(gpu) = open() else { return Ok(()) };
+    let values =
+        |count: usize, step: f32| -> Vec<f32> { (0..count).map(|i| (i as f32 * step).sin()).collect() };
+    let weight = |shape: &[usize], step: f32| Tensor::from_f32(shape, &values(shape.iter().product(), step));
+    let mut g = Graph::new();
+    let x = g.input("x", [1, 12, 12, 33], DType::F32);
+    // One that is read as it is, in pieces; an odd number of halves; one that launches far apart read.
+    let table = g.weight("table", weight(&[1, 12, 12, 33], 0.11));
+    let odd = g.weight("odd", weight(&[7, 33, 3, 3], 0.37).to_dtype(DType::F16));
+    let shared = g.weight("shared", weight(&[33, 7, 3, 3], 0.23).to_dtype(DType::BF16));
+    let [odd, shared] = [g.unpacked(odd, DType::F32)?, g.unpacked(shared, DType::F32)?];
+    let same = Conv2dOptions { padding: [1; 4], ..Conv2dOptions::default() };
+    let mut h = g.add(x, table)?;
+    for i in 0..3 {
+        let scaled = g.affine(shared, 1.0 + i as f32, 0.0)?;
+        let narrow = g.conv2d(h, odd, None, same)?;
+        let wide = g.conv2d(narrow, scaled, None, same)?;
+        let own = g.weight(&format!("own.{i}"), weight(&[33, 33, 1, 1], 0.05 * (i + 1) as f32));
+        h = g.conv2d(wide, own, None, Conv2dOptions::default())?;
+        h = g.layer_norm(h, None, None, 1e-5)?;
+    }
+    g.output("y", h);
+
+    let memory = || {
+        let hal = gpu.device().get_internal_counters().hal;
+        (hal.buffer_memory.read() + hal.texture_memory.read()) as u64
+    };
+    let x = weight(&[1, 12, 12, 33], 0.7);
+    let mut first: Option<Vec<f32>> = None;
+    for mappable in [gpu.target().mappable, false] {
+        for chunk in [32 << 20, 20_000, 1024] {
+            let mut plan = Plan::compile(&g, &Target { mappable, ..gpu.target().clone() })?;
+            plan.load_chunk = chunk;
+            let before = memory();
+            let (held, peak) = (plan.resident_bytes(), plan.peak_bytes());
+            assert!(peak >= held);
+            let network = Network::from_plan(&gpu, plan)?;
+            network.poison()?;
+            let found = network.run(&[("x", &x)])?.remove(0).to_f32();
+            assert!(found.iter().all(|v| v.is_finite()));
+            assert_eq!(
+                &found,
+                first.get_or_insert_with(|| found.clone()),
+                "{mappable}, parts of {chunk} bytes"
+            );
+            let now = memory() - before;
+            let slack = 256 << 10;
+            assert!(now <= held + slack, "predicted {held}, found {now}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn states_stay_on_the_device() -> Result<()> {
     let Some(gpu) = gpu() else { return Ok(()) };

@@ -10,11 +10,12 @@ import pathlib
 import sys
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
+    convert_sd3_transformer_checkpoint_to_diffusers,
 )
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -123,6 +124,88 @@ def vae_name(name, levels):
     return name
 
 
+SD3 = dict(in_channels=4, out_channels=4, num_layers=2, joint_attention_dim=12, pooled_projection_dim=10, pos_embed_max_size=8)
+SD3S = {
+    # Without norms the width of a head, 64, is not in the file.
+    "sd3": dict(SD3, num_attention_heads=2, attention_head_dim=64, caption_projection_dim=128),
+    "sd35": dict(
+        SD3,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        caption_projection_dim=16,
+        qk_norm="rms_norm",
+        dual_attention_layers=(0,),
+    ),
+}
+SD3_WHOLE = {
+    "pos_embed.proj": "x_embedder.proj",
+    "pos_embed.pos_embed": "pos_embed",
+    "context_embedder": "context_embedder",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+    "proj_out": "final_layer.linear",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+}
+SD3_LAYER = {
+    "attn.norm_q": "x_block.attn.ln_q",
+    "attn.norm_k": "x_block.attn.ln_k",
+    "attn.norm_added_q": "context_block.attn.ln_q",
+    "attn.norm_added_k": "context_block.attn.ln_k",
+    "attn.to_out.0": "x_block.attn.proj",
+    "attn.to_add_out": "context_block.attn.proj",
+    "attn2.norm_q": "x_block.attn2.ln_q",
+    "attn2.norm_k": "x_block.attn2.ln_k",
+    "attn2.to_out.0": "x_block.attn2.proj",
+    "norm1.linear": "x_block.adaLN_modulation.1",
+    "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "ff.net.0.proj": "x_block.mlp.fc1",
+    "ff.net.2": "x_block.mlp.fc2",
+    "ff_context.net.0.proj": "context_block.mlp.fc1",
+    "ff_context.net.2": "context_block.mlp.fc2",
+}
+
+
+def sd3_names(model):
+    """The transformer's tensors in a checkpoint, each with diffusers' ones that it holds."""
+    names = {}
+    for name in model.state_dict():
+        stem, kind = name.rsplit(".", 1)
+        if name == "pos_embed.pos_embed":
+            old = "pos_embed"
+        elif stem in SD3_WHOLE:
+            old = f"{SD3_WHOLE[stem]}.{kind}"
+        else:
+            _, layer, part = stem.split(".", 2)
+            joined = {f"attn.{n}": "x_block.attn.qkv" for n in ("to_q", "to_k", "to_v")}
+            joined |= {f"attn.add_{n}_proj": "context_block.attn.qkv" for n in "qkv"}
+            joined |= {f"attn2.to_{n}": "x_block.attn2.qkv" for n in "qkv"}
+            old = f"joint_blocks.{layer}.{(SD3_LAYER | joined)[part]}.{kind}"
+        names.setdefault(old, []).append(name)
+    # Query, key, value.
+    order = lambda name: next((i for i, n in enumerate(("q", "k", "v")) if f"to_{n}." in name or f"add_{n}_" in name), 0)
+    return {old: sorted(new, key=order) for old, new in names.items()}
+
+
+def sd3_model(settings):
+    """Names, and those of tensors whose halves change places, checked against diffusers' loader."""
+    model = SD3Transformer2DModel(**settings)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    state, names = model.state_dict(), sd3_names(model)
+    last = f"joint_blocks.{model.config.num_layers - 1}.context_block.adaLN_modulation.1"
+    swapped = [old for old in names if old.startswith(("final_layer.adaLN", last))]
+    held = {old: torch.cat([state[n] for n in new]) for old, new in names.items()}
+    for old in swapped:
+        held[old] = torch.cat(held[old].chunk(2)[::-1])
+    found = convert_sd3_transformer_checkpoint_to_diffusers({f"model.diffusion_model.{k}": v for k, v in held.items()})
+    assert found.keys() == state.keys(), found.keys() ^ state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    shapes = {name: list(tensor.shape) for name, tensor in state.items()}
+    return dict(config=config(model), tensors=shapes, names=names, swapped=swapped)
+
+
 def clip_names(model):
     """OpenCLIP's tensors, each with the transformers' ones that it holds."""
     names = {
@@ -191,6 +274,9 @@ def main(folder):
             "names": {old: [new] for new, old in names.items()},
         }
         print(name, len(names))
+    for name, options in SD3S.items():
+        result[name] = sd3_model(options)
+        print(name, len(result[name]["names"]))
     text = json.dumps(result, separators=(",", ":"))
     (pathlib.Path(folder) / "checkpoints.json").write_text(text + "\n")
 

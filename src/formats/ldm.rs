@@ -91,18 +91,7 @@ impl Checkpoint {
 
     /// The autoencoder's tensors under the names of `AutoencoderKL`.
     pub fn vae(&self) -> Weights {
-        let prefix =
-            VAE.into_iter().find(|prefix| self.file.contains(&format!("{prefix}decoder.conv_in.weight")));
-        let prefix = prefix.unwrap_or(VAE[0]);
-        let names = self.file.names();
-        let level = |name: &&str| {
-            name.strip_prefix(prefix)?.strip_prefix("decoder.up.")?.split('.').next()?.parse::<usize>().ok()
-        };
-        let last = names.iter().filter_map(level).max().unwrap_or(0);
-        self.file.renamed(|name, tensor| {
-            let renamed = name.strip_prefix(prefix).and_then(|rest| vae_name(rest, last));
-            renamed.map(|name| squeezed(name, tensor)).into_iter().collect()
-        })
+        vae(&self.file)
     }
 
     /// The encoders of text, in the order in which their results stand, under transformers' names.
@@ -120,6 +109,21 @@ impl Checkpoint {
             })
             .collect()
     }
+}
+
+/// The autoencoder's tensors of a checkpoint under the names of `AutoencoderKL`.
+pub(super) fn vae(file: &Weights) -> Weights {
+    let prefix = VAE.into_iter().find(|prefix| file.contains(&format!("{prefix}decoder.conv_in.weight")));
+    let prefix = prefix.unwrap_or(VAE[0]);
+    let names = file.names();
+    let level = |name: &&str| {
+        name.strip_prefix(prefix)?.strip_prefix("decoder.up.")?.split('.').next()?.parse::<usize>().ok()
+    };
+    let last = names.iter().filter_map(level).max().unwrap_or(0);
+    file.renamed(|name, tensor| {
+        let renamed = name.strip_prefix(prefix).and_then(|rest| vae_name(rest, last));
+        renamed.map(|name| squeezed(name, tensor)).into_iter().collect()
+    })
 }
 
 /// A ControlNet's tensors under the names of `ControlNetModel`; none if the file has none under the names of a checkpoint.

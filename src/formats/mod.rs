@@ -6,6 +6,7 @@ pub mod draw;
 pub mod hub;
 pub mod ldm;
 pub mod lora;
+pub mod mmdit;
 pub mod npy;
 pub mod onnx;
 pub mod picture;

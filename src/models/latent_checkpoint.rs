@@ -63,7 +63,7 @@ impl LatentDiffusion {
 }
 
 /// The shape of a tensor that must be there.
-fn shape<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
+pub(super) fn shape<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
     let expected = format!("of {N} dimensions");
     let file = weights.file().to_owned();
     match weights.shape(name).map(|shape| (shape, shape[..].try_into())) {
@@ -76,7 +76,7 @@ fn shape<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
 }
 
 /// How many of `NAME.0`, `NAME.1` … with this `part` there are.
-fn count(weights: &Weights, name: impl Fn(usize) -> String) -> usize {
+pub(super) fn count(weights: &Weights, name: impl Fn(usize) -> String) -> usize {
     (0..).take_while(|&i| weights.contains(&name(i))).count()
 }
 
@@ -213,6 +213,19 @@ pub(super) fn control_config(weights: &Weights) -> Result<ControlNetConfig> {
 }
 
 fn vae_config(vae: &Weights, family: Family) -> Result<AutoencoderKlConfig> {
+    let config = vae_shape(vae)?;
+    Ok(AutoencoderKlConfig {
+        scaling_factor: match (family, config.block_out_channels.len()) {
+            (Family::Xl | Family::XlRefiner, _) => 0.13025,
+            (Family::Upscaler, _) | (_, 3) => 0.08333,
+            _ => 0.18215,
+        },
+        ..config
+    })
+}
+
+/// The configuration of an autoencoder but for the scale of its latents.
+pub(super) fn vae_shape(vae: &Weights) -> Result<AutoencoderKlConfig> {
     let conv = |level: usize| format!("encoder.down_blocks.{level}.resnets.0.conv1.weight");
     let levels = count(vae, conv);
     let channels: Vec<usize> =
@@ -228,11 +241,6 @@ fn vae_config(vae: &Weights, family: Family) -> Result<AutoencoderKlConfig> {
         up_block_types: vec!["UpDecoderBlock2D".to_owned(); levels],
         block_out_channels: channels,
         layers_per_block: count(vae, |layer| format!("encoder.down_blocks.0.resnets.{layer}.conv1.weight")),
-        scaling_factor: match (family, levels) {
-            (Family::Xl | Family::XlRefiner, _) => 0.13025,
-            (Family::Upscaler, _) | (_, 3) => 0.08333,
-            _ => 0.18215,
-        },
         use_quant_conv: vae.contains("quant_conv.weight"),
         use_post_quant_conv: vae.contains("post_quant_conv.weight"),
         mid_block_add_attention: vae.contains("encoder.mid_block.attentions.0.to_q.weight"),

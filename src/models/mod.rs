@@ -25,6 +25,7 @@ mod open;
 mod prepare;
 pub mod resnet;
 pub mod rrdb;
+pub mod sd3_checkpoint;
 pub mod sd3_transformer;
 pub mod ssdlite;
 pub mod style;

@@ -74,7 +74,7 @@ impl Sd3TransformerConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         CLASS.sizes([
             ("sample_size", self.sample_size),
             ("patch_size", self.patch_size),

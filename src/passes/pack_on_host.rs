@@ -59,7 +59,7 @@ mod tests {
             };
             assert_eq!(count(|op| matches!(op, Op::PackedWeight(_))), packed);
             assert_eq!(count(|op| matches!(op, Op::ConvWeight(_))), ordered);
-            assert_eq!(graph.parameters(), g.parameters() * if packed > 0 { 2 } else { 1 });
+            assert_eq!(graph.parameters(), g.parameters());
         }
     }
 }

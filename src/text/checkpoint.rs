@@ -1,10 +1,13 @@
 //! The encoders of text in a single-file checkpoint, which has neither their configurations nor a tokenizer.
 
 use super::encoder::{TextEncoder, TextEncoders};
+use super::sd3::T5Part;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::formats::ldm::{Checkpoint, TextEncoderNames};
+use crate::formats::mmdit::Sd3Checkpoint;
 use crate::models::clip_text::ClipTextConfig;
+use crate::tensor::{Shape, Tensor};
 
 impl TextEncoders {
     /// The encoders in a checkpoint, with CLIP's own vocabulary.
@@ -35,5 +38,39 @@ impl TextEncoders {
             });
         }
         Ok(TextEncoders { encoders, xl, clip_skip: 0, zeros_for_none: true, t5: None })
+    }
+
+    /// CLIP's encoders in a single file of Stable Diffusion 3. Its T5 is left out, as its vocabulary is not in the file.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a file without both, and those of the tensors.
+    pub fn from_sd3_checkpoint(checkpoint: &Sd3Checkpoint) -> Result<Self> {
+        let mut encoders = Vec::new();
+        for (found, (name, open_clip)) in
+            checkpoint.text_encoders().into_iter().zip([("clip_l", false), ("clip_g", true)])
+        {
+            let Some(mut weights) = found else {
+                return Err(Error::Unsupported {
+                    path: checkpoint.file().into(),
+                    nodes: vec![format!(
+                        "a checkpoint without text_encoders.{name} (there are files with all encoders, and folders)"
+                    )],
+                });
+            };
+            let mut config = ClipTextConfig::of_weights(&weights, open_clip)?;
+            if !open_clip {
+                // What stands for the whole text is not projected here, which no file says.
+                let width = config.hidden_size;
+                let mut identity = vec![0.0; width * width];
+                identity.iter_mut().step_by(width + 1).for_each(|one| *one = 1.0);
+                weights.insert("text_projection.weight", Tensor::from_f32([width, width], &identity));
+                config.projection_dim = width;
+            }
+            let tokenizer = Tokenizer::clip(open_clip.then_some("!"))?;
+            encoders.push(TextEncoder { config, weights, tokenizer });
+        }
+        let t5 =
+            T5Part::absent(checkpoint.transformer().shape("context_embedder.weight").map_or(0, Shape::last));
+        Ok(TextEncoders { encoders, xl: false, clip_skip: 0, zeros_for_none: true, t5: Some(t5) })
     }
 }

@@ -50,6 +50,11 @@ impl T5Part {
         Ok(Some(T5Part { encoder, tokens: TOKENS, width: transformer.joint_attention_dim }))
     }
 
+    /// None, where the transformer reads `width` numbers.
+    pub(super) fn absent(width: usize) -> Self {
+        T5Part { encoder: None, tokens: TOKENS, width }
+    }
+
     /// The network for so many texts, if there is an encoder.
     pub(super) fn graph(&self, texts: usize, dtype: DType) -> Option<Result<Graph>> {
         self.encoder.as_ref().map(|encoder| encoder.graph([texts, self.tokens], dtype))

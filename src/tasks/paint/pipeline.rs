@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::formats::diffusers::Folder;
 use crate::formats::ldm::Checkpoint;
+use crate::formats::mmdit::Sd3Checkpoint;
 use crate::models::latent_diffusion::LatentDiffusion;
 use crate::text::TextEncoders;
 use crate::weights::Weights;
@@ -49,6 +50,14 @@ impl Pipeline {
             });
         }
         let weights = Weights::open(path)?;
+        let name = path.file_stem().map_or_else(|| path.display().to_string(), |n| n.display().to_string());
+        if Sd3Checkpoint::is_one(&weights) {
+            let checkpoint = Sd3Checkpoint::new(weights)?;
+            return Ok(Pipeline {
+                model: LatentDiffusion::from_sd3_checkpoint(&name, &checkpoint)?,
+                text: TextEncoders::from_sd3_checkpoint(&checkpoint)?,
+            });
+        }
         if !Checkpoint::is_one(&weights) {
             return Err(Error::Unsupported {
                 path: path.to_owned(),
@@ -59,7 +68,6 @@ impl Pipeline {
             });
         }
         let checkpoint = Checkpoint::new(weights)?;
-        let name = path.file_stem().map_or_else(|| path.display().to_string(), |n| n.display().to_string());
         Ok(Pipeline {
             model: LatentDiffusion::from_checkpoint(&name, &checkpoint, prediction)?,
             text: TextEncoders::from_checkpoint(&checkpoint)?,
