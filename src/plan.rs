@@ -227,7 +227,9 @@ impl Plan {
                 };
                 op.lower(&mut lower);
                 let end = if loading { load.len() } else { run.len() };
-                operations.push(Operation { value: id, loading, launches: first..end });
+                if first < end {
+                    operations.push(Operation { value: id, loading, launches: first..end });
+                }
             }
         }
         let loads = load.len();

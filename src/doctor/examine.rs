@@ -184,11 +184,16 @@ impl<'a> Doctor<'a> {
             return Ok(Tensor { desc, bytes: Bytes::Owned(bytes.into()) });
         }
         let origin = self.origin(value);
-        let tensor = match &self.graph.value(origin).source {
-            Source::Weight(tensor) => tensor,
-            _ => &self.kept[&origin],
+        let bytes = match &self.graph.value(origin).source {
+            Source::Weight(tensor) => tensor.bytes.clone(),
+            // No launch made it: this is what the host uploaded.
+            Source::Op { op: Op::PackedWeight(weight), .. } => {
+                let shape = self.graph.shape(origin);
+                Tensor::from_f32(shape.clone(), &weight.pack(0..shape[0])).bytes
+            }
+            _ => self.kept[&origin].bytes.clone(),
         };
-        Ok(Tensor { desc, bytes: tensor.bytes.clone() })
+        Ok(Tensor { desc, bytes })
     }
 
     fn before(&mut self, walked: &Walked, operation: &Operation) -> Result<()> {

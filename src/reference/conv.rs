@@ -153,7 +153,6 @@ pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> 
     })
 }
 
-/// A weight in another order.
 /// [`ConvWeight::Tiles`] of the weight in a file.
 pub fn packed<'v>(op: &'v PackedWeight, task: &Task<'_, 'v>) -> Element<'v> {
     let src = Values::of(op.stored());
@@ -169,6 +168,7 @@ pub fn packed<'v>(op: &'v PackedWeight, task: &Task<'_, 'v>) -> Element<'v> {
     })
 }
 
+/// A weight in another order.
 pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
     let src = task.inputs[0];
     let [c_out, c_in, kh, kw] = task.map(0);
