@@ -123,11 +123,16 @@ fn reason(row: &Row) -> &str {
     row.reason.as_deref().unwrap_or_default()
 }
 
+/// Whether times are kept. How steady those of a real kernel are depends on what else the machine does.
+fn is_timed(row: &Row) -> bool {
+    matches!(row.status, Status::Ok | Status::Unstable) && row.times.is_some()
+}
+
 #[test]
 fn a_right_kernel_is_timed_and_a_wrong_one_is_not() {
     let Some(gpu) = own_gpu() else { return };
     let row = measure(&gpu, vec![convolution("right")], &options()).rows.remove(0);
-    assert_eq!(row.status, Status::Ok, "{row:?}");
+    assert!(is_timed(&row), "{row:?}");
     let times = row.times.expect("times");
     assert!(times.main.n >= 6 && times.main.min > 0.0 && times.samples.len() == times.main.n as usize);
     assert!(row.check.expect("a check").compared > 200);
@@ -161,7 +166,8 @@ fn a_kernel_that_gives_nans_is_named() {
         };
         Box::new(NetworkCase::new(label("softmax", DType::F32), make))
     };
-    assert_eq!(measure(&gpu, vec![softmax()], &options()).rows[0].status, Status::Ok);
+    let row = measure(&gpu, vec![softmax()], &options()).rows.remove(0);
+    assert!(is_timed(&row), "{row:?}");
     gpu.plant_fault("softmax", "return exp(x) / sum", "return sqrt(-1.0 - x * x) + exp(x) / sum");
     is_wrong(&measure(&gpu, vec![softmax()], &options()).rows[0], "280 NaNs");
 }
@@ -208,7 +214,7 @@ fn a_device_that_does_not_answer_ends_the_run() {
         measure(&gpu, vec![Box::new(Told::new("before")), slow, Box::new(Told::new("after"))], &options());
     let [before, slow, after] = &measured.rows[..] else { panic!("three rows") };
     // A fast device may do it in time.
-    if slow.status == Status::Ok {
+    if is_timed(slow) {
         return;
     }
     assert_eq!((before.status, slow.status), (Status::Ok, Status::Error));
@@ -294,7 +300,7 @@ fn networks_agree_with_their_references_in_both_types() {
     let stop = StopOptions { warm_up: 0.0, least: 1, limit: 0.0, ..StopOptions::default() };
     let measured = measure(&gpu, all, &RunOptions { stop, ..options() });
     for row in &measured.rows {
-        assert!(matches!(row.status, Status::Ok | Status::Unstable), "{}: {}", row.id, reason(row));
+        assert!(is_timed(row), "{}: {}", row.id, reason(row));
         let check = row.check.as_ref().expect("a check");
         println!("{}: {:.1e} of the range", row.id, check.max_rel);
         assert!(check.reference.as_ref().is_some_and(|sha| sha.len() == 64) && check.distinct == 1);
