@@ -68,7 +68,7 @@ fn sizes_of_real_networks() {
     check(2, 64, 64, 3, 32, false, None);
     check(1, 80, 77, 4, 40, false, None);
     check(1, 50, 50, 2, 64, true, None);
-    check(1, 300, 520, 2, 40, false, None);
+    check(1, 150, 260, 2, 40, false, None);
 }
 
 #[test]

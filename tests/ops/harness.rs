@@ -239,7 +239,8 @@ impl Case {
         let inputs: Vec<(&str, &Tensor)> = written.iter().map(|(n, t)| (n.as_str(), *t)).collect();
         // Every variant that any class of device would get, validated by naga.
         for class in [DeviceClass::Discrete, DeviceClass::Integrated, DeviceClass::Cpu] {
-            let target = Target { class, ..Target::typical() };
+            let mappable = class == DeviceClass::Cpu;
+            let target = Target { class, mappable, ..Target::typical() };
             Plan::compile(&graph, &target).unwrap_or_else(|e| panic!("{name}, {class:?}: {e}"));
             // What the passes make of the graph is to the library's reference what the graph is to this one.
             let rewritten = passes::optimise(&graph, &target).unwrap_or_else(|e| panic!("{name}: {e}"));
