@@ -7,7 +7,9 @@ use aquatint::formats::onnx::{Dim, OnnxModel};
 use aquatint::models::autoencoder_tiny::AutoencoderTinyConfig;
 use aquatint::models::controlnet::ControlNetConfig;
 use aquatint::models::latent_diffusion::{Given, Part};
-use aquatint::models::{self, bundled, letters};
+use aquatint::models::letters;
+#[cfg(feature = "bench")]
+use aquatint::models::{self, bundled};
 use aquatint::tasks::{
     self, Beside, Control, DiffusionModel, Memory, PaintOptions, Painter, Pipeline, StartFrom,
 };

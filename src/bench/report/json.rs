@@ -60,7 +60,7 @@ pub fn write(path: impl AsRef<Path>, results: &Results) -> Result<()> {
     write_text(path, &text)
 }
 
-/// As [`write`] writes them.
+/// As [`write()`] writes them.
 pub fn to_string(results: &Results) -> String {
     serde_json::to_string_pretty(results).expect("results have nothing that JSON has not")
 }
