@@ -178,7 +178,7 @@ fn measure(
     }
     let available = super::host::available_memory();
     // A software adapter's memory is the host's.
-    let host = estimate.weights + if row_is_on_the_cpu(gpu) { estimate.peak } else { 0 };
+    let host = estimate.weights + if is_software(gpu) { estimate.peak } else { 0 };
     if available.is_some_and(|available| host > available) {
         row.status = Status::Skipped;
         row.reason = Some(format!(
@@ -217,7 +217,7 @@ fn measure(
     Ok(())
 }
 
-fn row_is_on_the_cpu(gpu: &Gpu) -> bool {
+fn is_software(gpu: &Gpu) -> bool {
     gpu.target().class == crate::target::DeviceClass::Cpu
 }
 

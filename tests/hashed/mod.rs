@@ -20,18 +20,7 @@ pub fn gpu() -> Option<&'static Gpu> {
     .as_ref()
 }
 
-/// As `numbers` of the script.
-pub fn numbers(name: &str, count: usize) -> Vec<f32> {
-    let seed = name.bytes().fold(2166136261u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16777619));
-    let number = |i: usize| {
-        let mut v = (i as u32).wrapping_mul(0x9E37_79B9).wrapping_add(seed);
-        v = (v ^ (v >> 16)).wrapping_mul(0x7FEB_352D);
-        v = (v ^ (v >> 15)).wrapping_mul(0x846C_A68B);
-        v ^= v >> 16;
-        (v >> 8) as f32 * 2f32.powi(-23) - 1.0
-    };
-    (0..count).map(number).collect()
-}
+pub use aquatint::bench::hashed::numbers;
 
 /// As `weight` of the script.
 pub fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
