@@ -1,5 +1,6 @@
 //! ConvWeight: a convolution's weight from the file's order to the kernel's.
 
+use super::conv2d::Conv2d;
 use super::quantized::{BLOCK, BlockFormat};
 use super::{Operator, arity};
 use crate::lower::{Grid, Lower, elem};
@@ -16,6 +17,9 @@ pub enum ConvWeight {
     /// For `conv2d_blocks`: words `[records, record]`, a record for each tile of `quads` quads of output channels, line
     /// of the kernel, `taps` taps side by side and block of 32 input channels.
     Blocks { taps: usize, quads: usize, format: BlockFormat },
+    /// For Winograd's convolution: a 3×3 kernel at 6×6 points, `[rows, row]`, a row for each point, tile of `quads` quads of
+    /// output channels and quad of input channels.
+    Winograd { quads: usize },
     /// For `conv2d_depthwise`: `[kh · kw, c]`.
     Depthwise,
 }
@@ -38,6 +42,12 @@ impl Operator for ConvWeight {
                 // Of each block of four channels the scales, two words, and the integers.
                 let record = taps * quads * (2 + 4 * format.words());
                 return Ok(TensorDesc::new([records, record], DType::U32));
+            }
+            ConvWeight::Winograd { quads } => {
+                if [kh, kw] != [3, 3] || !c_in.is_multiple_of(4) {
+                    return Err(format!("kernel must be 3×3 over a multiple of four channels, found {}", inputs[0].shape));
+                }
+                Conv2d::weight_at_points(c_in, c_out, *quads)
             }
             ConvWeight::Depthwise => [kh * kw, c_out],
         };
@@ -88,6 +98,20 @@ impl Operator for ConvWeight {
                         ("taps", (*taps).into()),
                     ],
                     Grid::Threads(threads),
+                );
+            }
+            ConvWeight::Winograd { quads } => {
+                let tiles = from[0].div_ceil(4 * quads);
+                cx.dispatch(
+                    Kernel::new("conv_weight_winograd").alias("Elem", elem(to)),
+                    &buffers,
+                    &[
+                        ("c_out", from[0].into()),
+                        ("c_in", from[1].into()),
+                        ("channels", (4 * quads).into()),
+                        ("tiles", tiles.into()),
+                    ],
+                    Grid::Threads(tiles * 4 * quads * from[1]),
                 );
             }
             ConvWeight::Depthwise => cx.dispatch(

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::approx::{Approx, Sum, expression};
-use super::{Element, Task, Values, map, unravel};
+use super::{Element, Task, Values, map, unravel, winograd};
 use crate::ops::conv_transpose2d::ConvTranspose2d;
 use crate::ops::conv_weight::ConvWeight;
 use crate::ops::conv2d::{Conv2d, Method};
@@ -53,6 +53,12 @@ pub(crate) fn weight_of<'a>(conv: &Conv2d, weight: &'a Values) -> Weight<'a> {
         Some(ConvWeight::Tiles { taps, quads }) => {
             Box::new(move |co, ci, tap| weight.at(place_in_tiles(size, [taps, quads], [co, ci], tap)))
         }
+        Some(ConvWeight::Winograd { quads }) => {
+            let tiles = c_out.div_ceil(4 * quads);
+            Box::new(move |co, ci, tap| {
+                winograd::tap(|point| weight.at(winograd::place([c_in, tiles, quads], [co, ci], point)), tap)
+            })
+        }
         Some(ConvWeight::Blocks { taps, quads, format }) => Box::new(move |co, ci, tap| {
             let [first, at] = place_in_blocks(size, [taps, quads], format, [co, ci], tap);
             let (lane, k, pairs) = (co % 4, ci % BLOCK, taps * quads);
@@ -99,6 +105,23 @@ pub fn conv2d<'v>(op: &'v Conv2d, task: &Task<'_, 'v>) -> Element<'v> {
     let tensors = task.inputs[2..].to_vec();
     let ([_, h, w, c], shape) = (task.map(0), map(task.output));
     let o = op.options;
+    if let Some(Method::Winograd(tile)) = op.method {
+        let size = [op.c_in, op.c_out.div_ceil(4 * tile.quads), tile.quads];
+        let at_points = winograd::AtPoints::new(task.inputs[1], size);
+        return Box::new(move |i| {
+            let [n, y, column, co] = unravel(i, shape);
+            let first = [y / 4 * 4, column / 4 * 4];
+            let pixel = |ci: usize, row: usize, line: usize| {
+                let v = (first[0] + row).wrapping_sub(o.padding[0]);
+                let u = (first[1] + line).wrapping_sub(o.padding[1]);
+                match v < h * op.upsample && u < w * op.upsample {
+                    true => x.at(((n * h + v / op.upsample) * w + u / op.upsample) * c + ci),
+                    false => 0.0,
+                }
+            };
+            epilogue(&op.epilogue, &tensors, at_points.result(co, [y, column], pixel), i, [n, co, shape[3]])
+        });
+    }
     // The source may be enlarged on the way, each pixel repeated.
     let (tall, wide) = (h * op.upsample, w * op.upsample);
     let each = op.c_in / o.groups;
@@ -185,6 +208,13 @@ pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
             Box::new(move |i| {
                 let [tile, ky, step, quad, tap, lane, channel] = unravel(i, shape);
                 Approx::exact(at(tile * 4 * quads + channel, quad * 4 + lane, ky, step * taps + tap))
+            })
+        }
+        ConvWeight::Winograd { quads } => {
+            let shape = [winograd::POINTS, winograd::POINTS, c_out.div_ceil(4 * quads), c_in / 4, 4, 4 * quads];
+            Box::new(move |i| {
+                let [v, u, tile, quad, lane, channel] = unravel(i, shape);
+                winograd::weight([v, u], |tap| at(tile * 4 * quads + channel, quad * 4 + lane, tap[0], tap[1]))
             })
         }
         ConvWeight::Blocks { taps, quads, format } => {
@@ -276,6 +306,7 @@ pub(crate) fn allows(conv: &Conv2d, method: Method) -> bool {
     match method {
         Method::Direct => true,
         Method::Depthwise => groups == conv.c_in && conv.c_in == conv.c_out && conv.c_in.is_multiple_of(4),
+        Method::Winograd(_) => conv.allows_winograd(DType::F32),
         _ => {
             groups == 1 || ((conv.c_in / groups).is_multiple_of(4) && (conv.c_out / groups).is_multiple_of(4))
         }

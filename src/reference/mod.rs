@@ -17,6 +17,7 @@ mod sampling;
 mod typed;
 mod values;
 mod window;
+mod winograd;
 
 pub use approx::Approx;
 pub use values::Values;

@@ -20,9 +20,9 @@ pub fn conv2d(x: &Array, w: &Array, bias: Option<&Array>, o: &Conv2dOptions) -> 
                 let y = (i[1] * o.stride[0] + ky * o.dilation[0]).wrapping_sub(top);
                 let x_at = (i[2] * o.stride[1] + kx * o.dilation[1]).wrapping_sub(left);
                 if y < height && x_at < width {
-                    for c in 0..c_in {
-                        sum += x.at(&[i[0], y, x_at, first + c]) * w.at(&[i[3], c, ky, kx]);
-                    }
+                    let pixel = &x.data[((i[0] * height + y) * width + x_at) * x.shape[3] + first..][..c_in];
+                    let taps = w.data[i[3] * c_in * kh * kw..].iter().skip(ky * kw + kx).step_by(kh * kw);
+                    sum += pixel.iter().zip(taps).map(|(x, w)| x * w).sum::<f64>();
                 }
             }
         }
@@ -120,4 +120,16 @@ proptest! {
         prop_assume!(w + padding[1] + padding[3] > dilation[1] * (kw - 1));
         check([n, h, w, c_in * groups], [c_out * groups, c_in, kh, kw], options, bias);
     }
+}
+
+/// Where a software adapter takes Winograd's way: squares that are cut off, several samples, channels that fill no tile,
+/// enough of them for more than one band of squares.
+#[test]
+fn three_by_three_in_squares() {
+    check([1, 8, 8, 64], [64, 64, 3, 3], Conv2dOptions::padded(1), true);
+    check([1, 30, 33, 64], [68, 64, 3, 3], Conv2dOptions::padded(1), true);
+    check([3, 19, 18, 36], [52, 36, 3, 3], Conv2dOptions::padded(1), false);
+    check([2, 17, 22, 48], [80, 48, 3, 3], Conv2dOptions::default(), true);
+    check([1, 40, 41, 32], [32, 32, 3, 3], Conv2dOptions { padding: [2, 0, 1, 3], ..Default::default() }, true);
+    check([1, 68, 70, 160], [32, 160, 3, 3], Conv2dOptions::padded(1), true);
 }

@@ -23,6 +23,9 @@ pub enum Method {
     /// The same with source and weight read through textures, on software adapters. The source
     /// has channels of zeros up to a multiple of four.
     Texels(Tile),
+    /// Through the points of Winograd's convolution, with the tile of the products there, whose pixels are squares of the
+    /// result. 3×3 kernels of stride one, channels in multiples of four, f32.
+    Winograd(Tile),
     /// A tile in each thread, with a weight in blocks of small integers, in a buffer; the source in a buffer or, on
     /// software adapters, read through a texture.
     Blocks { tile: Tile, format: BlockFormat, texels: bool },
@@ -72,10 +75,16 @@ impl Conv2d {
             }
         }
         let tile = self.tile(target, output);
-        match self.allows_texels(target, source, output) {
-            true => Method::Texels(tile),
-            false => Method::Rows(tile),
+        if !self.allows_texels(target, source, output) {
+            return Method::Rows(tile);
         }
+        if self.allows_winograd(output.dtype) {
+            let (at_points, cost) = self.winograd_of_lanes(output);
+            if 4 * cost < 3 * self.cost_of_lanes(output, tile) {
+                return Method::Winograd(at_points);
+            }
+        }
+        Method::Texels(tile)
     }
 
     fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {
@@ -103,24 +112,36 @@ impl Conv2d {
         }
     }
 
-    /// The tile that costs the CPU's lanes least: the larger, the fewer texels are fetched
-    /// for a multiply-add; but lanes work in step, so that their tiles should come out even.
-    fn tile_of_lanes(&self, output: &TensorDesc) -> Tile {
+    /// Multiply-adds of a CPU's lane that the convolution costs with tiles like this, texels that are fetched among them:
+    /// the larger the tile, the fewer; but lanes work in step, so that their tiles should come out even.
+    pub(crate) fn cost_of_lanes(&self, output: &TensorDesc, tile: Tile) -> usize {
+        let taps = self.taps_written_out();
+        let columns = (tile.pixels - 1) * self.options.stride[1] + (taps - 1) * self.options.dilation[1] + 1;
+        let products = 16 * tile.rows * tile.pixels * tile.quads * taps;
+        let fetches = tile.rows * columns + 4 * taps * tile.quads / LANES;
+        let groups = self.options.groups;
+        let tiles_group = (self.c_out / groups).div_ceil(4 * tile.quads);
+        let turns = self.kernel[0] * self.kernel[1] / taps * (self.c_in / groups).div_ceil(4);
+        let tiles = self.tiles(output, tile).div_ceil(LANES) * groups * tiles_group;
+        tiles * turns * (products + FETCH * fetches)
+    }
+
+    /// Tiles of pixels.
+    fn tiles(&self, output: &TensorDesc, tile: Tile) -> usize {
         let [n, height, width] = self.extent(output);
+        n * height.div_ceil(tile.rows) * width.div_ceil(tile.pixels)
+    }
+
+    /// The tile that costs the CPU's lanes least.
+    pub(super) fn tile_of_lanes(&self, output: &TensorDesc) -> Tile {
+        let [_, height, width] = self.extent(output);
         let taps = self.taps_written_out();
         let quads = self.quads(4);
-        let tiles = |tile: Tile| n * height.div_ceil(tile.rows) * width.div_ceil(tile.pixels);
-        let cost = |tile: Tile| {
-            let columns = (tile.pixels - 1) * self.options.stride[1] + (taps - 1) * self.options.dilation[1] + 1;
-            let products = 16 * tile.rows * tile.pixels * quads * taps;
-            let fetches = tile.rows * columns + 4 * taps * quads / LANES;
-            tiles(tile).div_ceil(LANES) * (products + FETCH * fetches)
-        };
         let most_rows = if self.is_pointwise() { 1 } else { height };
         (1..=width.min(16))
             .flat_map(|pixels| (1..=most_rows.min(16 / pixels)).map(move |rows| Tile { pixels, rows, quads }))
             .filter(|t| t.pixels * t.rows == 1 || t.pixels * t.rows * quads * taps <= MOST_WRITTEN_OUT)
-            .min_by_key(|&tile| (cost(tile), tiles(tile)))
+            .min_by_key(|&tile| (self.cost_of_lanes(output, tile), self.tiles(output, tile)))
             .expect("a tile of one pixel")
     }
 
@@ -165,6 +186,7 @@ impl Conv2d {
             Method::Rows(tile) | Method::Texels(tile) => {
                 Some(ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads })
             }
+            Method::Winograd(tile) => Some(ConvWeight::Winograd { quads: tile.quads }),
             Method::Blocks { tile, format, .. } => {
                 let taps = self.taps_written_out();
                 Some(ConvWeight::Blocks { taps, quads: tile.quads, format })

@@ -4,6 +4,7 @@ mod depthwise;
 mod direct;
 mod method;
 mod tiles;
+pub(crate) mod winograd;
 
 pub use method::Method;
 
@@ -147,6 +148,7 @@ impl Operator for Conv2d {
             Some(Method::Blocks { tile, format, texels }) => {
                 tiles::lower_blocks(self, tile, format, texels, cx);
             }
+            Some(Method::Winograd(tile)) => winograd::lower(self, tile, cx),
             Some(Method::Depthwise) => depthwise::lower(self, cx),
             Some(Method::Direct) => direct::lower(self, cx),
             None => unreachable!("the pass `choose` gives every convolution a method"),
