@@ -1,9 +1,9 @@
-// dst[n, y + i, x + j, c] = epilogue( Σ_{v, u} A[i, v] A[j, u] src[tile, (v, u), c] ): Winograd's products back to a picture
+// dst[n, y + i, x + j, c] = epilogue( Σ_{v, u} A[i, v] A[j, u] src[(v, u), c, tile] ): Winograd's products back to a picture
 //
 // The last of the three steps of F(4 × 4, 3 × 3), see winograd_source: from the values at 6 × 6 points to 4 × 4
 // neighbouring results.
 //
-// src: [tiles, 6, 6, c_out], the `tiles` squares from `first` on; dst: [n, height_out, width_out, c_out], c_out a
+// src: [6, 6, quads of c_out, tiles, 4], the `tiles` squares from `first` on; dst: [n, height_out, width_out, c_out], c_out a
 // multiple of four. One thread computes 16 results of a quad of channels.
 
 alias V = vec4<f32>;
@@ -55,27 +55,29 @@ fn results(m0: V, m1: V, m2: V, m3: V, m4: V, m5: V) -> array<V, 4> {
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let place = divide(linear_id(group, groups, local, 8u), P.quads_out);
-    let quad = place.y;
-    if (place.x >= P.tiles) {
+    let place = divide(linear_id(group, groups, local, 8u), P.tiles);
+    let tile = place.y;
+    let quad = place.x;
+    if (quad >= P.quads_out) {
         return;
     }
-    let row = divide(P.first + place.x, P.tiles_x);
+    let row = divide(P.first + tile, P.tiles_x);
     let rows = divide(row.x, P.tiles_y);
     let sample = rows.x;
     let x0 = row.y * 4u;
     let y0 = rows.y * 4u;
 
-    let at = place.x * 36u * P.quads_out + quad;
+    let at = quad * P.tiles + tile;
+    let point = P.quads_out * P.tiles; // from one to the next
     var s: array<array<V, 6>, 4>; // #registers
     for (var u = 0u; u < 6u; u++) { // #unroll
         let column = results(
-            load(at + u * P.quads_out),
-            load(at + (6u + u) * P.quads_out),
-            load(at + (12u + u) * P.quads_out),
-            load(at + (18u + u) * P.quads_out),
-            load(at + (24u + u) * P.quads_out),
-            load(at + (30u + u) * P.quads_out),
+            load(at + u * point),
+            load(at + (6u + u) * point),
+            load(at + (12u + u) * point),
+            load(at + (18u + u) * point),
+            load(at + (24u + u) * point),
+            load(at + (30u + u) * point),
         );
         for (var i = 0u; i < 4u; i++) { // #unroll
             s[i][u] = column[i];

@@ -1,4 +1,4 @@
-// dst[tile, (v, u), c] = Σ_{i, j} B[v, i] B[u, j] src[n, y + i, x + j, c]: squares of a picture, at the points of Winograd's convolution
+// dst[(v, u), c, tile] = Σ_{i, j} B[v, i] B[u, j] src[n, y + i, x + j, c]: squares of a picture, at the points of Winograd's convolution
 //
 // The first of the three steps of F(4 × 4, 3 × 3) (Lavin and Gray, 2015, "Fast Algorithms for Convolutional Neural
 // Networks"): a square of 6 × 6 pixels, for each square of 4 × 4 results, is taken to the values of a polynomial of
@@ -6,8 +6,8 @@
 // lose 1.7 times as much to rounding as plain sums do, the integers 0, ±1, ±2 lose four times as much, and all
 // constants are exact.
 //
-// src: [n, height, width, c]; dst: [tiles, 6, 6, c] for the `tiles` squares from `first` on. One thread computes the
-// 36 values of a quad of channels.
+// src: [n, height, width, c]; dst: [6, 6, quads of c, tiles, 4] for the `tiles` squares from `first` on. One thread
+// computes the 36 values of a quad of channels.
 
 const UPSAMPLE: u32 = 1u;
 alias V = vec4<f32>;
@@ -55,12 +55,13 @@ fn points(d0: V, d1: V, d2: V, d3: V, d4: V, d5: V) -> array<V, 6> {
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let place = divide(linear_id(group, groups, local, 8u), P.quads);
-    let quad = place.y;
-    if (place.x >= P.tiles) {
+    let place = divide(linear_id(group, groups, local, 8u), P.tiles);
+    let tile = place.y;
+    let quad = place.x;
+    if (quad >= P.quads) {
         return;
     }
-    let row = divide(P.first + place.x, P.tiles_x);
+    let row = divide(P.first + tile, P.tiles_x);
     let rows = divide(row.x, P.tiles_y);
     let sample = rows.x;
     // Positions left of or above the source wrap to large numbers.
@@ -83,11 +84,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             s[i][j] = column[i];
         }
     }
-    let at = place.x * 36u * P.quads + quad;
+    let at = quad * P.tiles + tile;
     for (var i = 0u; i < 6u; i++) { // #unroll
         let line = points(s[i][0], s[i][1], s[i][2], s[i][3], s[i][4], s[i][5]);
         for (var j = 0u; j < 6u; j++) { // #unroll
-            dst[at + (i * 6u + j) * P.quads] = Quad(line[j]);
+            dst[at + (i * 6u + j) * P.quads * P.tiles] = Quad(line[j]);
         }
     }
 }

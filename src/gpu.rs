@@ -11,7 +11,7 @@ use crate::as_if::{Abilities, AsIf};
 use crate::error::{Error, Result};
 use crate::parallel;
 use crate::shader::{Access, Kernel, Shader};
-use crate::target::{DeviceClass, Target};
+use crate::target::{DeviceClass, SPARE, Target};
 
 /// Name of the environment variable that chooses the adapter.
 pub const ADAPTER_VARIABLE: &str = "AQUATINT_ADAPTER";
@@ -676,6 +676,7 @@ pub fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu:
         max_invocations: limits.max_compute_invocations_per_workgroup,
         shared_memory: limits.max_compute_workgroup_storage_size,
         uniform_alignment: limits.min_uniform_buffer_offset_alignment,
+        spare: SPARE,
         mappable: info.device_type == wgpu::DeviceType::Cpu
             && features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
     }

@@ -165,26 +165,6 @@ impl<'a> Lower<'a> {
         Slot(self.slots.len() - 1)
     }
 
-    /// The same operation, seen as one of other tensors: for methods that are made of others.
-    pub(crate) fn within<'b>(
-        &'b mut self,
-        inputs: Vec<(&'b TensorDesc, Slot)>,
-        output: (&'b TensorDesc, Slot),
-    ) -> Lower<'b> {
-        Lower {
-            target: self.target,
-            label: self.label,
-            op: self.op,
-            inputs,
-            output,
-            flops: std::mem::take(&mut self.flops),
-            slots: self.slots,
-            requests: self.requests,
-            textures: Vec::new(),
-            loading: self.loading,
-        }
-    }
-
     /// Whether a tensor is better read as a texture: only where buffers are slow,
     /// and where the tensor is worth the copy and fits.
     pub fn prefers_texels(&self, desc: &TensorDesc) -> bool {

@@ -17,6 +17,9 @@ pub enum DeviceClass {
     Cpu,
 }
 
+/// [`Target::spare`] where nobody asked to be thrifty: a small part of what devices have that large models run on.
+pub(crate) const SPARE: u64 = 2 << 30;
+
 /// Capabilities and limits of a device.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Target {
@@ -43,6 +46,8 @@ pub struct Target {
     pub shared_memory: u32,
     /// Alignment of uniform offsets, bytes.
     pub uniform_alignment: u32,
+    /// Bytes that weights may take beyond their own size where runs are quicker for it; 0 where memory is short.
+    pub spare: u64,
     /// Whether the host can write into storage buffers, and that is as quick as into others.
     pub mappable: bool,
 }
@@ -64,6 +69,7 @@ impl Target {
             max_invocations: 1024,
             shared_memory: 32 << 10,
             uniform_alignment: 256,
+            spare: SPARE,
             mappable: false,
         }
     }

@@ -1,10 +1,12 @@
 //! Gives each operation that can be computed in several ways the one that suits
 //! the device, and its weight the order that this way wants.
 
+use std::collections::HashMap;
+
 use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
 use crate::ops::Op;
-use crate::ops::conv2d::{Conv2d, Method};
+use crate::ops::conv2d::{AtPoints, Conv2d, Method};
 use crate::ops::pad::PadMode;
 use crate::ops::quantized::BlockFormat;
 use crate::target::Target;
@@ -12,14 +14,44 @@ use crate::tensor::TensorDesc;
 
 /// Chooses the method of every convolution and repacks its weight.
 pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
-    choose_as(graph, target, &|conv, target, source, output, format| {
-        conv.choose(target, source, output, format)
+    let at_points = at_points(graph, target);
+    choose_as(graph, target, &|id, conv, target, source, output, format| {
+        at_points.get(&id).copied().unwrap_or_else(|| conv.choose(target, source, output, format))
     })
 }
 
-/// A choice: of the convolution, the device, source and result, and the format of its blocks, if it is to have any.
+/// The convolutions that go Winograd's way: those that save most for the bytes that it takes, as long as there are some to
+/// spare.
+fn at_points(graph: &Graph, target: &Target) -> HashMap<ValueId, Method> {
+    let constant = graph.constants();
+    let mut offers: Vec<(ValueId, AtPoints)> = graph
+        .values()
+        .filter(|(id, _)| !constant[id.index()])
+        .filter_map(|(id, value)| {
+            let Source::Op { op: Op::Conv2d(conv), inputs } = &value.source else { return None };
+            if graph.block_format(inputs[1]).is_some() {
+                return None;
+            }
+            Some((id, conv.choose_at_points(target, graph.desc(inputs[0]), &value.desc)?))
+        })
+        .collect();
+    offers.sort_by(|(_, a), (_, b)| {
+        (b.saved as u128 * u128::from(a.bytes)).cmp(&(a.saved as u128 * u128::from(b.bytes)))
+    });
+    let mut left = target.spare;
+    offers.retain(|(_, offer)| {
+        let fits = offer.bytes <= left;
+        if fits {
+            left -= offer.bytes;
+        }
+        fits
+    });
+    offers.into_iter().map(|(id, offer)| (id, offer.method)).collect()
+}
+
+/// A choice: of the convolution, what it is and where in the graph, the device, source and result, and the format of its blocks, if it is to have any.
 pub(crate) type Choice<'a> =
-    dyn Fn(&Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method + 'a;
+    dyn Fn(ValueId, &Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method + 'a;
 
 /// The same with the choice left to `method`.
 pub(crate) fn choose_as(graph: &Graph, target: &Target, method: &Choice) -> Result<Graph> {
@@ -32,7 +64,7 @@ pub(crate) fn choose_as(graph: &Graph, target: &Target, method: &Choice) -> Resu
         let mut conv = conv.clone();
         let mut inputs = inputs.to_vec();
         let format = new.block_format(inputs[1]);
-        let method = method(&conv, target, new.desc(inputs[0]), &value.desc, format);
+        let method = method(id, &conv, target, new.desc(inputs[0]), &value.desc, format);
         conv.method = Some(method);
         if matches!(method, Method::Texels(_)) {
             inputs[0] = whole_quads(new, inputs[0])?;

@@ -211,10 +211,13 @@ pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
             })
         }
         ConvWeight::Winograd { quads } => {
-            let shape = [winograd::POINTS, winograd::POINTS, c_out.div_ceil(4 * quads), c_in / 4, 4, 4 * quads];
+            let shape =
+                [winograd::POINTS, winograd::POINTS, c_out.div_ceil(4 * quads), c_in / 4, 4, 4 * quads];
             Box::new(move |i| {
                 let [v, u, tile, quad, lane, channel] = unravel(i, shape);
-                winograd::weight([v, u], |tap| at(tile * 4 * quads + channel, quad * 4 + lane, tap[0], tap[1]))
+                winograd::weight([v, u], |tap| {
+                    at(tile * 4 * quads + channel, quad * 4 + lane, tap[0], tap[1])
+                })
             })
         }
         ConvWeight::Blocks { taps, quads, format } => {

@@ -106,7 +106,12 @@ impl<'a> AtPoints<'a> {
     }
 
     /// Channel `co` of the result at `[y, x]`. `pixel(ci, i, j)`: the source at row i and column j of its square.
-    pub fn result(&self, co: usize, [y, x]: [usize; 2], pixel: impl Fn(usize, usize, usize) -> f64) -> Approx {
+    pub fn result(
+        &self,
+        co: usize,
+        [y, x]: [usize; 2],
+        pixel: impl Fn(usize, usize, usize) -> f64,
+    ) -> Approx {
         let (mut value, mut magnitude) = (0.0, 0.0);
         for ci in 0..self.size[0] {
             let square: Square = std::array::from_fn(|i| std::array::from_fn(|j| pixel(ci, i, j)));

@@ -1,7 +1,7 @@
 use aquatint::ops::conv2d::Conv2dOptions;
 use proptest::prelude::*;
 
-use crate::harness::{Array, Case, Rng};
+use crate::harness::{self, Array, Case, Rng};
 
 /// Cross-correlation by its definition. `x`: [n, h, w, c], `w`: [c_out, c_in / groups, kh, kw].
 pub fn conv2d(x: &Array, w: &Array, bias: Option<&Array>, o: &Conv2dOptions) -> Array {
@@ -31,11 +31,15 @@ pub fn conv2d(x: &Array, w: &Array, bias: Option<&Array>, o: &Conv2dOptions) -> 
 }
 
 fn check(x: [usize; 4], w: [usize; 4], options: Conv2dOptions, bias: bool) {
+    check_within(harness::F32, x, w, options, bias);
+}
+
+fn check_within(tolerance: f64, x: [usize; 4], w: [usize; 4], options: Conv2dOptions, bias: bool) {
     let name = format!("conv2d {x:?} {w:?} {options:?} bias {bias}");
     let mut rng = Rng::new(&name);
     let (x, w) = (rng.array(&x), rng.array(&w));
     let b = rng.array(&w.shape[..1]);
-    let mut case = Case::new(name).input(&x).weight(&w);
+    let mut case = Case::new(name).input(&x).weight(&w).tolerance(tolerance, harness::F16);
     if bias {
         case = case.weight(&b);
     }
@@ -123,13 +127,20 @@ proptest! {
 }
 
 /// Where a software adapter takes Winograd's way: squares that are cut off, several samples, channels that fill no tile,
-/// enough of them for more than one band of squares.
+/// more squares than one band has. Rounding costs it about twice what it costs a plain sum, and the worst of 10⁵ results is
+/// some six deviations out.
 #[test]
 fn three_by_three_in_squares() {
+    let check = |x, w, options, bias| check_within(3e-5, x, w, options, bias);
     check([1, 8, 8, 64], [64, 64, 3, 3], Conv2dOptions::padded(1), true);
     check([1, 30, 33, 64], [68, 64, 3, 3], Conv2dOptions::padded(1), true);
     check([3, 19, 18, 36], [52, 36, 3, 3], Conv2dOptions::padded(1), false);
     check([2, 17, 22, 48], [80, 48, 3, 3], Conv2dOptions::default(), true);
-    check([1, 40, 41, 32], [32, 32, 3, 3], Conv2dOptions { padding: [2, 0, 1, 3], ..Default::default() }, true);
-    check([1, 68, 70, 160], [32, 160, 3, 3], Conv2dOptions::padded(1), true);
+    check(
+        [1, 40, 41, 32],
+        [32, 32, 3, 3],
+        Conv2dOptions { padding: [2, 0, 1, 3], ..Default::default() },
+        true,
+    );
+    check([2, 246, 250, 16], [16, 16, 3, 3], Conv2dOptions::padded(1), true);
 }

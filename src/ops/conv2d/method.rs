@@ -1,6 +1,7 @@
 //! How a convolution is computed on a device.
 
 use super::Conv2d;
+use super::winograd::POINTS;
 use crate::ops::ConvWeight;
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::target::{DeviceClass, Target};
@@ -35,11 +36,21 @@ pub enum Method {
     Direct,
 }
 
+/// What Winograd's way would give and take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AtPoints {
+    pub method: Method,
+    /// Multiply-adds of a lane, as [`Conv2d::cost_of_lanes`] counts.
+    pub saved: usize,
+    /// That the weight takes beyond its size.
+    pub bytes: u64,
+}
+
 /// Lanes of a CPU's vector unit, as software adapters use it.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 /// What fetching a texel costs there in multiply-adds.
-const FETCH: usize = 25;
+pub(super) const FETCH: usize = 25;
 
 /// Fewer numbers than this are not worth their error.
 const LEAST_IN_BLOCKS: usize = 1 << 12;
@@ -75,16 +86,38 @@ impl Conv2d {
             }
         }
         let tile = self.tile(target, output);
-        if !self.allows_texels(target, source, output) {
-            return Method::Rows(tile);
+        match self.allows_texels(target, source, output) {
+            true => Method::Texels(tile),
+            false => Method::Rows(tile),
         }
-        if self.allows_winograd(output.dtype) {
-            let (at_points, cost) = self.winograd_of_lanes(output);
-            if 4 * cost < 3 * self.cost_of_lanes(output, tile) {
-                return Method::Winograd(at_points);
-            }
+    }
+
+    /// Winograd's way where it is quicker: on software adapters.
+    pub(crate) fn choose_at_points(
+        &self,
+        target: &Target,
+        source: &TensorDesc,
+        output: &TensorDesc,
+    ) -> Option<AtPoints> {
+        let texels = target.class == DeviceClass::Cpu && self.allows_texels(target, source, output);
+        if !texels || !self.allows_winograd(output.dtype) {
+            return None;
         }
-        Method::Texels(tile)
+        let (tile, cost) = self.winograd_of_lanes(output);
+        let rows = Self::weight_at_points(self.c_in, self.c_out, tile.quads);
+        let weight = TensorDesc::new(rows, DType::F32);
+        let fits = weight.bytes().max(self.band_bytes(output) as u64) <= target.max_binding.min(target.max_buffer);
+        if !fits || !target.reads_texels(&weight) {
+            return None;
+        }
+        let plain = self.cost_of_lanes(output, self.tile(target, output));
+        let numbers = self.c_in * self.c_out * size_of::<f32>();
+        // The costs are estimates.
+        (4 * cost < 3 * plain).then(|| AtPoints {
+            method: Method::Winograd(tile),
+            saved: plain - cost,
+            bytes: (numbers * (POINTS * POINTS - 9)) as u64,
+        })
     }
 
     fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {

@@ -6,6 +6,7 @@ mod method;
 mod tiles;
 pub(crate) mod winograd;
 
+pub(crate) use method::AtPoints;
 pub use method::Method;
 
 use super::epilogue::{Epilogue, Step};

@@ -6,11 +6,11 @@ use crate::lower::{Grid, Lower};
 use crate::ops::epilogue::Width;
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::shader::{Kernel, Param};
-use crate::target::DeviceClass;
+use crate::target::{DeviceClass, Target};
 use crate::tensor::DType;
 
 /// Small workgroups share a CPU's cores out evenly.
-const CPU_WORKGROUP: usize = 8;
+pub(super) const CPU_WORKGROUP: usize = 8;
 
 /// Source and weight in buffers.
 pub fn lower_rows(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
@@ -69,19 +69,7 @@ pub fn lower_blocks(conv: &Conv2d, tile: Tile, format: BlockFormat, texels: bool
 pub fn lower_texels(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
     let output = cx.output_desc();
     let weights = conv.taps_written_out() * 4 * tile.quads;
-    let share = match cx.target().subgroup_size {
-        8.. if (4 * tile.quads).is_multiple_of(8) => 8,
-        4.. => 4,
-        _ => 1,
-    };
-    let mut kernel = tiled("conv2d_texels", conv, tile)
-        .constant("LANES", unsigned(CPU_WORKGROUP))
-        .constant("SHARE", unsigned(share))
-        .constant("WEIGHTS", unsigned(weights))
-        .constant("FETCHES", unsigned(weights / share));
-    if share > 1 {
-        kernel = kernel.function("share", SHARE_LANES);
-    }
+    let kernel = sharing(tiled("conv2d_texels", conv, tile), weights, cx.target());
     cx.texels("src_texture", cx.input(0), cx.desc(0));
     cx.texels("weight_texture", cx.input(1), cx.desc(1));
 
@@ -96,7 +84,25 @@ pub fn lower_texels(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
     cx.dispatch(kernel, &buffers, &params, Grid::Groups(tiles.div_ceil(CPU_WORKGROUP) * tiles_quads));
 }
 
-fn unsigned(n: usize) -> String {
+/// A kernel whose lanes fetch the `weights` texels of a turn for one another.
+pub(super) fn sharing(kernel: Kernel, weights: usize, target: &Target) -> Kernel {
+    let share = match target.subgroup_size {
+        8.. if weights.is_multiple_of(8) => 8,
+        4.. => 4,
+        _ => 1,
+    };
+    let kernel = kernel
+        .constant("LANES", unsigned(CPU_WORKGROUP))
+        .constant("SHARE", unsigned(share))
+        .constant("WEIGHTS", unsigned(weights))
+        .constant("FETCHES", unsigned(weights / share));
+    match share {
+        1 => kernel,
+        _ => kernel.function("share", SHARE_LANES),
+    }
+}
+
+pub(super) fn unsigned(n: usize) -> String {
     format!("{n}u")
 }
 

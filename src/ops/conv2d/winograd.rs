@@ -5,11 +5,12 @@
 //! squares of [`RESULTS`] × [`RESULTS`] results. The three steps are launches of one operation; the kernel goes to the
 //! points once, while the network is loaded.
 
-use super::method::{Tile, even_part};
-use super::{Conv2d, Conv2dOptions, Method, tiles};
+use super::method::{FETCH, LANES, Tile, even_part};
+use super::tiles::{self, unsigned};
+use super::Conv2d;
 use crate::lower::{Grid, Lower, Slot};
-use crate::ops::epilogue::{Epilogue, Width};
-use crate::shader::Kernel;
+use crate::ops::epilogue::Width;
+use crate::shader::{Kernel, Param};
 use crate::target::DeviceClass;
 use crate::tensor::{DType, TensorDesc};
 
@@ -20,10 +21,14 @@ pub(crate) const RESULTS: usize = 4;
 pub(crate) const POINTS: usize = RESULTS + 2;
 
 /// Bytes between the steps at a time: small enough to stay in a CPU's caches, large enough to read the weight rarely.
-const BAND_CPU: usize = 48 << 20;
+const BAND_CPU: usize = 32 << 20;
 
 /// The same where launches are dear.
 const BAND_GPU: usize = 256 << 20;
+
+/// Most squares and most quads of output channels of a thread.
+const MOST_PIXELS: usize = 16;
+const MOST_QUADS: usize = 4;
 
 /// What the first and the last step cost for a square and a quad of channels, in multiply-adds of a lane: 36 quads read
 /// and written, at the cost of a fetch each, and what is done to them.
@@ -48,21 +53,6 @@ impl Conv2d {
         [output.shape[0] * down * across, down, across]
     }
 
-    /// The step between: a 1 × 1 convolution in a group for each point, over a row of squares.
-    pub(crate) fn products(&self) -> Conv2d {
-        let points = POINTS * POINTS;
-        Conv2d {
-            options: Conv2dOptions::default().groups(points),
-            kernel: [1, 1],
-            c_in: points * self.c_in,
-            c_out: points * self.c_out,
-            products: self.c_in,
-            upsample: 1,
-            epilogue: Epilogue::default(),
-            method: None,
-        }
-    }
-
     /// Squares that are under way at a time: all, or even parts.
     fn band(&self, squares: usize, class: DeviceClass) -> usize {
         let bytes = POINTS * POINTS * (self.c_in + self.c_out) * size_of::<f32>();
@@ -70,7 +60,7 @@ impl Conv2d {
             DeviceClass::Cpu => BAND_CPU,
             _ => BAND_GPU,
         };
-        even_part(squares, (most / bytes).next_multiple_of(128)).next_multiple_of(8).min(squares)
+        even_part(squares, (most / bytes).next_multiple_of(256)).next_multiple_of(8).min(squares)
     }
 
     /// Numbers of the weight at all points, in tiles of so many quads of channels.
@@ -78,15 +68,25 @@ impl Conv2d {
         [POINTS * POINTS * c_out.div_ceil(4 * quads) * (c_in / 4), 16 * quads]
     }
 
+    /// Bytes of a band, the step before the products and the one after them.
+    pub(crate) fn band_bytes(&self, output: &TensorDesc) -> usize {
+        let [squares, ..] = Self::squares(output);
+        POINTS * POINTS * self.band(squares, DeviceClass::Cpu) * (self.c_in + self.c_out) * size_of::<f32>()
+    }
+
     /// The best tile of the products on a CPU, and what the convolution costs its lanes so, see [`Conv2d::cost_of_lanes`].
     pub(crate) fn winograd_of_lanes(&self, output: &TensorDesc) -> (Tile, usize) {
         let [squares, ..] = Self::squares(output);
         let band = self.band(squares, DeviceClass::Cpu);
-        let products = self.products();
-        let row = TensorDesc::new([1, 1, band, products.c_out], DType::F32);
-        let tile = Tile { quads: even_part(self.c_out / 4, 4), ..products.tile_of_lanes(&row) };
-        let steps = band.div_ceil(8) * STEPS * (self.c_in + self.c_out) / 8;
-        (tile, squares.div_ceil(band) * (products.cost_of_lanes(&row, tile) + steps))
+        let quads = even_part(self.c_out / 4, MOST_QUADS);
+        let columns = POINTS * POINTS * (self.c_out / 4).div_ceil(quads);
+        let cost = |pixels: usize| {
+            let turn = 16 * pixels * quads + FETCH * (pixels + 4 * quads / LANES);
+            band.div_ceil(LANES * pixels) * columns * self.c_in / 4 * turn
+        };
+        let pixels = (1..=MOST_PIXELS).min_by_key(|&pixels| (cost(pixels), pixels)).expect("at least one");
+        let steps = band.div_ceil(LANES) * STEPS * (self.c_in + self.c_out) / 8;
+        (Tile { pixels, rows: 1, quads }, squares.div_ceil(band) * (cost(pixels) + steps))
     }
 }
 
@@ -94,72 +94,97 @@ pub fn lower(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
     let output = cx.output_desc();
     let [squares, down, across] = Conv2d::squares(output);
     let band = conv.band(squares, cx.target().class);
-    let products = conv.products();
     let flops = std::mem::take(&mut cx.flops);
-    let source = &cx.desc(0).shape;
     for first in (0..squares).step_by(band) {
         let count = band.min(squares - first);
-        let row = |channels| TensorDesc::new([1, 1, count, channels], DType::F32);
-        let (at_points, multiplied) = (row(products.c_in), row(products.c_out));
-        let [from, to] = [&at_points, &multiplied].map(|desc| cx.scratch(desc.bytes() as usize));
-        let place = [("first", first.into()), ("tiles", count.into())];
-        let grid = [("tiles_x", across.into()), ("tiles_y", down.into())];
+        let at_points = |channels| TensorDesc::new([POINTS * POINTS, channels / 4, count, 4], DType::F32);
+        let (source, result) = (at_points(conv.c_in), at_points(conv.c_out));
+        let [from, to] = [&source, &result].map(|desc| cx.scratch(desc.bytes() as usize));
+        let squares_here: Parameters =
+            vec![("first", first.into()), ("tiles", count.into()), ("tiles_x", across.into()), ("tiles_y", down.into())];
 
-        let mut params = vec![
-            ("height", (source[1] * conv.upsample).into()),
-            ("width", (source[2] * conv.upsample).into()),
-            ("quads", (conv.c_in / 4).into()),
-            ("pad_top", conv.options.padding[0].into()),
-            ("pad_left", conv.options.padding[1].into()),
-        ];
-        params.extend(place.iter().chain(&grid).cloned());
-        let kernel = Kernel::new("winograd_source").constant("UPSAMPLE", format!("{}u", conv.upsample));
-        let kernel = shown(kernel, cx, cx.input(0), cx.desc(0));
-        let buffers = [("src", cx.input(0)), ("dst", from)];
-        cx.dispatch(kernel, &buffers, &params, Grid::Threads(count * conv.c_in / 4));
-
+        to_points(conv, &squares_here, count, from, cx);
         // Counted as the convolution that it stands for.
         cx.flops = flops * count as u64 / squares as u64;
-        let weight = (cx.desc(1), cx.input(1));
-        let mut inner = cx.within(vec![(&at_points, from), weight], (&multiplied, to));
-        let texels = [inner.desc(0), inner.desc(1)].iter().all(|desc| inner.target().reads_texels(desc));
-        match texels {
-            true => tiles::lower_texels(&products, tile, &mut inner),
-            false => tiles::lower_rows(&products, tile, &mut inner),
-        }
-
-        let kernel = conv.epilogue.splice(Kernel::new("winograd_result"), Width::Quads);
-        let kernel = shown(kernel, cx, to, &multiplied);
-        let mut buffers = conv.buffers(cx);
-        buffers.iter_mut().filter(|(name, _)| *name == "src").for_each(|(_, slot)| *slot = to);
-        let mut params = vec![
-            ("height_out", output.shape[1].into()),
-            ("width_out", output.shape[2].into()),
-            ("quads_out", (conv.c_out / 4).into()),
-        ];
-        params.extend(place.into_iter().chain(grid));
-        cx.dispatch(kernel, &buffers, &params, Grid::Threads(count * conv.c_out / 4));
+        multiply(conv, tile, (&source, from), (&result, to), cx);
+        from_points(conv, &squares_here, (&result, to), cx);
     }
 }
 
-/// The source of a step as a texture, where these are quicker to read.
-fn shown(kernel: Kernel, cx: &mut Lower, slot: Slot, desc: &TensorDesc) -> Kernel {
+type Parameters = Vec<(&'static str, Param)>;
+
+fn to_points(conv: &Conv2d, squares: &Parameters, count: usize, to: Slot, cx: &mut Lower) {
+    let source = cx.desc(0);
+    let kernel = Kernel::new("winograd_source").constant("UPSAMPLE", unsigned(conv.upsample));
+    let kernel = shown(kernel, "load", "src_texture", (source, cx.input(0)), cx);
+    let mut params: Parameters = vec![
+        ("height", (source.shape[1] * conv.upsample).into()),
+        ("width", (source.shape[2] * conv.upsample).into()),
+        ("quads", (conv.c_in / 4).into()),
+        ("pad_top", conv.options.padding[0].into()),
+        ("pad_left", conv.options.padding[1].into()),
+    ];
+    params.extend_from_slice(squares);
+    let threads = conv.c_in / 4 * count;
+    cx.dispatch(kernel, &[("src", cx.input(0)), ("dst", to)], &params, Grid::Threads(threads));
+}
+
+fn multiply(
+    conv: &Conv2d,
+    tile: Tile,
+    (source, from): (&TensorDesc, Slot),
+    (result, to): (&TensorDesc, Slot),
+    cx: &mut Lower,
+) {
+    let count = source.shape[2];
+    let (blocks, columns) = (count.div_ceil(LANES * tile.pixels), (conv.c_out / 4).div_ceil(tile.quads));
+    let kernel = Kernel::new("winograd_products")
+        .constant("PIXELS", unsigned(tile.pixels))
+        .constant("QUADS", unsigned(tile.quads));
+    let kernel = tiles::sharing(kernel, 4 * tile.quads, cx.target());
+    let kernel = shown(kernel, "load", "src_texture", (source, from), cx);
+    let kernel = shown(kernel, "load_weight", "weight_texture", (cx.desc(1), cx.input(1)), cx);
+    let params: Parameters = vec![
+        ("tiles", count.into()),
+        ("quads_in", source.shape[1].into()),
+        ("quads_out", result.shape[1].into()),
+        ("blocks", blocks.into()),
+        ("columns", columns.into()),
+    ];
+    let buffers = [("src", from), ("weight", cx.input(1)), ("dst", to)];
+    cx.dispatch(kernel, &buffers, &params, Grid::Groups(POINTS * POINTS * columns * blocks));
+}
+
+fn from_points(conv: &Conv2d, squares: &Parameters, from: (&TensorDesc, Slot), cx: &mut Lower) {
+    let output = cx.output_desc();
+    let kernel = conv.epilogue.splice(Kernel::new("winograd_result"), Width::Quads);
+    let kernel = shown(kernel, "load", "src_texture", from, cx);
+    let mut params: Parameters = vec![
+        ("height_out", output.shape[1].into()),
+        ("width_out", output.shape[2].into()),
+        ("quads_out", (conv.c_out / 4).into()),
+    ];
+    params.extend_from_slice(squares);
+    let mut buffers = conv.buffers(cx);
+    buffers.iter_mut().filter(|(name, _)| *name == "src").for_each(|(_, slot)| *slot = from.1);
+    let threads = from.0.shape[1] * from.0.shape[2];
+    cx.dispatch(kernel, &buffers, &params, Grid::Threads(threads));
+}
+
+/// What the kernel's function `load` reads as a texture, where these are quicker to read.
+fn shown(
+    kernel: Kernel,
+    load: &'static str,
+    texture: &'static str,
+    (desc, slot): (&TensorDesc, Slot),
+    cx: &mut Lower,
+) -> Kernel {
     if !cx.target().reads_texels(desc) {
         return kernel;
     }
-    cx.texels("src_texture", slot, desc);
-    kernel.function("load", LOAD_TEXTURE)
-}
-
-const LOAD_TEXTURE: &str = "fn load(at: u32) -> V {
-    return textureLoad(src_texture, texel(at), 0);
-}";
-
-/// `Method::Winograd` with the tile that the device class wants, for a convolution that allows it.
-pub(crate) fn method(conv: &Conv2d, class: DeviceClass, output: &TensorDesc) -> Method {
-    let (lanes, _) = conv.winograd_of_lanes(output);
-    Method::Winograd(match class {
-        DeviceClass::Cpu => lanes,
-        _ => Tile { pixels: 8, rows: 1, quads: even_part(conv.c_out / 4, 2) },
-    })
+    cx.texels(texture, slot, desc);
+    kernel.function(
+        load,
+        format!("fn {load}(at: u32) -> V {{\n    return textureLoad({texture}, texel(at), 0);\n}}"),
+    )
 }

@@ -121,9 +121,16 @@ impl Parts<'_> {
         self.layout_from(Turns::ALL[0], start, target)
     }
 
+    /// The device, with nothing to spare where there is a budget.
+    fn thrifty(&self, target: &Target) -> Target {
+        let spare = if self.options.memory_budget.is_some() { 0 } else { target.spare };
+        Target { spare, ..target.clone() }
+    }
+
     /// The same with turns as these or with fewer networks at a time.
     fn layout_from(&self, first: Turns, start: &Start, target: &Target) -> Result<Layout> {
         let budget = self.options.memory_budget.unwrap_or(u64::MAX);
+        let target = &self.thrifty(target);
         let step = self.step(&start.table)?;
         let mut plan = Plan::compile(&self.step_graph(step)?, target)?;
         let noise = Plan::compile(&start_graph(step)?, target)?.memory();
@@ -207,7 +214,8 @@ impl Parts<'_> {
             });
         }
         let tiny = Part { config: tiny.config.clone().into(), weights: tiny.weights.clone() };
-        Ok(DecoderPlan { first: Plan::compile(&self.show_graph(table, &tiny)?, target)?, bands: None })
+        let first = Plan::compile(&self.show_graph(table, &tiny)?, &self.thrifty(target))?;
+        Ok(DecoderPlan { first, bands: None })
     }
 
     /// The networks such that there is room for previews too.
