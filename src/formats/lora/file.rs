@@ -117,9 +117,10 @@ impl Lora {
         &self.file
     }
 
-    /// Adds the adapters to the weights of a UNet and of encoders of text in their order, beside those that are there
-    /// already; those of strength 0 are left out. Networks made of these weights from then on have them; nothing that is
-    /// made already changes, and [`Weights::without_adapters`] is the way back.
+    /// Adds the adapters to the weights of a UNet and of encoders of text in their order,
+    /// beside those that are there already; those of strength 0 are left out. Networks made of these weights from then on
+    /// have them, and those that are made already once they are told ([`Network::reload`](crate::Network::reload),
+    /// [`Painter::set_adapters`](crate::tasks::Painter::set_adapters)). [`Weights::without_adapters`] is the way back.
     ///
     /// # Errors
     /// [`Error::Format`] if no tensor belongs to the model, [`Error::WrongTensor`] and [`Error::MissingTensor`] for

@@ -1,5 +1,6 @@
 //! Pictures out of text, of other pictures, and of both: latent diffusion on a device.
 
+mod adapters;
 mod bands;
 mod canvas;
 mod control;
