@@ -3,6 +3,7 @@
 #[path = "../hashed/mod.rs"]
 mod hashed;
 mod reload;
+mod sd3;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
