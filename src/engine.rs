@@ -5,6 +5,7 @@ mod load;
 #[cfg(feature = "bench")]
 pub(crate) mod lone;
 mod marks;
+mod reload;
 mod room;
 mod stamps;
 mod time;
@@ -25,6 +26,7 @@ use std::time::Instant;
 use load::Loaded;
 use marks::Marks;
 
+pub use reload::Reloaded;
 #[cfg(feature = "bench")]
 pub(crate) use stamps::Stamped;
 pub use time::RunTime;

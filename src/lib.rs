@@ -65,7 +65,7 @@ mod unroll;
 mod weights;
 
 pub use delta::{Change, Delta, Factors};
-pub use engine::{Network, NotFinite, RunTime};
+pub use engine::{Network, NotFinite, Reloaded, RunTime};
 pub use error::{Error, HubError, Part, Result};
 pub use gpu::{AdapterOptions, Gpu};
 pub use graph::{Graph, Source, Value, ValueId};

@@ -50,8 +50,9 @@ pub(crate) struct Launch {
     pub(crate) flops: u64,
 }
 
-/// Makes the kernels of `requests`, each once and on all cores, and the launches with them.
-pub(crate) fn link(requests: Vec<Request>, target: &Target) -> Result<Vec<Launch>> {
+/// Makes the kernels of `requests` that are not among the `known`, each once and on all cores, and the launches with them.
+pub(crate) fn link(requests: Vec<Request>, target: &Target, known: &[Arc<Shader>]) -> Result<Vec<Launch>> {
+    let known: HashMap<&Kernel, &Arc<Shader>> = known.iter().map(|shader| (&shader.kernel, shader)).collect();
     let mut place = HashMap::new();
     for request in &requests {
         let next = place.len();
@@ -59,8 +60,11 @@ pub(crate) fn link(requests: Vec<Request>, target: &Target) -> Result<Vec<Launch
     }
     let mut kernels: Vec<(&Kernel, usize)> = place.iter().map(|(&kernel, &i)| (kernel, i)).collect();
     kernels.sort_by_key(|(_, i)| *i);
-    let made = parallel::map(&kernels, |(kernel, _)| Shader::new(kernel));
-    let shaders = made.into_iter().map(|shader| shader.map(Arc::new)).collect::<Result<Vec<_>>>()?;
+    let made = parallel::map(&kernels, |(kernel, _)| match known.get(kernel) {
+        Some(shader) => Ok(Arc::clone(shader)),
+        None => Shader::new(kernel).map(Arc::new),
+    });
+    let shaders = made.into_iter().collect::<Result<Vec<_>>>()?;
     requests.iter().map(|request| request.launch(&shaders[place[&request.kernel]], target)).collect()
 }
 

@@ -2,6 +2,7 @@
 //! printed and compared without a GPU.
 
 mod load;
+mod reload;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::target::Target;
 use crate::tensor::{Tensor, TensorDesc};
 
 pub(crate) use load::{Loading, Part, Upload};
+pub(crate) use reload::Change;
 
 /// Index of a buffer in a [`Plan`].
 pub type BufferId = usize;
@@ -193,6 +195,18 @@ const LOAD_CHUNK: u64 = 32 << 20;
 impl Plan {
     /// Plans `graph`, already rewritten by the passes, for a device.
     pub fn new(graph: &Graph, target: &Target) -> Result<Plan> {
+        Self::with_kernels(graph, target, &[])
+    }
+
+    /// Plans another graph for the same device, with the kernels that are made already and in parts as large.
+    pub(crate) fn again(&self, graph: &Graph) -> Result<Plan> {
+        let launches = self.load.iter().chain(&self.run);
+        let kernels: Vec<Arc<Shader>> = launches.map(|launch| launch.shader.clone()).collect();
+        let plan = Self::with_kernels(graph, &self.target, &kernels)?;
+        Ok(Plan { load_chunk: self.load_chunk, ..plan })
+    }
+
+    fn with_kernels(graph: &Graph, target: &Target, kernels: &[Arc<Shader>]) -> Result<Plan> {
         let constant = graph.constants();
         let while_loading = target.while_loading();
         let mut slots: Vec<SlotInfo> = Vec::new();
@@ -234,7 +248,7 @@ impl Plan {
         }
         let loads = load.len();
         load.extend(run);
-        let mut load = link(load, target)?;
+        let mut load = link(load, target, kernels)?;
         let run = load.split_off(loads);
 
         let mut placer = Placer::new(graph, &constant, &slots, &slot_of, &load, &run);
@@ -322,6 +336,11 @@ impl Plan {
     pub fn resident_bytes(&self) -> u64 {
         let tensors: u64 = self.buffers.iter().filter(|b| b.resident()).map(|b| b.bytes).sum();
         tensors + self.texture_bytes() + self.uniform_bytes(&self.run)
+    }
+
+    /// Bytes that the load takes from the host.
+    pub(crate) fn uploaded_bytes(&self) -> u64 {
+        self.buffers.iter().filter(|buffer| buffer.is_weight()).map(|buffer| buffer.bytes).sum()
     }
 
     /// Bytes of inputs, states and outputs: what is left of a network that is set aside.

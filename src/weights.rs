@@ -94,6 +94,15 @@ impl Weights {
         Weights { blocks: self.blocks, ..Weights::new(self.file.clone(), entries) }
     }
 
+    /// The tensors whose names begin so, without that, if there are any, whatever their types. Adapters stay behind.
+    pub(crate) fn part(&self, prefix: &str) -> Option<Self> {
+        let named =
+            |(name, entry): (&String, &Entry)| Some((name.strip_prefix(prefix)?.to_owned(), entry.clone()));
+        let entries: HashMap<String, Entry> = self.entries.iter().filter_map(named).collect();
+        (!entries.is_empty())
+            .then(|| Weights { blocks: self.blocks, ..Weights::new(self.file.clone(), entries) })
+    }
+
     /// The same weights, of which a network keeps matrices and convolutions in blocks of small integers on the device:
     /// a quarter or an eighth of f32, made of the file's numbers, rounded to the type of the activations, when it is
     /// loaded. Norms, biases, tables and what has fewer than 32 channels in or 4096 numbers stay.

@@ -14,9 +14,9 @@ use aquatint::models::latent_conditions::Micro;
 use aquatint::models::latent_diffusion::{Given, LatentDiffusion, Part};
 use aquatint::models::sd3_transformer::Sd3TransformerConfig;
 use aquatint::models::unet2d_condition::{Levels, UNet2dConditionConfig};
-use aquatint::tasks::{NoiseSource, PaintOptions, Painter, Pipeline, StartFrom, Wish};
-use aquatint::text::TextEmbedding;
-use aquatint::{Error, Tensor, Weights};
+use aquatint::tasks::{NoiseSource, PaintOptions, Painter, Pipeline, StartFrom, Unsaid, Wish};
+use aquatint::text::{TextEmbedding, Tokenizer};
+use aquatint::{DType, Error, Tensor, Weights};
 use hashed::{gpu, numbers, save, weight};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -234,12 +234,7 @@ fn the_text_of_stable_diffusion_3() {
     let path = folder.path().join("single.safetensors");
     let clip = &models["text"];
     // These have transformers' names already.
-    let plain = Model {
-        config: clip.config.clone(),
-        tensors: clip.tensors.clone(),
-        names: clip.tensors.keys().map(|name| (name.clone(), vec![name.clone()])).collect(),
-        swapped: Vec::new(),
-    };
+    let plain = plain(clip.config.clone(), clip.tensors.clone());
     let parts = [("model.diffusion_model.", &models["sd3"]), ("first_stage_model.", &models["vae"])];
     let text = ["text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer."]
         .map(|prefix| (prefix, &plain));
@@ -258,6 +253,192 @@ fn the_text_of_stable_diffusion_3() {
     checkpoint(&path, &parts);
     let error = Pipeline::open(&path, None).unwrap_err().to_string();
     assert!(error.contains("text_encoders.clip_l"), "{error}");
+}
+
+/// Tensors that have the same names in a single file.
+fn plain(config: serde_json::Value, tensors: BTreeMap<String, Vec<usize>>) -> Model {
+    let names = tensors.keys().map(|name| (name.clone(), vec![name.clone()])).collect();
+    Model { config, tensors, names, swapped: Vec::new() }
+}
+
+fn fixture(name: &str) -> String {
+    format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A small Stable Diffusion 3 whose encoders of text fit each other, T5 among them: transformer, autoencoder, three encoders.
+fn whole_sd3() -> [Model; 5] {
+    let mut models = models();
+    let text: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(fixture("sd3.json")).unwrap()).unwrap();
+    let mut transformer = models.remove("sd3").unwrap();
+    for (name, width) in
+        [("context_embedder.weight", 20), ("time_text_embed.text_embedder.linear_1.weight", 14)]
+    {
+        transformer.tensors.get_mut(name).unwrap()[1] = width;
+    }
+    transformer.config["joint_attention_dim"] = 20.into();
+    transformer.config["pooled_projection_dim"] = 14.into();
+    let [clip_l, clip_g, t5] = ["clip_l", "clip_g", "t5"].map(|name| {
+        let part = &text["parts"][name];
+        let mut config = part["config"].clone();
+        let mut tensors: BTreeMap<String, Vec<usize>> =
+            serde_json::from_value(part["tensors"].clone()).unwrap();
+        if name != "t5" {
+            // What a file does not say: CLIP's own vocabulary, heads of 64, its activations, and no projection of the first.
+            let table =
+                tensors.iter_mut().find(|(name, _)| name.ends_with("token_embedding.weight")).unwrap();
+            table.1[0] = 49408;
+            config["vocab_size"] = 49408.into();
+            config["num_attention_heads"] = 1.into();
+            config["eos_token_id"] = 49407.into();
+            config["hidden_act"] = if name == "clip_l" { "quick_gelu" } else { "gelu" }.into();
+        }
+        if name == "clip_l" {
+            tensors.remove("text_projection.weight");
+        }
+        plain(config, tensors)
+    });
+    [transformer, models.remove("vae").unwrap(), clip_l, clip_g, t5]
+}
+
+/// Its folder, as `save_pretrained` writes it, but for the tokenizers of CLIP.
+fn write_sd3(folder: &Path, [transformer, vae, clip_l, clip_g, t5]: &[Model; 5]) -> Pipeline {
+    let clip = "CLIPTextModelWithProjection";
+    let index = serde_json::json!({
+        "_class_name": "StableDiffusion3Pipeline",
+        "transformer": ["diffusers", "SD3Transformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "text_encoder": ["transformers", clip],
+        "text_encoder_2": ["transformers", clip],
+        "text_encoder_3": ["transformers", "T5EncoderModel"],
+    });
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    file("model_index.json", &index.to_string());
+    let scheduler = r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#;
+    file("scheduler/scheduler_config.json", scheduler);
+    let mut vae_config = vae.config.clone();
+    vae_config["scaling_factor"] = 1.5305.into();
+    vae_config["shift_factor"] = 0.0609.into();
+    for (name, config, model) in [
+        ("transformer", &transformer.config, transformer),
+        ("vae", &vae_config, vae),
+        ("text_encoder", &clip_l.config, clip_l),
+        ("text_encoder_2", &clip_g.config, clip_g),
+        ("text_encoder_3", &t5.config, t5),
+    ] {
+        file(&format!("{name}/config.json"), &config.to_string());
+        let saved = save(&folder.join(name), &model.tensors, &BTreeMap::new(), &[]);
+        let library = if name.starts_with("text") { "model" } else { "diffusion_pytorch_model" };
+        let path = folder.join(name).join(format!("{library}.safetensors"));
+        std::fs::rename(saved, &path).unwrap();
+        if name == "text_encoder" {
+            // The projection that changes nothing.
+            let width = clip_l.config["hidden_size"].as_u64().unwrap() as usize;
+            let one = (0..width * width).map(|i| if i % (width + 1) == 0 { 1f32 } else { 0.0 });
+            let one: Vec<u8> = one.flat_map(f32::to_le_bytes).collect();
+            let bytes = std::fs::read(&path).unwrap();
+            let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            let mut tensors = file.tensors();
+            let one = TensorView::new(Dtype::F32, vec![width, width], &one).unwrap();
+            tensors.push(("text_projection.weight".to_owned(), one));
+            let bytes = safetensors::serialize(tensors, None).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    for (number, from) in [("", "tokenizer"), ("_2", "tokenizer"), ("_3", "t5_tokenizer")] {
+        copy(Path::new(&fixture(from)), &folder.join(format!("tokenizer{number}")));
+    }
+    let mut pipeline = Pipeline::open(folder, None).unwrap();
+    for (encoder, pad) in pipeline.text.encoders.iter_mut().zip([None, Some("!")]) {
+        encoder.tokenizer = Tokenizer::clip(pad).unwrap();
+    }
+    pipeline
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// From words to latents as the folder, to the last bit, with the tokenizer of T5 given or beside the file; without it
+/// T5 is left out, which is said.
+#[test]
+fn t5_in_a_file_of_stable_diffusion_3() {
+    let Some(gpu) = gpu() else { return };
+    let models = whole_sd3();
+    let folder = tempfile::tempdir().unwrap();
+    let whole = write_sd3(&folder.path().join("whole"), &models);
+    let [transformer, vae, clip_l, clip_g, t5] = &models;
+    let path = folder.path().join("single.safetensors");
+    let few = [
+        ("model.diffusion_model.", transformer),
+        ("first_stage_model.", vae),
+        ("text_encoders.clip_l.transformer.", clip_l),
+        ("text_encoders.clip_g.transformer.", clip_g),
+    ];
+    checkpoint(&path, &[&few[..], &[("text_encoders.t5xxl.transformer.", t5)]].concat());
+    let draw = |Pipeline { model, text }: &Pipeline| {
+        let prompts = [("a photograph of a red cat", Some("blurry"))];
+        let [wanted, unwanted] = text.encode(gpu, &prompts, DType::F32).unwrap().remove(0);
+        let tokens = wanted.states.desc.shape[0];
+        let options = PaintOptions {
+            height: 64,
+            width: 48,
+            steps: 2,
+            guidance: 3.0,
+            noise: NoiseSource::Cpu,
+            ..PaintOptions::of(model)
+        };
+        let mut painter = Painter::new(gpu, model, 1, tokens, StartFrom::Noise, &options).unwrap();
+        let mut run = painter.start(&[Wish { text: wanted, negative: Some(unwanted) }], &[3], None).unwrap();
+        run.run().unwrap();
+        run.latents().unwrap().to_f32()
+    };
+    let wanted = draw(&whole);
+    let tokenizer = fixture("t5_tokenizer");
+    let given = Unsaid { t5_tokenizer: Some(Path::new(&tokenizer)), ..Unsaid::default() };
+    let single = Pipeline::open_with(&path, &given).unwrap();
+    assert_eq!(draw(&single), wanted);
+
+    let without = Pipeline::open(&path, None).unwrap();
+    let left_out = |pipeline: &Pipeline| pipeline.text.t5.as_ref().unwrap().left_out.clone();
+    let why = left_out(&without).unwrap();
+    assert!(why.contains("tokenizer_3"), "{why}");
+    assert_ne!(draw(&without), wanted);
+
+    copy(Path::new(&tokenizer), &folder.path().join("tokenizer_3"));
+    let beside = Pipeline::open(&path, None).unwrap();
+    assert!(left_out(&beside).is_none() && left_out(&single).is_none() && left_out(&whole).is_none());
+    assert_eq!(draw(&beside), wanted);
+
+    // Numbers of a type that cannot be read: an error where T5 is asked for, else it is left out.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let text = String::from_utf8(bytes[8..header].to_vec()).unwrap();
+    let mark = "\"text_encoders.t5xxl.transformer.encoder.final_layer_norm.weight\":{\"dtype\":\"";
+    let at = 8 + text.find(mark).unwrap() + mark.len();
+    bytes[at..at + 3].copy_from_slice(b"I32");
+    let odd = folder.path().join("odd.safetensors");
+    std::fs::write(&odd, bytes).unwrap();
+    let error = Pipeline::open_with(&odd, &given).unwrap_err().to_string();
+    let why = left_out(&Pipeline::open(&odd, None).unwrap()).unwrap();
+    assert!(error.contains("final_layer_norm") && why.contains("final_layer_norm"), "{error}, {why}");
+
+    // A tokenizer for nothing.
+    checkpoint(&path, &few);
+    assert!(left_out(&Pipeline::open(&path, None).unwrap()).is_none());
+    for path in [&path, &folder.path().join("whole")] {
+        let error = Pipeline::open_with(path, &given).unwrap_err();
+        assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("T5"), "{error}");
+    }
 }
 
 /// Names of the UNet's tensors in checkpoints, from those that they have in folders.

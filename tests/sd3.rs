@@ -267,6 +267,14 @@ fn the_memory_of_three_encoders_is_predicted() {
     assert!(three[2].ports >= 2 * (2 * LONG_TOKENS as u64 * 20 * 4), "{three:?}");
 }
 
+/// Adapters find T5's weights after those of CLIP's.
+#[test]
+fn weights_of_three_encoders() {
+    let (mut three, mut two) = (encoders(true), encoders(false));
+    assert_eq!((three.weights_mut().len(), two.weights_mut().len()), (3, 2));
+    assert!(three.weights_mut()[2].contains("shared.weight"));
+}
+
 #[test]
 fn words_weigh_in_t5_too() {
     let Some(gpu) = gpu() else { return };

@@ -1,4 +1,4 @@
-"""References for tests/lora.rs: networks of latent diffusion with adapters, as diffusers and PEFT compute them, with
+"""References for tests/lora/main.rs: networks of latent diffusion with adapters, as diffusers and PEFT compute them, with
 weights and adapters that both sides make from a hash of their names.
 
     python3 -m venv venv && venv/bin/pip install torch torchvision timm diffusers transformers peft regex safetensors

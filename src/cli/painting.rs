@@ -176,6 +176,10 @@ pub struct TextSettings {
     #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prediction: Option<String>,
+    /// The folder with the tokenizer.json of the T5 in a single file of Stable Diffusion 3 [default: tokenizer_3 beside it]
+    #[arg(long, value_name = "FOLDER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub t5_tokenizer: Option<PathBuf>,
     /// Begin with noise alone (zero terminal SNR), at timesteps that end with the last one: for models that predict v and
     /// were trained so, but do not say it; --rescale 0.7 suits them
     #[arg(long)]
@@ -232,6 +236,7 @@ impl TextSettings {
             clip_skip: self.clip_skip.or(base.clip_skip),
             guess: self.guess || base.guess,
             prediction: self.prediction.or(base.prediction),
+            t5_tokenizer: self.t5_tokenizer.or(base.t5_tokenizer),
             zero_snr: self.zero_snr || base.zero_snr,
         }
     }

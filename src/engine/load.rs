@@ -17,7 +17,7 @@ pub(super) const STORAGE: wgpu::BufferUsages =
 pub(super) struct Loaded {
     /// By [`crate::plan::BufferId`]; those used only while loading are gone.
     pub buffers: Vec<Option<wgpu::Buffer>>,
-    textures: Vec<wgpu::Texture>,
+    pub textures: Vec<wgpu::Texture>,
     pub steps: Vec<Step>,
 }
 
@@ -92,7 +92,7 @@ impl Loaded {
 
     /// Does the work that depends on weights alone, a part of the weights at a time: while the device works on one, the
     /// next is read from the file.
-    fn load(&mut self, gpu: &Gpu, plan: &Plan, submit: &mut Submit) -> Result<()> {
+    pub fn load(&mut self, gpu: &Gpu, plan: &Plan, submit: &mut Submit) -> Result<()> {
         let loading = plan.loading();
         let rooms: Vec<Room> =
             (0..loading.rooms()).map(|_| Room::new(gpu, plan, &loading)).collect::<Result<_>>()?;

@@ -65,14 +65,17 @@ impl Sd3Checkpoint {
 
     /// CLIP's two encoders of text under transformers' names, those that the file has.
     pub fn text_encoders(&self) -> [Option<Weights>; 2] {
-        ["clip_l", "clip_g"].map(|encoder| {
-            let prefix = format!("text_encoders.{encoder}.transformer.");
-            let weights = self.file.renamed(|name, tensor| match name.strip_prefix(&prefix) {
-                Some(name) => vec![(name.to_owned(), tensor)],
-                None => Vec::new(),
-            });
-            (!weights.names().is_empty()).then_some(weights)
-        })
+        ["clip_l", "clip_g"].map(|encoder| self.text_encoder(encoder))
+    }
+
+    /// T5 under transformers' names, if the file has it.
+    pub fn t5(&self) -> Option<Weights> {
+        self.text_encoder("t5xxl")
+    }
+
+    fn text_encoder(&self, encoder: &str) -> Option<Weights> {
+        let prefix = format!("text_encoders.{encoder}.transformer.");
+        self.file.part(&prefix)
     }
 }
 

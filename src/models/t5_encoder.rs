@@ -76,17 +76,48 @@ impl T5EncoderConfig {
         Ok(config)
     }
 
+    /// The configuration of an encoder whose file has none, told by its tensors.
+    ///
+    /// # Errors
+    /// [`Error::WrongTensor`] for what is missing or no matrix.
+    pub fn of_weights(weights: &Weights) -> Result<Self> {
+        let matrix = |name: &str| match weights.shape(name).map(|shape| shape.to_vec()).as_deref() {
+            Some(&[rows, columns]) => Ok([rows, columns]),
+            found => Err(Error::WrongTensor {
+                file: weights.file().to_owned(),
+                name: name.to_owned(),
+                expected: "a matrix".to_owned(),
+                found: found.map_or("no such tensor".to_owned(), |shape| format!("shape {shape:?}")),
+            }),
+        };
+        let [vocab_size, d_model] = matrix(table_name(weights))?;
+        let layer = "encoder.block.0.layer";
+        let [relative_attention_num_buckets, num_heads] =
+            matrix(&format!("{layer}.0.SelfAttention.relative_attention_bias.weight"))?;
+        let [inner, _] = matrix(&format!("{layer}.0.SelfAttention.q.weight"))?;
+        let [d_ff, _] = matrix(&format!("{layer}.1.DenseReluDense.wi_0.weight"))?;
+        let layer =
+            |i: &usize| weights.contains(&format!("encoder.block.{i}.layer.0.SelfAttention.q.weight"));
+        let settings = serde_json::json!({
+            "vocab_size": vocab_size,
+            "d_model": d_model,
+            "d_kv": inner / num_heads.max(1),
+            "d_ff": d_ff,
+            "num_layers": (0..).take_while(layer).count(),
+            "num_heads": num_heads,
+            "relative_attention_num_buckets": relative_attention_num_buckets,
+            "feed_forward_proj": "gated-gelu",
+        });
+        T5EncoderConfig::from_json(&settings.to_string())
+    }
+
     /// The embeddings of tokens `[tokens, d_model]`, f32, looked up on the host as those of CLIP.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::WrongTensor`], [`Error::Invalid`] for a token that is
     /// not in the table.
     pub fn embed(&self, weights: &Weights, tokens: &[u32]) -> Result<Tensor> {
-        let name = match weights.contains("shared.weight") {
-            true => "shared.weight",
-            false => "encoder.embed_tokens.weight",
-        };
-        let table = weights.tensor(name, &[self.vocab_size, self.d_model])?;
+        let table = weights.tensor(table_name(weights), &[self.vocab_size, self.d_model])?;
         let mut rows = Vec::with_capacity(tokens.len() * self.d_model);
         for &token in tokens {
             let row = token as usize;
@@ -117,6 +148,14 @@ impl T5EncoderConfig {
             (near + steps as usize).min(half - 1)
         };
         (bucket + if key > query { half } else { 0 }) as u32
+    }
+}
+
+/// What the table of tokens is called.
+fn table_name(weights: &Weights) -> &'static str {
+    match weights.contains("shared.weight") {
+        true => "shared.weight",
+        false => "encoder.embed_tokens.weight",
     }
 }
 
@@ -195,6 +234,19 @@ fn feed_forward(
         g.cast(h, DType::F32)
     })?;
     Source { dtype: DType::F32, ..w }.matrix(g, &format!("{name}.wo"), h, config.d_model)
+}
+
+impl T5EncoderConfig {
+    /// Whether all tensors are there and can be read.
+    ///
+    /// # Errors
+    /// Those of the weights, all of them at once.
+    pub fn check_weights(&self, weights: &Weights) -> Result<()> {
+        weights.survey(|weights| {
+            weights.tensor(table_name(weights), &[self.vocab_size, self.d_model])?;
+            t5_encoder_graph(self, Source { weights, dtype: DType::F32 }, [1, 1])
+        })
+    }
 }
 
 /// The graph of an encoder for `n` texts: input `embeddings` `[n, tokens, d_model]`, output `states`.

@@ -22,7 +22,9 @@ pub fn adapted(
         sum = g.scoped(&name, |g| {
             let change = change(g, &name, &delta.change)?;
             let change = g.reshape(change, shape.clone())?;
-            let change = g.affine(change, delta.scale, 0.0)?;
+            // A number beside the weights, not in the kernel: another strength needs no other kernel.
+            let scale = g.weight(&format!("{name}.scale"), Tensor::from_f32([1], &[delta.scale]));
+            let change = g.mul(change, scale)?;
             g.add(change, sum)
         })?;
     }

@@ -43,7 +43,6 @@ impl PackedWeight {
     }
 
     /// Taps and quads of channels of a tile, as in [`ConvWeight::Tiles`].
-    #[cfg(feature = "bench")]
     pub(crate) fn tiles(&self) -> (usize, usize) {
         (self.taps, self.quads)
     }

@@ -244,12 +244,20 @@ impl Plan {
     /// The most bytes that the network ever holds: while loading, two parts of the weights lie as
     /// they are in the file beside what is made of them.
     pub fn peak_bytes(&self) -> u64 {
+        let peak = self.peak_from(self.texture_bytes() + self.port_bytes(), |_| true);
+        peak.max(self.resident_bytes())
+    }
+
+    /// The most bytes that are held while loading, where so many are held already and buffers that are not `new` are
+    /// among them.
+    pub(super) fn peak_from(&self, mut held: u64, new: impl Fn(BufferId) -> bool) -> u64 {
         let loading = self.loading();
-        let bytes = |ids: &[BufferId]| ids.iter().map(|&id| self.buffers[id].bytes).sum::<u64>();
+        let bytes = |ids: &[BufferId]| {
+            ids.iter().filter(|id| new(**id)).map(|&id| self.buffers[id].bytes).sum::<u64>()
+        };
         let uniforms = |part: &Part| self.uniform_bytes(&self.load[part.launches.clone()]);
-        let mut held = self.texture_bytes() + self.port_bytes();
         held += loading.rooms() as u64 * self.room_bytes(&loading);
-        let mut peak = self.resident_bytes();
+        let mut peak = held;
         for (i, part) in loading.parts.iter().enumerate() {
             if let Some(done) = i.checked_sub(2).map(|i| &loading.parts[i]) {
                 held -= bytes(&done.dropped) + uniforms(done);

@@ -22,7 +22,7 @@ pub use detect::{DetectOptions, Detection, Detector, detect, draw_detections};
 pub use embed::{Embedder, cosine, embed, embed_prepared};
 pub use generate::{DiffusionModel, GenerateOptions, Generator};
 pub use paint::{
-    Beside, Canvas, Control, Enlarge, Memory, Pag, PaintOptions, Painter, Pipeline, StartFrom, Turns,
+    Beside, Canvas, Control, Enlarge, Memory, Pag, PaintOptions, Painter, Pipeline, StartFrom, Turns, Unsaid,
     Variation, Wish,
 };
 pub use redraw::{Redrawer, redraw};

@@ -1,4 +1,6 @@
-//! The encoders of text in a single-file checkpoint, which has neither their configurations nor a tokenizer.
+//! The encoders of text in a single-file checkpoint, which has neither their configurations nor tokenizers.
+
+use std::path::Path;
 
 use super::encoder::{TextEncoder, TextEncoders};
 use super::sd3::T5Part;
@@ -7,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::formats::ldm::{Checkpoint, TextEncoderNames};
 use crate::formats::mmdit::Sd3Checkpoint;
 use crate::models::clip_text::ClipTextConfig;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
 
 impl TextEncoders {
     /// The encoders in a checkpoint, with CLIP's own vocabulary.
@@ -40,11 +42,14 @@ impl TextEncoders {
         Ok(TextEncoders { encoders, xl, clip_skip: 0, zeros_for_none: true, t5: None })
     }
 
-    /// CLIP's encoders in a single file of Stable Diffusion 3. Its T5 is left out, as its vocabulary is not in the file.
+    /// The encoders in a single file of Stable Diffusion 3: both of CLIP's and T5, if it is there. T5's tokenizer is in no
+    /// such file: it is in the folder `t5_tokenizer`, or in one called `tokenizer_3` beside the file; without it T5 is
+    /// [left out](T5Part::left_out).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a file without both, and those of the tensors.
-    pub fn from_sd3_checkpoint(checkpoint: &Sd3Checkpoint) -> Result<Self> {
+    /// [`Error::Unsupported`] for a file without both of CLIP's, [`Error::Invalid`] for a tokenizer where there is no T5,
+    /// and those of the files.
+    pub fn from_sd3_checkpoint(checkpoint: &Sd3Checkpoint, t5_tokenizer: Option<&Path>) -> Result<Self> {
         let mut encoders = Vec::new();
         for (found, (name, open_clip)) in
             checkpoint.text_encoders().into_iter().zip([("clip_l", false), ("clip_g", true)])
@@ -69,8 +74,7 @@ impl TextEncoders {
             let tokenizer = Tokenizer::clip(open_clip.then_some("!"))?;
             encoders.push(TextEncoder { config, weights, tokenizer });
         }
-        let t5 =
-            T5Part::absent(checkpoint.transformer().shape("context_embedder.weight").map_or(0, Shape::last));
+        let t5 = T5Part::of_checkpoint(checkpoint, t5_tokenizer)?;
         Ok(TextEncoders { encoders, xl: false, clip_skip: 0, zeros_for_none: true, t5: Some(t5) })
     }
 }

@@ -128,9 +128,11 @@ impl TextEncoders {
             + self.t5.as_ref().map_or(0, |t5| t5.tokens)
     }
 
-    /// Their weights, for adapters.
+    /// Their weights, for adapters; T5's last.
     pub fn weights_mut(&mut self) -> Vec<&mut Weights> {
-        self.encoders.iter_mut().map(|encoder| &mut encoder.weights).collect()
+        let clip = self.encoders.iter_mut().map(|encoder| &mut encoder.weights);
+        let t5 = self.t5.iter_mut().filter_map(|t5| t5.encoder.as_mut());
+        clip.chain(t5.map(|encoder| &mut encoder.weights)).collect()
     }
 
     /// Embeddings of prompts and, beside each, of what is not wanted; all of as many tokens. The encoders are on the

@@ -1,15 +1,19 @@
 //! Text as Stable Diffusion 3 is told it: two encoders of CLIP's side by side, filled up to the width of T5, then T5's
 //! tokens (Esser et al. 2024, arXiv:2403.03206, figure 2).
 
+use std::path::Path;
+
 use super::encoder::{TextEmbedding, TextEncoders};
 use super::t5::{T5TextEncoder, T5Tokenizer};
 use crate::error::{Error, Result};
 use crate::formats::diffusers::Folder;
+use crate::formats::mmdit::Sd3Checkpoint;
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::models::sd3_transformer::Sd3TransformerConfig;
 use crate::models::t5_encoder::T5EncoderConfig;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
+use crate::weights::Weights;
 
 /// Tokens of T5 that nobody chose.
 const TOKENS: usize = 256;
@@ -23,7 +27,12 @@ pub struct T5Part {
     pub tokens: usize,
     /// Numbers in each token of the text that the transformer reads.
     pub width: usize,
+    /// Why an encoder is not used whose weights are there.
+    pub left_out: Option<String>,
 }
+
+/// Where a tokenizer is looked for beside a single file: as in the folders of diffusers.
+const TOKENIZER: &str = "tokenizer_3";
 
 impl T5Part {
     /// Of a pipeline's folder, `None` if its transformer is not that of Stable Diffusion 3.
@@ -47,12 +56,43 @@ impl T5Part {
                 return Err(Error::Unsupported { path: folder.path().to_owned(), nodes: vec![found] });
             }
         };
-        Ok(Some(T5Part { encoder, tokens: TOKENS, width: transformer.joint_attention_dim }))
+        let width = transformer.joint_attention_dim;
+        Ok(Some(T5Part { encoder, tokens: TOKENS, width, left_out: None }))
     }
 
-    /// None, where the transformer reads `width` numbers.
-    pub(super) fn absent(width: usize) -> Self {
-        T5Part { encoder: None, tokens: TOKENS, width }
+    /// Of a single file, which may have the weights but never the tokenizer: that is in the folder `tokenizer`, or in
+    /// `tokenizer_3` beside the file. Without one, and if what lies beside the file was not asked for and cannot be used,
+    /// the encoder is left out.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a tokenizer where there is no T5, and those of the files.
+    pub(super) fn of_checkpoint(checkpoint: &Sd3Checkpoint, tokenizer: Option<&Path>) -> Result<Self> {
+        let width = checkpoint.transformer().shape("context_embedder.weight").map_or(0, Shape::last);
+        let part = |encoder, left_out| T5Part { encoder, tokens: TOKENS, width, left_out };
+        let open = |weights: Weights, tokenizer: &Path| {
+            let config = T5EncoderConfig::of_weights(&weights)?;
+            config.check_weights(&weights)?;
+            Ok::<_, Error>(T5TextEncoder { config, weights, tokenizer: T5Tokenizer::open(tokenizer)? })
+        };
+        let beside = Path::new(checkpoint.file()).with_file_name(TOKENIZER);
+        match (checkpoint.t5(), tokenizer) {
+            (Some(weights), Some(tokenizer)) => Ok(part(Some(open(weights, tokenizer)?), None)),
+            (Some(weights), None) if beside.is_dir() => Ok(match open(weights, &beside) {
+                Ok(encoder) => part(Some(encoder), None),
+                Err(error) => part(None, Some(error.to_string())),
+            }),
+            (Some(_), None) => {
+                let why =
+                    format!("no single file has its tokenizer, and there is no folder {}", beside.display());
+                Ok(part(None, Some(why)))
+            }
+            (None, Some(tokenizer)) => Err(Error::Invalid {
+                what: format!("tokenizer {} for T5", tokenizer.display()),
+                expected: format!("none, as {} has no T5 (text_encoders.t5xxl)", checkpoint.file()),
+                found: "one".to_owned(),
+            }),
+            (None, None) => Ok(part(None, None)),
+        }
     }
 
     /// The network for so many texts, if there is an encoder.

@@ -19,7 +19,7 @@ use std::time::Instant;
 use anyhow::Result;
 use aquatint::models::autoencoder_tiny::AutoencoderTinyConfig;
 use aquatint::models::latent_diffusion::{Given, Part};
-use aquatint::tasks::{Painter, Pipeline, SamplingState, StartFrom, Variation, Wish};
+use aquatint::tasks::{Painter, Pipeline, SamplingState, StartFrom, Unsaid, Variation, Wish};
 use aquatint::text::TextEncoders;
 use aquatint::{AdapterOptions, DType, Error, Gpu, units};
 
@@ -50,7 +50,16 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
     }
     prompted(&painting)?;
     options::check(args, &painting.settings.text)?;
-    let mut pipeline = Pipeline::open(&path, painting.settings.text.prediction.as_deref())?;
+    let text = &painting.settings.text;
+    let unsaid =
+        Unsaid { prediction: text.prediction.as_deref(), t5_tokenizer: text.t5_tokenizer.as_deref() };
+    let mut pipeline = Pipeline::open_with(&path, &unsaid)?;
+    if let Some(why) = pipeline.text.t5.as_ref().and_then(|t5| t5.left_out.as_ref()) {
+        let model = path.display();
+        say(&format!(
+            "{model}: its T5 is not used: {why}; --t5-tokenizer names the folder of a tokenizer.json"
+        ));
+    }
     // A folder of the hub's cache is called by a checksum.
     if let Some(name) = Path::new(&painting.model).file_stem() {
         pipeline.model.name = name.display().to_string();

@@ -117,9 +117,10 @@ impl Lora {
         &self.file
     }
 
-    /// Adds the adapters to the weights of a UNet and of encoders of text in their order, beside those that are there
-    /// already; those of strength 0 are left out. Networks made of these weights from then on have them; nothing that is
-    /// made already changes, and [`Weights::without_adapters`] is the way back.
+    /// Adds the adapters to the weights of a UNet, or a transformer, and of encoders of text in their order, T5 third,
+    /// beside those that are there already; those of strength 0 are left out. Networks made of these weights from then on
+    /// have them, and those that are made already once they are told ([`Network::reload`](crate::Network::reload),
+    /// [`Painter::set_adapters`](crate::tasks::Painter::set_adapters)). [`Weights::without_adapters`] is the way back.
     ///
     /// # Errors
     /// [`Error::Format`] if no tensor belongs to the model, [`Error::WrongTensor`] and [`Error::MissingTensor`] for
@@ -193,8 +194,9 @@ fn find<'a>(modules: &'a [Modules], part: Part, path: &str) -> Option<(usize, &'
     match (part, modules.len()) {
         (Part::Unet, _) => at(0),
         (Part::Text(encoder), _) => at(1 + encoder),
-        // Of two encoders it may be either.
         (Part::Any, 2) => at(0).or_else(|| at(1)),
+        // Of two encoders of one kind it may be either's; T5's layers are called otherwise.
+        (Part::Any, 4) => at(0).or_else(|| at(3)),
         (Part::Any, _) => at(0),
     }
 }
@@ -220,8 +222,13 @@ fn configs(path: &Path, of_peft: bool) -> Result<HashMap<Part, PeftConfig>> {
         Ok::<(), Error>(())
     };
     if let Some(text) = safetensors::metadata(path)?.get("lora_adapter_metadata") {
-        let parts =
-            [("unet.", Part::Unet), ("text_encoder.", Part::Text(0)), ("text_encoder_2.", Part::Text(1))];
+        let parts = [
+            ("unet.", Part::Unet),
+            ("transformer.", Part::Unet),
+            ("text_encoder.", Part::Text(0)),
+            ("text_encoder_2.", Part::Text(1)),
+            ("text_encoder_3.", Part::Text(2)),
+        ];
         add(path, text, &parts)?;
     }
     let beside = path.with_file_name("adapter_config.json");

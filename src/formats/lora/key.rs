@@ -6,15 +6,16 @@
 //! unet.BLOCK.attn1.processor.to_q_lora.up.weight   diffusers before, also without the first word
 //! text_encoder.PATH.lora_linear_layer.up.weight    the same of encoders of text
 //! base_model.model.PATH.lora_A.NAME.weight         PEFT alone
-//! lora_unet_PA_TH.lora_down.weight                 kohya; lora_te_, lora_te1_, lora_te2_
-//! diffusion_model.PATH.lora_down.weight            ComfyUI
+//! transformer.PATH.lora_A.weight                   of Stable Diffusion 3, beside text_encoder_2, text_encoder_3
+//! lora_unet_PA_TH.lora_down.weight                 kohya; lora_te_, lora_te1_, lora_te2_, lora_te3_
+//! diffusion_model.PATH.lora_down.weight            ComfyUI; text_encoders.clip_l.transformer., clip_g, t5xxl
 //! ```
 
 /// The network that a tensor belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     Unet,
-    /// An encoder of text, from 0.
+    /// An encoder of text, from 0; T5 is the third.
     Text(usize),
     /// Not said.
     Any,
@@ -57,14 +58,20 @@ const ROLES: [(&str, Role); 23] = [
     ("lora_magnitude_vector", "dora"),
 ];
 
-const PARTS: [(&str, Part); 9] = [
+const PARTS: [(&str, Part); 15] = [
     ("unet.", Part::Unet),
+    ("transformer.", Part::Unet),
     ("text_encoder.", Part::Text(0)),
     ("text_encoder_2.", Part::Text(1)),
+    ("text_encoder_3.", Part::Text(2)),
+    ("text_encoders.clip_l.transformer.", Part::Text(0)),
+    ("text_encoders.clip_g.transformer.", Part::Text(1)),
+    ("text_encoders.t5xxl.transformer.", Part::Text(2)),
     ("lora_unet_", Part::Unet),
     ("lora_te_", Part::Text(0)),
     ("lora_te1_", Part::Text(0)),
     ("lora_te2_", Part::Text(1)),
+    ("lora_te3_", Part::Text(2)),
     ("diffusion_model.", Part::Unet),
     ("model.diffusion_model.", Part::Unet),
 ];
@@ -198,6 +205,25 @@ mod tests {
             "text_model_encoder_layers_0_mlp_fc1",
             "mid",
         );
+        is(
+            "text_encoder_3.encoder.block.0.layer.1.DenseReluDense.wi_0.lora_A.weight",
+            Part::Text(2),
+            "encoder.block.0.layer.1.DenseReluDense.wi_0",
+            "down",
+        );
+        is(
+            "lora_te3_encoder_block_23_layer_0_SelfAttention_q.alpha",
+            Part::Text(2),
+            "encoder_block_23_layer_0_SelfAttention_q",
+            "alpha",
+        );
+        is(
+            "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.o.lora_up.weight",
+            Part::Text(2),
+            "encoder.block.0.layer.0.SelfAttention.o",
+            "up",
+        );
+        is("transformer.proj_out.lora_B.weight", Part::Unet, "proj_out", "up");
         is("lora_te2_text_projection.hada_w1_a", Part::Text(1), "text_projection", "hada_w1_a");
         is("diffusion_model.out.2.diff_b", Part::Unet, "out.2", "diff_b");
         is("lora_unet_conv_in.dora_scale", Part::Unet, "conv_in", "dora");

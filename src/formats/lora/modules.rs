@@ -32,12 +32,14 @@ impl Modules {
         modules
     }
 
-    /// The layers of a `CLIPTextModel`, with and without the word that newer files leave out.
+    /// The layers of a `CLIPTextModel`, with and without the word that newer files leave out, or of a `T5EncoderModel`.
     pub fn of_text(weights: &Weights) -> Self {
         const WORD: &str = "text_model.";
-        let mut modules = Modules::default();
         // The table of tokens is not read by the network but beside it.
-        for (path, _) in paths(weights).filter(|(path, _)| !path.ends_with("token_embedding")) {
+        const TABLES: [&str; 3] = ["token_embedding", "shared", "embed_tokens"];
+        let mut modules = Modules::default();
+        for (path, _) in paths(weights).filter(|(path, _)| !TABLES.iter().any(|table| path.ends_with(table)))
+        {
             modules.add(path, path, false);
             match path.strip_prefix(WORD) {
                 Some(rest) => modules.add(rest, path, false),

@@ -71,6 +71,35 @@ impl Memory {
         self.start.held + networks + preview
     }
 
+    /// The most that is held without previews: while the UNet is loaded, and while pictures are encoded or shown.
+    fn most(&self) -> u64 {
+        let kept = if self.turns == Turns::Together { self.decoder.held } else { 0 };
+        let begun = kept + self.encoder.map_or(0, |memory| memory.peak);
+        (self.step.peak + self.start.held).max(self.beside_pictures() + self.decoder.peak.max(begun))
+    }
+
+    /// What is held beside the networks for pictures.
+    fn beside_pictures(&self) -> u64 {
+        self.start.held + if self.turns == Turns::OneAtATime { self.step.ports } else { self.step.held }
+    }
+
+    /// The same with another plan of the step.
+    pub(super) fn with_step(&self, step: NetworkMemory) -> Memory {
+        let mut memory = Memory { step, ..self.clone() };
+        memory.peak = memory.most();
+        if let Some(preview) = self.preview {
+            let kept = if self.preview_kept { preview.held } else { 0 };
+            memory.peak = (memory.peak + kept).max(memory.held() - kept + preview.peak);
+        }
+        memory
+    }
+
+    /// What is held beside the step's network.
+    pub(super) fn beside_step(&self) -> u64 {
+        let step = if self.turns == Turns::OneAtATime { self.step.ports } else { self.step.held };
+        self.held() - step
+    }
+
     /// The same with an autoencoder for previews: kept where there is room for it beside all else, otherwise there only
     /// while it shows something.
     pub(super) fn with_preview(mut self, preview: NetworkMemory, budget: Option<u64>) -> Memory {
@@ -175,8 +204,7 @@ impl Parts<'_> {
                     continue;
                 }
                 let encoded = encoder.as_ref().map(EncoderPlan::memory);
-                let begun = kept + encoded.map_or(0, |memory| memory.peak);
-                let memory = Memory {
+                let mut memory = Memory {
                     text_encoders: Vec::new(),
                     step: unet,
                     start: noise,
@@ -187,8 +215,9 @@ impl Parts<'_> {
                     turns,
                     encoder_bands: encoder.as_ref().and_then(EncoderPlan::bands).unwrap_or(1),
                     decoder_bands: decoder.bands.as_ref().map_or(1, |bands| bands.count()),
-                    peak: (unet.peak + noise.held).max(beside + shown.peak.max(begun)),
+                    peak: 0,
                 };
+                memory.peak = memory.most();
                 return Ok(Layout { step: plan, encoder, decoder, memory });
             }
         }

@@ -1,5 +1,6 @@
 //! Pictures out of text, of other pictures, and of both: latent diffusion on a device.
 
+mod adapters;
 mod bands;
 mod canvas;
 mod control;
@@ -19,7 +20,7 @@ pub use self::control::Control;
 pub use self::guidance::Pag;
 pub use self::latents::{Enlarge, Variation};
 pub use self::memory::{Beside, Memory, Turns};
-pub use self::pipeline::Pipeline;
+pub use self::pipeline::{Pipeline, Unsaid};
 
 use self::canvas::EncoderPlan;
 use self::parts::Parts;

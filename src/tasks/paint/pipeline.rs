@@ -17,6 +17,15 @@ pub struct Pipeline {
     pub text: TextEncoders,
 }
 
+/// What single files do not say of themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unsaid<'a> {
+    /// What Stable Diffusion 2 predicts, in diffusers' words.
+    pub prediction: Option<&'a str>,
+    /// Where the `tokenizer.json` of Stable Diffusion 3's T5 is; `tokenizer_3` beside the file otherwise.
+    pub t5_tokenizer: Option<&'a Path>,
+}
+
 impl Pipeline {
     /// Whether there is a pipeline of latent diffusion at a path: a folder of diffusers with a network that reads text, or a file
     /// with the names of a checkpoint.
@@ -34,8 +43,25 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Unsupported`] for other models, and those of the files.
     pub fn open(path: impl AsRef<Path>, prediction: Option<&str>) -> Result<Self> {
+        Pipeline::open_with(path, &Unsaid { prediction, ..Unsaid::default() })
+    }
+
+    /// The same, with all that files do not say.
+    ///
+    /// # Errors
+    /// As [`Pipeline::open`], and [`Error::Invalid`] for a tokenizer of T5 where there is no T5 without one.
+    pub fn open_with(path: impl AsRef<Path>, unsaid: &Unsaid) -> Result<Self> {
         let path = path.as_ref();
+        let no_tokenizer = |kind: &str| match unsaid.t5_tokenizer {
+            None => Ok(()),
+            Some(_) => Err(Error::Invalid {
+                what: format!("tokenizer of T5 for {}", path.display()),
+                expected: format!("none, as it is {kind}"),
+                found: "one".to_owned(),
+            }),
+        };
         if path.is_dir() {
+            no_tokenizer("a folder, which has its own")?;
             let folder = Folder::open(path)?;
             return Ok(Pipeline {
                 model: LatentDiffusion::open(&folder)?,
@@ -55,7 +81,7 @@ impl Pipeline {
             let checkpoint = Sd3Checkpoint::new(weights)?;
             return Ok(Pipeline {
                 model: LatentDiffusion::from_sd3_checkpoint(&name, &checkpoint)?,
-                text: TextEncoders::from_sd3_checkpoint(&checkpoint)?,
+                text: TextEncoders::from_sd3_checkpoint(&checkpoint, unsaid.t5_tokenizer)?,
             });
         }
         if !Checkpoint::is_one(&weights) {
@@ -67,9 +93,10 @@ impl Pipeline {
                 )],
             });
         }
+        no_tokenizer("not of Stable Diffusion 3")?;
         let checkpoint = Checkpoint::new(weights)?;
         Ok(Pipeline {
-            model: LatentDiffusion::from_checkpoint(&name, &checkpoint, prediction)?,
+            model: LatentDiffusion::from_checkpoint(&name, &checkpoint, unsaid.prediction)?,
             text: TextEncoders::from_checkpoint(&checkpoint)?,
         })
     }

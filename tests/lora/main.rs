@@ -1,6 +1,9 @@
 //! Adapters on the networks of latent diffusion against diffusers and PEFT (`scripts/references/lora.py`).
 
+#[path = "../hashed/mod.rs"]
 mod hashed;
+mod reload;
+mod sd3;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -10,6 +13,7 @@ use aquatint::formats::lora::{Applied, Lora, Strength};
 use aquatint::models::clip_text::ClipTextConfig;
 use aquatint::models::unet2d_condition::{Conditions, UNet2dConditionConfig, unet2d_condition};
 use aquatint::nn::Source;
+use aquatint::ops::quantized::BlockFormat;
 use aquatint::text::{TextEncoder, TextEncoders, Tokenizer};
 use aquatint::{Change, DType, Delta, Factors, Graph, Network, Plan, Target, Tensor, Weights, passes};
 use hashed::{compare, gpu, numbers, save};
@@ -102,6 +106,11 @@ impl Unet {
     }
 
     fn graph(&self) -> (Graph, Vec<(&'static str, Tensor)>) {
+        self.graph_in(DType::F32, None)
+    }
+
+    /// With activations of a type, and weights in blocks of small integers.
+    fn graph_in(&self, dtype: DType, blocks: Option<BlockFormat>) -> (Graph, Vec<(&'static str, Tensor)>) {
         let config = &self.config;
         let rows =
             |name: &str, shape: &[usize]| Tensor::from_f32(shape, &numbers(name, shape.iter().product()));
@@ -114,19 +123,24 @@ impl Unet {
         };
         let sizes = [1024.0, 768.0, 0.0, 16.0, 512.0, 512.0].repeat(2);
         let x = input("x", map("x", [2, 10, 13, config.in_channels]));
+        let timesteps = input("timesteps", Tensor::from_f32([2, 1], &[981.0, 7.0]));
+        let text = input("text", rows("text", &[2, 7, config.cross_attention_dim]));
+        let pooled = config.addition_embed_type.is_some().then(|| {
+            [input("pooled", rows("pooled", &[2, 16])), input("sizes", Tensor::from_f32([2, 6], &sizes))]
+        });
+        let [x, text] = [x, text].map(|id| g.cast(id, dtype).unwrap());
         let conditions = Conditions {
-            timesteps: input("timesteps", Tensor::from_f32([2, 1], &[981.0, 7.0])),
-            text: input("text", rows("text", &[2, 7, config.cross_attention_dim])),
-            pooled: config.addition_embed_type.is_some().then(|| {
-                [input("pooled", rows("pooled", &[2, 16])), input("sizes", Tensor::from_f32([2, 6], &sizes))]
-            }),
+            timesteps,
+            text,
+            pooled: pooled.map(|[whole, sizes]| [g.cast(whole, dtype).unwrap(), sizes]),
             guidance: None,
             class: None,
             residuals: &[],
             perturbed: None,
         };
-        let w = Source { weights: &self.weights, dtype: DType::F32 };
+        let w = Source { weights: &self.weights.in_blocks(blocks), dtype };
         let y = unet2d_condition(&mut g, config, w, x, &conditions).unwrap();
+        let y = g.cast(y, DType::F32).unwrap();
         g.output("y", y);
         (g, given)
     }
@@ -219,7 +233,7 @@ cases! {
 
 #[test]
 fn every_case_is_checked() {
-    let source = include_str!("lora.rs");
+    let source = include_str!("main.rs");
     for name in fixture().cases.keys() {
         assert!(source.contains(&format!("\"{name}\"\n")), "{name} is not checked");
     }
