@@ -10,19 +10,24 @@ use crate::ops::quantized::BlockFormat;
 use crate::target::Target;
 use crate::tensor::TensorDesc;
 
-/// Chooses the method of every convolution and repacks its weight.
-pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
-    choose_as(graph, target, &|conv, target, source, output, format| {
-        conv.choose(target, source, output, format)
-    })
-}
-
 /// A choice: of the convolution, the device, source and result, and the format of its blocks, if it is to have any.
 pub(crate) type Choice<'a> =
     dyn Fn(&Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method + 'a;
 
-/// The same with the choice left to `method`.
-pub(crate) fn choose_as(graph: &Graph, target: &Target, method: &Choice) -> Result<Graph> {
+/// What was measured to be best, else what the model of costs says.
+pub(crate) fn own(
+    conv: &Conv2d,
+    target: &Target,
+    source: &TensorDesc,
+    output: &TensorDesc,
+    format: Option<BlockFormat>,
+) -> Method {
+    let tuned = conv.tuned(target, source, output, format);
+    tuned.unwrap_or_else(|| conv.choose(target, source, output, format))
+}
+
+/// Gives every convolution the method that is chosen, and repacks its weight.
+pub(crate) fn choose(graph: &Graph, target: &Target, method: &Choice) -> Result<Graph> {
     let (constant, while_loading) = (graph.constants(), target.while_loading());
     graph.rewrite(|new, id, value, inputs| {
         let Source::Op { op: Op::Conv2d(conv), .. } = &value.source else {

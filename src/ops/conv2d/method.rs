@@ -42,7 +42,7 @@ const FETCH: usize = 25;
 const LEAST_IN_BLOCKS: usize = 1 << 12;
 
 /// Most products of a quad in the innermost loop, which the caches for instructions must hold.
-const MOST_WRITTEN_OUT: usize = 16 * 4 * 4;
+pub(super) const MOST_WRITTEN_OUT: usize = 16 * 4 * 4;
 
 impl Conv2d {
     /// The best method for a device; its weight in blocks of this format, if it is to be and large enough.
@@ -78,7 +78,7 @@ impl Conv2d {
         }
     }
 
-    fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {
+    pub(super) fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {
         if target.class == DeviceClass::Cpu {
             return self.tile_of_lanes(output);
         }
@@ -147,7 +147,7 @@ impl Conv2d {
     }
 
     /// Whether to read through textures: only where buffers are slow and the work is worth the copy.
-    fn allows_texels(&self, target: &Target, source: &TensorDesc, output: &TensorDesc) -> bool {
+    pub(super) fn allows_texels(&self, target: &Target, source: &TensorDesc, output: &TensorDesc) -> bool {
         let taps = self.kernel[0] * self.kernel[1];
         let flops = 2 * output.shape.elements() * self.c_in / self.options.groups * taps;
         let mut whole = source.shape.to_vec();
