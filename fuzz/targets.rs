@@ -4,8 +4,10 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aquatint::cache;
 use aquatint::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule, Table};
 use aquatint::formats::ldm::Checkpoint;
 use aquatint::formats::onnx::{Dim, OnnxModel};
@@ -16,14 +18,18 @@ use aquatint::models::latent_diffusion::LatentDiffusion;
 use aquatint::models::unet2d::{UNet2dConfig, unet2d};
 use aquatint::models::unet2d_condition::{Conditions, UNet2dConditionConfig, unet2d_condition};
 use aquatint::nn::Source;
+use aquatint::ops::conv2d::Conv2dOptions;
 use aquatint::text::Tokenizer;
-use aquatint::{DType, DeviceClass, Error, Graph, Plan, Result, Target, Weights, models, passes};
+use aquatint::{
+    DType, DeviceClass, Error, Graph, Plan, Result, Target, Tensor, Tuning, Weights, models, passes,
+};
 
 /// What a target does with bytes.
 pub type Body = fn(&[u8]);
 
 /// By the names of their folders in `tests/corpus`.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
+    ("kept", kept),
     ("network", network),
     ("onnx", onnx),
     ("picture", picture),
@@ -265,6 +271,21 @@ pub fn tokenizer(bytes: &[u8]) {
             assert_eq!(tokenizer.chunk(&tokens).len(), tokenizer.length);
         }
     }
+}
+
+/// A file of the cache for the device `device`: pipelines, or measurements, with which a network is planned.
+pub fn kept(bytes: &[u8]) {
+    if let Some(data) = cache::open(bytes, b"pipe", "device") {
+        assert!(data.len() < bytes.len());
+    }
+    let Some(tuning) = Tuning::from_bytes(bytes, "device") else { return };
+    let mut g = Graph::new();
+    let x = g.input("x", [1, 9, 8, 8], DType::F32);
+    let weight = g.weight("weight", Tensor::from_f32([8, 8, 3, 3], &[0.5; 576]));
+    let y = g.conv2d(x, weight, None, Conv2dOptions::padded(1)).expect("a convolution");
+    g.output("y", y);
+    let target = Target { tuning: Some(Arc::new(tuning)), ..Target::typical() };
+    Plan::compile(&g, &target).expect("whatever is kept, a plan can be made");
 }
 
 /// A picture, and the text in it.

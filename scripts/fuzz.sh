@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes the loaders of files that come from strangers: safetensors, ONNX, diffusers' and timm's configurations with
-# their weights' names and shapes, schedulers, tokenizers, pictures. What they do is in fuzz/targets.rs.
+# their weights' names and shapes, schedulers, tokenizers, pictures; and of its own cache. What they do is in fuzz/targets.rs.
 #
 #   scripts/fuzz.sh [SECONDS] [TARGET]...     so long for each target, all of them by default; 300 seconds
 #
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 
 seconds="${1:-300}"
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- safetensors onnx network schedule tokenizer picture
+[ $# -gt 0 ] || set -- safetensors onnx network schedule tokenizer picture kept
 
 cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 # libFuzzer is C++.

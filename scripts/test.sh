@@ -10,6 +10,9 @@ cd "$(dirname "$0")/.."
 # No test may pass by not finding a device.
 export REQUIRE_GPU=1
 
+# Nothing is left among the user's own files, and nothing there decides which kernels are tested.
+export AQUATINT_CACHE="$PWD/target/cache"
+
 # Nor by not having ONNX's conformance suite, where it can be made.
 if scripts/onnx_suite.sh; then
     export REQUIRE_ONNX_SUITE=1

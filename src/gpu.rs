@@ -1,17 +1,21 @@
 //! The device: which one, what it can do, and the objects made on it.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+mod pipelines;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::as_if::{Abilities, AsIf};
+use crate::cache::{Cache, Identity};
 use crate::error::{Error, Result};
-use crate::parallel;
-use crate::shader::{Access, Kernel, Shader};
+use crate::shader::Kernel;
 use crate::target::{DeviceClass, SPARE, Target};
+use crate::tuning::Tuning;
+
+pub(crate) use pipelines::Pipeline;
+use pipelines::Pipelines;
 
 /// Name of the environment variable that chooses the adapter.
 pub const ADAPTER_VARIABLE: &str = "AQUATINT_ADAPTER";
@@ -31,10 +35,14 @@ pub struct AdapterOptions {
     pub as_if: Option<String>,
     /// Also open what wgpu calls experimental and some kernel can use: cooperative matrices. Drivers may misbehave.
     pub experimental: bool,
+    /// Where compiled pipelines are kept between processes, and what was measured to be fastest; nowhere by default.
+    pub cache: Cache,
+    /// Choose kernels by what [`crate::tune`] measured on this device, where the cache has it.
+    pub tuned: bool,
 }
 
 impl AdapterOptions {
-    /// From `AQUATINT_ADAPTER`, `AQUATINT_BACKEND` and `AQUATINT_AS_IF`.
+    /// From `AQUATINT_ADAPTER`, `AQUATINT_BACKEND` and `AQUATINT_AS_IF`; with the user's [cache](Cache::from_env).
     pub fn from_env() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
         AdapterOptions {
@@ -42,6 +50,8 @@ impl AdapterOptions {
             backend: variable(BACKEND_VARIABLE),
             as_if: variable(AS_IF_VARIABLE),
             experimental: false,
+            cache: Cache::from_env(),
+            tuned: false,
         }
     }
 
@@ -63,7 +73,13 @@ impl AdapterOptions {
     pub fn target(&self, adapter: &wgpu::Adapter) -> Result<Target> {
         let Abilities { features, limits, class } = self.abilities(adapter)?;
         let target = target(&adapter.get_info(), features, &limits);
-        Ok(Target { class: class.unwrap_or(target.class), ..target })
+        Ok(self.tuned(Target { class: class.unwrap_or(target.class), ..target }, &adapter.get_info()))
+    }
+
+    /// The device with what was measured on it, if that is wanted.
+    fn tuned(&self, target: Target, info: &wgpu::AdapterInfo) -> Target {
+        let kept = self.tuned.then(|| Tuning::kept(&self.cache, &identity(info, &target)));
+        Target { tuning: kept.filter(|tuning| !tuning.is_empty()).map(Arc::new), ..target }
     }
 
     fn backends(&self) -> Result<wgpu::Backends> {
@@ -160,34 +176,35 @@ struct Counters {
     pipelines: AtomicU64,
 }
 
-/// A compiled kernel.
-pub(crate) struct Pipeline {
-    pub pipeline: wgpu::ComputePipeline,
-    pub layout: wgpu::BindGroupLayout,
-}
-
 struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
-    target: Target,
     /// Why the device was lost, once it was. Only known for devices of our own.
     lost: Arc<OnceLock<String>>,
     /// Milliseconds that a submission may take before the device counts as lost.
     patience: AtomicU64,
-    pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
+    pipelines: Pipelines,
     counters: Counters,
     /// Changes to kernels' texts: kernel, text, and what stands there instead.
     faults: Mutex<Vec<[String; 3]>>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.lost.get().is_none() {
+            self.pipelines.keep();
+        }
+    }
+}
+
 /// A device with its queue, its limits and its compiled kernels. Cheap to clone.
 #[derive(Clone)]
-pub struct Gpu(Arc<Inner>);
+pub struct Gpu(Arc<Inner>, Arc<Target>);
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Gpu({})", self.0.target.name)
+        write!(f, "Gpu({})", self.1.name)
     }
 }
 
@@ -220,7 +237,10 @@ impl Gpu {
     /// A device on the adapter that the options name.
     pub fn with_options(options: &AdapterOptions) -> Result<Gpu> {
         let adapter = choose_adapter(options)?;
-        let Abilities { features, limits, class } = options.abilities(&adapter)?;
+        let Abilities { mut features, limits, class } = options.abilities(&adapter)?;
+        if options.cache.is_on() {
+            features |= adapter.features() & wgpu::Features::PIPELINE_CACHE;
+        }
         let request = wgpu::DeviceDescriptor {
             label: Some("aquatint"),
             required_features: features,
@@ -247,12 +267,34 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(|error: wgpu::Error| {
             eprintln!("aquatint: uncaptured GPU error: {error}");
         }));
-        Ok(Self::assemble(adapter.get_info(), device, queue, class, lost))
+        let gpu = Self::assemble(adapter.get_info(), device, queue, class, lost, &options.cache);
+        let target = options.tuned(gpu.target().clone(), gpu.info());
+        Ok(Gpu(gpu.0, Arc::new(target)))
     }
 
-    /// The caller's own device. Its error handler and lost callback stay the caller's.
+    /// The caller's own device. Its error handler and lost callback stay the caller's. Nothing is kept on disk.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
-        Self::assemble(adapter.get_info(), device, queue, None, Arc::default())
+        Self::from_wgpu_cached(adapter, device, queue, &Cache::off())
+    }
+
+    /// The same with compiled pipelines kept between processes, where the device has [`wgpu::Features::PIPELINE_CACHE`].
+    pub fn from_wgpu_cached(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        cache: &Cache,
+    ) -> Gpu {
+        Self::assemble(adapter.get_info(), device, queue, None, Arc::default(), cache)
+    }
+
+    /// The same device with kernels chosen by what was measured on it, for plans that are made from now on.
+    pub fn tuned(&self, tuning: Tuning) -> Gpu {
+        Gpu(self.0.clone(), Arc::new(Target { tuning: Some(Arc::new(tuning)), ..Target::clone(&self.1) }))
+    }
+
+    /// Whose measurements these are: this device with its driver and all that plans know of it.
+    pub fn identity(&self) -> Identity {
+        identity(self.info(), self.target())
     }
 
     fn assemble(
@@ -261,20 +303,21 @@ impl Gpu {
         queue: wgpu::Queue,
         class: Option<DeviceClass>,
         lost: Arc<OnceLock<String>>,
+        cache: &Cache,
     ) -> Gpu {
         let target = target(&info, device.features(), &device.limits());
         let target = Target { class: class.unwrap_or(target.class), ..target };
-        Gpu(Arc::new(Inner {
+        let inner = Inner {
+            pipelines: Pipelines::new(&device, &info, cache),
             device,
             queue,
             info,
-            target,
             lost,
             patience: AtomicU64::new(PATIENCE.as_millis() as u64),
-            pipelines: Mutex::default(),
             counters: Counters::default(),
             faults: Mutex::default(),
-        }))
+        };
+        Gpu(Arc::new(inner), Arc::new(target))
     }
 
     /// Replaces `text` in what becomes of a kernel's source, wherever it is there, to see that faults are found. Kernels that
@@ -283,7 +326,7 @@ impl Gpu {
     pub fn plant_fault(&self, kernel: &str, text: &str, instead: &str) {
         let fault = [kernel, text, instead].map(str::to_owned);
         self.0.faults.lock().unwrap_or_else(|e| e.into_inner()).push(fault);
-        self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        self.0.pipelines.forget();
     }
 
     /// The text of a kernel as this device compiles it, and whether it is its own.
@@ -314,7 +357,7 @@ impl Gpu {
 
     /// Capabilities and limits, as the planner sees them.
     pub fn target(&self) -> &Target {
-        &self.0.target
+        &self.1
     }
 
     /// Objects made so far.
@@ -336,7 +379,7 @@ impl Gpu {
     /// a second on a slow device of the class, so that no driver's watchdog (two
     /// seconds on Windows) takes it for a hang.
     pub(crate) fn submission_flops(&self) -> u64 {
-        match self.0.target.class {
+        match self.1.class {
             DeviceClass::Discrete => 500_000_000_000,
             DeviceClass::Integrated => 50_000_000_000,
             DeviceClass::Cpu => 5_000_000_000,
@@ -386,7 +429,7 @@ impl Gpu {
     /// A buffer, or what it was for and how large when there is no memory for it.
     pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = bytes.max(16).next_multiple_of(16);
-        self.0.target.check(|| format!("buffer {label}"), size, self.0.target.max_buffer)?;
+        self.1.check(|| format!("buffer {label}"), size, self.1.max_buffer)?;
         self.0.counters.buffers.fetch_add(1, Ordering::Relaxed);
         let buffer = self.checked(
             || format!("buffer {label}"),
@@ -428,93 +471,6 @@ impl Gpu {
             Error::OutOfMemory { what, .. } => Error::OutOfMemory { what, bytes },
             other => other,
         })
-    }
-
-    /// The compiled form of a kernel; compiled at most once for a device.
-    /// Compiles the pipelines of these shaders that are not there yet, on all cores.
-    pub(crate) fn compile_all<'a>(&self, shaders: impl Iterator<Item = &'a Shader>) -> Result<()> {
-        let mut seen = HashSet::new();
-        let distinct: Vec<&Shader> = shaders.filter(|s| seen.insert(&s.kernel)).collect();
-        parallel::map(&distinct, |shader| self.pipeline(shader).map(|_| ())).into_iter().collect()
-    }
-
-    pub(crate) fn pipeline(&self, shader: &Shader) -> Result<Arc<Pipeline>> {
-        let cache = || self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(pipeline) = cache().get(&shader.kernel) {
-            return Ok(pipeline.clone());
-        }
-        // Not under the lock: other threads may compile other kernels meanwhile.
-        self.0.counters.pipelines.fetch_add(1, Ordering::Relaxed);
-        let name = shader.kernel.name;
-        let changed = match self.text(&shader.kernel)? {
-            (_, true) => None,
-            (text, false) => Some(text),
-        };
-        let compile = || {
-            let module = match changed {
-                None => trusted_module(&self.0.device, shader),
-                Some(text) => self.0.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                    label: Some(name),
-                    source: wgpu::ShaderSource::Wgsl(Cow::Owned(text)),
-                }),
-            };
-            self.compile(shader, &module)
-        };
-        let pipeline = Arc::new(self.checked(|| format!("kernel {name}"), compile)?);
-        cache().insert(shader.kernel.clone(), pipeline.clone());
-        Ok(pipeline)
-    }
-
-    fn compile(&self, shader: &Shader, module: &wgpu::ShaderModule) -> Pipeline {
-        let device = &self.0.device;
-        let label = Some(shader.kernel.name);
-        let entry = |binding: u32, ty: wgpu::BindingType| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty,
-            count: None,
-        };
-        let buffer = |ty| wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
-        let texture = wgpu::BindingType::Texture {
-            sample_type: wgpu::TextureSampleType::Float { filterable: false },
-            view_dimension: wgpu::TextureViewDimension::D2,
-            multisampled: false,
-        };
-        let mut entries: Vec<_> = shader
-            .bindings
-            .iter()
-            .map(|b| {
-                let read_only = b.access == Access::Read;
-                entry(b.binding, buffer(wgpu::BufferBindingType::Storage { read_only }))
-            })
-            .collect();
-        entries.extend(shader.textures.iter().map(|(_, b)| entry(*b, texture)));
-        let storage_texture = wgpu::BindingType::StorageTexture {
-            access: wgpu::StorageTextureAccess::WriteOnly,
-            format: wgpu::TextureFormat::Rgba8Unorm,
-            view_dimension: wgpu::TextureViewDimension::D2,
-        };
-        entries.extend(shader.storage_textures.iter().map(|b| entry(*b, storage_texture)));
-        entries.extend(shader.params_binding.map(|b| entry(b, buffer(wgpu::BufferBindingType::Uniform))));
-        let layout =
-            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label,
-            bind_group_layouts: &[Some(&layout)],
-            immediate_size: 0,
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label,
-            layout: Some(&pipeline_layout),
-            module,
-            entry_point: None,
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        Pipeline { pipeline, layout }
     }
 
     pub(crate) fn bind_group(
@@ -638,19 +594,9 @@ impl Gpu {
     }
 }
 
-/// Compiles without the bounds checks and loop counters that wgpu adds for
-/// shaders from strangers; they cost up to half of a small kernel's time. The
-/// one place where that is done.
-fn trusted_module(device: &wgpu::Device, shader: &Shader) -> wgpu::ShaderModule {
-    let descriptor = wgpu::ShaderModuleDescriptor {
-        label: Some(shader.kernel.name),
-        source: wgpu::ShaderSource::Naga(Cow::Owned(shader.module.clone())),
-    };
-    // SAFETY: every kernel is this crate's own, checked against shapes that were
-    // verified when the graph was built; each checks its own end of the grid and
-    // its loops are bounded by parameters. The tests run every variant with
-    // buffers of exactly the planned size.
-    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+/// What measurements hold for: abilities that were taken away change which kernels there are.
+fn identity(info: &wgpu::AdapterInfo, target: &Target) -> Identity {
+    Identity::new(info, serde_json::to_string(target).expect("plain data"))
 }
 
 /// What the planner needs to know of an adapter.
@@ -679,5 +625,6 @@ pub fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu:
         spare: SPARE,
         mappable: info.device_type == wgpu::DeviceType::Cpu
             && features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
+        tuning: None,
     }
 }

@@ -33,6 +33,7 @@ mod arena;
 pub mod as_if;
 #[cfg(feature = "bench")]
 pub mod bench;
+pub mod cache;
 mod delta;
 pub mod diffusion;
 #[cfg(feature = "bench")]
@@ -60,6 +61,9 @@ pub mod tasks;
 mod tensor;
 pub mod text;
 mod texture;
+#[cfg(feature = "bench")]
+pub mod tune;
+pub mod tuning;
 pub mod units;
 mod unroll;
 mod weights;
@@ -73,4 +77,5 @@ pub use plan::Plan;
 pub use target::{DeviceClass, Target};
 pub use tensor::{Bytes, DType, Shape, Tensor, TensorDesc};
 pub use texture::TextureCopy;
+pub use tuning::Tuning;
 pub use weights::Weights;

@@ -1,9 +1,12 @@
 //! What a plan needs to know about a device. Plain data: a plan can be made for a device that is not there.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::lower::TEXELS_LINE;
 use crate::shader::Shader;
 use crate::tensor::{DType, TensorDesc};
+use crate::tuning::Tuning;
 
 /// Kind of device, for the choice of kernel variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -50,6 +53,9 @@ pub struct Target {
     pub spare: u64,
     /// Whether the host can write into storage buffers, and that is as quick as into others.
     pub mappable: bool,
+    /// What was measured to be fastest there; where that is not known, or there is none, models of cost choose.
+    #[serde(skip)]
+    pub tuning: Option<Arc<Tuning>>,
 }
 
 impl Target {
@@ -71,6 +77,7 @@ impl Target {
             uniform_alignment: 256,
             spare: SPARE,
             mappable: false,
+            tuning: None,
         }
     }
 

@@ -26,6 +26,8 @@ mod progress;
 mod recipe;
 mod redraw;
 mod segment;
+#[cfg(feature = "bench")]
+mod tune;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -33,6 +35,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use aquatint::AdapterOptions;
+use aquatint::cache::Cache;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Draw and read pictures with neural networks, entirely on the GPU.
@@ -82,6 +85,8 @@ impl DeviceArgs {
             backend: given(self.backend),
             as_if: given(self.as_if),
             experimental: false,
+            cache: Cache::from_env(),
+            tuned: true,
         }
     }
 }
@@ -111,6 +116,8 @@ enum Command {
     /// Show where the time of a network's run goes, launch by launch
     #[cfg(feature = "bench")]
     Profile(profile::Profile),
+    #[cfg(feature = "bench")]
+    Tune(tune::Tune),
     /// List the adapters with their drivers, limits and features
     Devices(devices::Devices),
     /// Measure this device, and compare what was measured
@@ -141,6 +148,8 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args, &device, &mut out),
         #[cfg(feature = "bench")]
         Command::Profile(args) => profile::run(&args, &device, &mut out),
+        #[cfg(feature = "bench")]
+        Command::Tune(args) => tune::run(&args, &device, &mut out),
         Command::Devices(args) => devices::run(&args, &device, &mut out),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(&args, &device, &mut out)

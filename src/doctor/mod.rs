@@ -12,6 +12,7 @@ mod variants;
 
 pub use capture::Capture;
 pub use examine::{Examination, Finding, Launched, Options, examine};
+pub(crate) use judge::random;
 pub use judge::{Judgement, Wrong};
 pub use replay::{Replay, replay};
 pub use suite::{Case, cases, errors, random_inputs};

@@ -133,7 +133,7 @@ pub(crate) fn variants(
                 let graph = match method {
                     None => passes::optimise(&alone.graph, target)?,
                     Some(method) => {
-                        passes::choose::choose_as(&alone.graph, target, &|_, conv, _, _, _, _| method(conv))?
+                        passes::choose::choose(&alone.graph, target, &|_, conv, _, _, _, _| method(conv))?
                     }
                 };
                 let plan = Plan::new(&graph, target)?;

@@ -74,9 +74,14 @@ impl Loaded {
         for texture in &plan.textures {
             loaded.textures.push(gpu.texture(&texture.label, [texture.width, texture.height])?);
         }
-        let dispatches = plan.load.iter().chain(&plan.run);
-        gpu.compile_all(dispatches.map(|d| &*d.shader))?;
-        loaded.load(gpu, plan, submit)?;
+        gpu.compile_all(plan.load.iter().map(|d| &*d.shader))?;
+        // What runs need is compiled while weights are on their way, which keeps neither the host nor the device busy alone.
+        std::thread::scope(|scope| {
+            let compiled = scope.spawn(|| gpu.compile_all(plan.run.iter().map(|d| &*d.shader)));
+            let done = loaded.load(gpu, plan, submit);
+            let compiled = compiled.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            done.and(compiled)
+        })?;
         for id in 0..plan.buffers.len() {
             if plan.buffers[id].resident() {
                 loaded.make(gpu, plan, id)?;

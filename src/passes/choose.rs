@@ -12,12 +12,17 @@ use crate::ops::quantized::BlockFormat;
 use crate::target::Target;
 use crate::tensor::TensorDesc;
 
-/// Chooses the method of every convolution and repacks its weight.
-pub fn choose(graph: &Graph, target: &Target) -> Result<Graph> {
+/// Where each convolution's method comes from: what was measured to be best, else what the model of costs says.
+pub(crate) fn own(graph: &Graph, target: &Target) -> impl Fn(ValueId, &Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method + use<> {
     let at_points = at_points(graph, target);
-    choose_as(graph, target, &|id, conv, target, source, output, format| {
-        at_points.get(&id).copied().unwrap_or_else(|| conv.choose(target, source, output, format))
-    })
+    move |id, conv, target, source, output, format| {
+        match (conv.tuned(target, source, output, format), at_points.get(&id)) {
+            // Winograd's way only where there is room for its weight.
+            (Some(method), _) if !matches!(method, Method::Winograd(_)) => method,
+            (_, Some(method)) => *method,
+            _ => conv.choose(target, source, output, format),
+        }
+    }
 }
 
 /// The convolutions that go Winograd's way: those that save most for the bytes that it takes, as long as there are some to
@@ -49,12 +54,13 @@ fn at_points(graph: &Graph, target: &Target) -> HashMap<ValueId, Method> {
     offers.into_iter().map(|(id, offer)| (id, offer.method)).collect()
 }
 
-/// A choice: of the convolution, what it is and where in the graph, the device, source and result, and the format of its blocks, if it is to have any.
+/// A choice: of the convolution and its place in the graph, the device, source and result, and the format of its blocks, if
+/// it is to have any.
 pub(crate) type Choice<'a> =
     dyn Fn(ValueId, &Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method + 'a;
 
-/// The same with the choice left to `method`.
-pub(crate) fn choose_as(graph: &Graph, target: &Target, method: &Choice) -> Result<Graph> {
+/// Gives every convolution the method that is chosen, and repacks its weight.
+pub(crate) fn choose(graph: &Graph, target: &Target, method: &Choice) -> Result<Graph> {
     let (constant, while_loading) = (graph.constants(), target.while_loading());
     graph.rewrite(|new, id, value, inputs| {
         let Source::Op { op: Op::Conv2d(conv), .. } = &value.source else {

@@ -23,6 +23,12 @@ mod unshuffle_stem;
 
 /// All passes, in order.
 pub fn optimise(graph: &Graph, target: &Target) -> Result<Graph> {
+    let graph = before_methods(graph, target)?;
+    with_methods(&graph, target, &choose::own(&graph, target))
+}
+
+/// Those that come before the choice of methods.
+pub(crate) fn before_methods(graph: &Graph, target: &Target) -> Result<Graph> {
     let graph = slice_weights::slice_weights(graph)?;
     let graph = split_weights::split_weights(&graph, target)?;
     let graph = fold_batch_norm::fold_batch_norm(&graph)?;
@@ -32,8 +38,12 @@ pub fn optimise(graph: &Graph, target: &Target) -> Result<Graph> {
     let graph = fuse_norm::fuse_norm(&graph)?;
     let graph = fuse_elementwise::fuse_elementwise(&graph)?;
     let graph = prune::prune(&graph)?;
-    let graph = unshuffle_stem::unshuffle_stem(&graph)?;
-    let graph = choose::choose(&graph, target)?;
+    unshuffle_stem::unshuffle_stem(&graph)
+}
+
+/// This choice, and what comes after it.
+pub(crate) fn with_methods(graph: &Graph, target: &Target, method: &choose::Choice) -> Result<Graph> {
+    let graph = choose::choose(graph, target, method)?;
     prune::prune(&pack_on_host::pack_on_host(&graph, target)?)
 }
 

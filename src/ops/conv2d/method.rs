@@ -56,7 +56,7 @@ pub(super) const FETCH: usize = 25;
 const LEAST_IN_BLOCKS: usize = 1 << 12;
 
 /// Most products of a quad in the innermost loop, which the caches for instructions must hold.
-const MOST_WRITTEN_OUT: usize = 16 * 4 * 4;
+pub(super) const MOST_WRITTEN_OUT: usize = 16 * 4 * 4;
 
 impl Conv2d {
     /// The best method for a device; its weight in blocks of this format, if it is to be and large enough.
@@ -120,7 +120,7 @@ impl Conv2d {
         })
     }
 
-    fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {
+    pub(super) fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {
         if target.class == DeviceClass::Cpu {
             return self.tile_of_lanes(output);
         }
@@ -155,12 +155,12 @@ impl Conv2d {
         let groups = self.options.groups;
         let tiles_group = (self.c_out / groups).div_ceil(4 * tile.quads);
         let turns = self.kernel[0] * self.kernel[1] / taps * (self.c_in / groups).div_ceil(4);
-        let tiles = self.tiles(output, tile).div_ceil(LANES) * groups * tiles_group;
+        let tiles = self.tiles_of(output, tile).div_ceil(LANES) * groups * tiles_group;
         tiles * turns * (products + FETCH * fetches)
     }
 
     /// Tiles of pixels.
-    fn tiles(&self, output: &TensorDesc, tile: Tile) -> usize {
+    fn tiles_of(&self, output: &TensorDesc, tile: Tile) -> usize {
         let [n, height, width] = self.extent(output);
         n * height.div_ceil(tile.rows) * width.div_ceil(tile.pixels)
     }
@@ -174,7 +174,7 @@ impl Conv2d {
         (1..=width.min(16))
             .flat_map(|pixels| (1..=most_rows.min(16 / pixels)).map(move |rows| Tile { pixels, rows, quads }))
             .filter(|t| t.pixels * t.rows == 1 || t.pixels * t.rows * quads * taps <= MOST_WRITTEN_OUT)
-            .min_by_key(|&tile| (self.cost_of_lanes(output, tile), self.tiles(output, tile)))
+            .min_by_key(|&tile| (self.cost_of_lanes(output, tile), self.tiles_of(output, tile)))
             .expect("a tile of one pixel")
     }
 
@@ -201,7 +201,7 @@ impl Conv2d {
     }
 
     /// Whether to read through textures: only where buffers are slow and the work is worth the copy.
-    fn allows_texels(&self, target: &Target, source: &TensorDesc, output: &TensorDesc) -> bool {
+    pub(super) fn allows_texels(&self, target: &Target, source: &TensorDesc, output: &TensorDesc) -> bool {
         let taps = self.kernel[0] * self.kernel[1];
         let flops = 2 * output.shape.elements() * self.c_in / self.options.groups * taps;
         let mut whole = source.shape.to_vec();

@@ -1,5 +1,6 @@
 //! 2-D convolution.
 
+mod candidates;
 mod depthwise;
 mod direct;
 mod method;
