@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench peers -- write FOLDER                    what engines read: numbers of all items
-//! cargo bench --bench peers -- race FOLDER RESULTS.json [--quick] [--items PATTERN] NAME COMMAND…
+//! cargo bench --bench peers -- race FOLDER RESULTS.json [--quick] [--items PATTERN,…] NAME COMMAND…
 //! cargo bench --bench peers -- show RESULTS.json               a table of what is there
 //! ```
 //!
@@ -40,7 +40,7 @@ fn main() {
         ["show", results] => record::read(results).map_err(Into::into).map(|results| {
             print!("{}", ledger::races(&results));
         }),
-        _ => Err("expected write FOLDER, race FOLDER RESULTS [--quick] [--items PATTERN] NAME COMMAND…, or show RESULTS"
+        _ => Err("expected write FOLDER, race FOLDER RESULTS [--quick] [--items PATTERN,…] NAME COMMAND…, or show RESULTS"
             .into()),
     };
     if let Err(error) = done {
@@ -56,22 +56,22 @@ fn write(folder: &Path) -> Outcome<()> {
 
 fn race(folder: &Path, path: &Path, mut arguments: &[String]) -> Outcome<()> {
     let mut options = RaceOptions::FULL;
-    let mut pattern = glob::Pattern::new("*")?;
+    let mut patterns = vec![glob::Pattern::new("*")?];
     let (key, command) = loop {
         match arguments {
             [flag, rest @ ..] if flag == "--quick" => (options, arguments) = (RaceOptions::QUICK, rest),
             [flag, text, rest @ ..] if flag == "--items" => {
-                (pattern, arguments) = (glob::Pattern::new(text)?, rest)
+                patterns = text.split(',').map(glob::Pattern::new).collect::<Result<_, _>>()?;
+                arguments = rest;
             }
             [key, command @ ..] if !command.is_empty() => break (key, command),
             _ => return Err("expected the peer's name and its command".into()),
         }
     };
-    let chosen: Vec<Item> = ITEMS.into_iter().filter(|item| pattern.matches(item.id)).collect();
+    let chosen: Vec<Item> =
+        ITEMS.into_iter().filter(|item| patterns.iter().any(|p| p.matches(item.id))).collect();
     if chosen.is_empty() {
-        return Err(
-            format!("no item is called {pattern}; there are {}", ITEMS.map(|i| i.id).join(" ")).into()
-        );
+        return Err(format!("--items: no such item; there are {}", ITEMS.map(|i| i.id).join(" ")).into());
     }
     let gpu = Gpu::headless()?;
     let machine = Machine::of(&gpu);

@@ -1,6 +1,6 @@
 """The items as files of other engines, out of what `cargo bench --bench peers -- write FOLDER` wrote.
 
-    export.py FOLDER
+    export.py FOLDER [ITEM…]
 
 ITEM.onnx                  for onnxruntime, tract and wonnx: shapes of all values, batch norms folded
 ITEM.ncnn.param, .bin      for ncnn, by pnnx, where that is installed
@@ -39,6 +39,11 @@ def to_onnx(item, module, inputs):
     for node in graph.node:
         node.input[:] = [alias.get(name, name) for name in node.input]
         if node.output[0] in alias:
+            continue
+        if node.op_type == "Constant":
+            # wonnx knows constants as weights alone.
+            value = numpy_helper.to_array(node.attribute[0].t)
+            graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
             continue
         if node.op_type == "Gemm":
             x, w, b = node.input
@@ -145,10 +150,13 @@ def to_layers(item, model):
     safetensors.numpy.save_file(arrays, folder / f"{item}.folded.safetensors")
 
 
-for item in sys.argv[2:] or MAKE:
+chosen = sys.argv[2:] or list(MAKE)
+for item in chosen:
     module, inputs = load(folder, item)
     model = to_onnx(item, module, inputs)
-    to_ncnn(item, module, inputs)
     if item in ("resnet50", "mobilenet_v2", "efficientnet_b0"):
         to_layers(item, model)
-    print(item, flush=True)
+    print(f"{item}.onnx", flush=True)
+for item in chosen:
+    to_ncnn(item, *load(folder, item))
+    print(f"{item}.ncnn", flush=True)

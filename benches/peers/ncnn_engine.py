@@ -36,15 +36,9 @@ def prepare(item):
         raise RuntimeError("ncnn does not load the model")
     tensors = safetensors.numpy.load_file(f"{folder}/{item}.safetensors")
     names = [name for name in ("x", "a", "b", "q", "k", "v") if name in tensors]
-    # Without the batch, where pnnx takes it away.
-    batched = {"in0": tensors[names[0]]}
-    inputs = {}
-    for at, name in enumerate(names):
-        value = tensors[name]
-        if value.ndim == 4:
-            value = value[0]
-        inputs[f"in{at}"] = ncnn.Mat(np.ascontiguousarray(value)).clone()
-    del batched
+    # ncnn knows no batches.
+    arrays = [tensors[name][0] if tensors[name].ndim == 4 else tensors[name] for name in names]
+    inputs = {f"in{at}": ncnn.Mat(np.ascontiguousarray(array)).clone() for at, array in enumerate(arrays)}
 
     def run():
         extractor = net.create_extractor()

@@ -5,7 +5,7 @@
 #   benches/peers/run.sh wonnx ncnn torch      only these
 #   benches/peers/run.sh --quick               fewer turns
 #
-#   --items 'conv3-*'    only items whose name matches (src/bench/peers/items.rs has them)
+#   --items 'conv3-*,resnet50'    only items whose names match (src/bench/peers/items.rs has them)
 #   --output FILE        results, added to if they are there [default: target/peers/results.json]
 #   --prepare            build engines and write their files, measure nothing
 #   --no-build           measure with what was built before

@@ -248,7 +248,8 @@ pub fn races(results: &PeerResults) -> String {
     }
     text.push_str(
         "\nWith transfers: the engine knows no run without the way of the input to the device and of the output back, so that ours is timed with \
-         them too. Resident: input and output stay where they are.\n\n",
+         them too. Resident: input and output stay where they are. \
+         ~ stands before a ratio where the median of either is known to no better than ±15 %: others used the machine.\n\n",
     );
     write_ratios(results, &mut text);
     write_times(results, &mut text);
@@ -300,10 +301,16 @@ fn own_cells(results: &PeerResults, item: &ItemRecord) -> [String; 4] {
 fn ratio(row: Option<&PeerRow>) -> String {
     match row {
         None => cells::NONE.to_owned(),
-        Some(PeerRow { ratio: Some(ratio), .. }) => number(*ratio),
+        Some(row @ PeerRow { ratio: Some(ratio), .. }) => {
+            let unsteady = [&row.ours, &row.theirs].into_iter().flatten().any(|s| s.precision() > STEADY);
+            format!("{}{}", if unsteady { "~" } else { "" }, number(*ratio))
+        }
         Some(row) => row.status.name().to_owned(),
     }
 }
+
+/// Half the width of a median's interval, as a part of it, above which a ratio is marked.
+const STEADY: f64 = 0.15;
 
 /// Two digits, three from 10.
 fn number(ratio: f64) -> String {
