@@ -34,6 +34,9 @@ def prepare(item):
         setattr(net.opt, f"use_{option}", False)
     if net.load_param(f"{folder}/{item}.ncnn.param") or net.load_model(f"{folder}/{item}.ncnn.bin"):
         raise RuntimeError("ncnn does not load the model")
+    on_host = sorted({layer.type for layer in net.layers() if not layer.support_vulkan})
+    if vulkan and on_host:
+        raise Unsupported(f"ncnn has no {' and no '.join(on_host)} on Vulkan and would compute it on the CPU")
     tensors = safetensors.numpy.load_file(f"{folder}/{item}.safetensors")
     names = [name for name in ("x", "a", "b", "q", "k", "v") if name in tensors]
     # ncnn knows no batches.
