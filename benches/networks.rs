@@ -1,13 +1,12 @@
-//! Whole networks that read pictures: load, time of a run, where it goes, and other engines beside it.
+//! Whole networks that read pictures: load, time of a run, and where it goes.
 //!
 //! ```text
 //! cargo bench --bench networks                          ResNet-50, MobileNetV2, EfficientNet-B0 with random weights
 //! cargo bench --bench networks -- FILE…                 ONNX or safetensors files, timm's folders
-//! cargo bench --bench networks -- --peer PROGRAM ARG…   beside a program that answers on its standard output
 //! ```
 //!
 //! One picture of 224×224 (or what the file wants), f32. A run is everything from a picture's
-//! numbers on the device to the scores on the device. The peer is started with the network's name.
+//! numbers on the device to the scores on the device. `benches/peers/run.sh` has other engines beside it.
 //! Loading has three parts: from the file to a plan with its kernels' text, pipelines out of that text (the
 //! driver may have them from an earlier start), and the weights' way to the device.
 
@@ -18,7 +17,7 @@ use std::time::Instant;
 
 use aquatint::models::vision::VisionModel;
 use aquatint::{DType, Gpu, Graph, Network, Plan, Result, Tensor, models};
-use peer::{Peer, race};
+use peer::race;
 use safetensors::tensor::{Dtype, TensorView};
 
 const ROUNDS: usize = 15;
@@ -26,23 +25,20 @@ const ROUNDS: usize = 15;
 const RANDOM: [&str; 3] = ["resnet50", "mobilenet_v2", "efficientnet_b0"];
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let files = arguments.iter().take_while(|a| *a != "--peer").count();
-    let (files, peer) = arguments.split_at(files);
+    let files: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let gpu = Gpu::headless().unwrap_or_else(|error| panic!("{error}"));
     println!("device   {} ({})", gpu.info().name, gpu.info().driver_info);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let paths: Vec<(String, String)> = match files {
+    let paths: Vec<(String, String)> = match &files[..] {
         [] => RANDOM.iter().map(|name| (name.to_string(), random(folder.path(), name))).collect(),
         files => files.iter().map(|file| (file.clone(), file.clone())).collect(),
     };
     for (name, path) in paths {
-        measure(&gpu, &name, &path, peer.get(1..).unwrap_or(&[]))
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        measure(&gpu, &name, &path).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
-fn measure(gpu: &Gpu, name: &str, path: &str, peer: &[String]) -> Result<()> {
+fn measure(gpu: &Gpu, name: &str, path: &str) -> Result<()> {
     let start = Instant::now();
     let model = models::open(path)?;
     let plan = Plan::compile(&graph(&model)?, gpu.target())?;
@@ -61,15 +57,7 @@ fn measure(gpu: &Gpu, name: &str, path: &str, peer: &[String]) -> Result<()> {
     );
     let [height, width] = size(&model);
     network.write("x", &Tensor::from_f32([1, height, width, 3], &noise(7, height * width * 3, 1.0)))?;
-
-    let peer = match peer {
-        [] => None,
-        command => Peer::start(command, name).or_else(|| {
-            println!("the peer does not run it");
-            None
-        }),
-    };
-    race(gpu, &network, peer, ROUNDS)
+    race(gpu, &network, None, ROUNDS)
 }
 
 /// Height and width of the picture.

@@ -30,6 +30,7 @@ impl Drop for Peer {
 impl Peer {
     /// Starts `command` with one more argument, which says what to run.
     /// Nothing when it ends before it has said its name.
+    #[allow(dead_code, reason = "not every benchmark has a peer")]
     pub fn start(command: &[String], what: &str) -> Option<Peer> {
         let mut child = Command::new(&command[0])
             .args(&command[1..])

@@ -17,6 +17,7 @@ pub mod host;
 pub mod machine;
 pub mod network;
 pub mod patterns;
+pub mod peers;
 pub mod random;
 pub mod record;
 pub mod replays;

@@ -3,4 +3,5 @@
 mod comparison;
 mod error_rates;
 mod files;
+mod ledger;
 mod program;

@@ -7,6 +7,7 @@ pub mod csv;
 pub mod html;
 pub mod json;
 pub mod junit;
+pub mod ledger;
 pub mod markdown;
 mod plots;
 pub mod table;

@@ -3,6 +3,7 @@
 
 mod compare;
 mod files;
+mod ledger;
 mod report;
 mod run;
 
@@ -28,12 +29,15 @@ enum Command {
     Compare(compare::Compare),
     /// Show results, or write them in another form; works without a GPU
     Report(report::Report),
+    /// Write what all kept results say, by device, as docs/performance.md; works without a GPU
+    Ledger(ledger::Ledger),
 }
 
 pub fn run(args: &Bench, options: &AdapterOptions, out: &mut dyn Write) -> Result<ExitReason> {
     match &args.command {
         Some(Command::Compare(args)) => compare::run(args, out),
         Some(Command::Report(args)) => report::run(args, out),
+        Some(Command::Ledger(args)) => ledger::run(args, out),
         None => run::run(&args.run, options, out),
     }
 }

@@ -1,194 +1,209 @@
-//! A network in burn on wgpu, as a peer of `cargo bench --bench networks`.
+//! burn on wgpu as a peer of `benches/peers.rs`. Its networks are code, so they are built from FOLDER/ITEM.layers, which
+//! `benches/peers/export.py` writes.
 //!
-//! ```text
-//! burn_network NAME     resnet50, mobilenet_v2 or efficientnet_b0, weights random
-//! ```
-//!
-//! Batch norms are left out, as they would be folded into the convolutions before them. The picture
-//! stays on the device and nothing is read back: a run is its launches and the wait for them.
+//! Inputs stay on the device, and nothing is read back: a run is its launches and the wait for them.
 
-use std::io::BufRead;
-use std::time::Instant;
+#[path = "../../serve.rs"]
+mod serve;
 
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
-use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::{Device, DeviceKind, Distribution, Tensor, activation};
+use std::collections::HashMap;
 
-type Map = Tensor<4>;
+use burn::nn::pool::MaxPool2dConfig;
+use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
+use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
+use burn::tensor::{Device, DeviceKind, Tensor, TensorData, activation, module};
+use serve::{Items, Numbers, Prepared, Trouble, serve};
 
-/// `same` padding for odd kernels, with groups.
-fn conv(channels: [usize; 2], kernel: usize, stride: usize, groups: usize, device: &Device) -> Conv2d {
-    let pad = kernel / 2;
-    Conv2dConfig::new(channels, [kernel, kernel])
-        .with_stride([stride, stride])
-        .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
-        .with_groups(groups)
-        .init(device)
+/// Runs in which burn compiles and tunes.
+const FIRST_RUNS: u32 = 3;
+
+struct Loaded {
+    device: Device,
+    /// Computes the output, whatever its rank, as a line of numbers.
+    forward: Box<dyn Fn() -> Output>,
 }
 
-fn global_mean(x: Map) -> Map {
-    x.mean_dim(3).mean_dim(2)
+enum Output {
+    Matrix(Tensor<2>),
+    Rows(Tensor<3>),
+    Map(Tensor<4>),
 }
 
-enum Block {
-    /// ResNet's bottleneck, with the convolution of its shortcut.
-    Bottleneck([Conv2d; 3], Option<Conv2d>),
-    /// MobileNetV2's and EfficientNet's: expansion, depthwise, squeeze and excitation, projection.
-    Inverted {
-        expand: Option<Conv2d>,
-        depthwise: Conv2d,
-        squeeze: Option<[Conv2d; 2]>,
-        project: Conv2d,
-        add: bool,
-    },
-}
-
-struct Network {
-    stem: Conv2d,
-    pool: Option<MaxPool2d>,
-    blocks: Vec<Block>,
-    head: Option<Conv2d>,
-    last: Linear,
-    activation: fn(Map) -> Map,
-}
-
-fn relu6(x: Map) -> Map {
-    x.clamp(0.0, 6.0)
-}
-
-impl Network {
-    fn forward(&self, x: Map) -> Tensor<2> {
-        let act = self.activation;
-        let mut x = act(self.stem.forward(x));
-        if let Some(pool) = &self.pool {
-            x = pool.forward(x);
+impl Prepared for Loaded {
+    fn run(&mut self, runs: u32) -> Result<(), String> {
+        for _ in 0..runs {
+            drop((self.forward)());
         }
-        for block in &self.blocks {
-            x = match block {
-                Block::Bottleneck([a, b, c], shortcut) => {
-                    let y = c.forward(act(b.forward(act(a.forward(x.clone())))));
-                    act(y + shortcut.as_ref().map_or(x.clone(), |s| s.forward(x)))
-                }
-                Block::Inverted { expand, depthwise, squeeze, project, add } => {
-                    let mut y = expand.as_ref().map_or(x.clone(), |e| act(e.forward(x.clone())));
-                    y = act(depthwise.forward(y));
-                    if let Some([down, up]) = squeeze {
-                        let scale =
-                            activation::sigmoid(up.forward(act(down.forward(global_mean(y.clone())))));
-                        y = y * scale;
-                    }
-                    y = project.forward(y);
-                    if *add { y + x } else { y }
-                }
+        self.device.sync().map_err(|error| format!("{error:?}"))
+    }
+
+    fn answer(&mut self) -> Result<Vec<f32>, String> {
+        self.run(FIRST_RUNS)?;
+        let data = match (self.forward)() {
+            Output::Matrix(y) => y.into_data(),
+            Output::Rows(y) => y.into_data(),
+            Output::Map(y) => y.into_data(),
+        };
+        data.to_vec::<f32>().map_err(|error| format!("{error:?}"))
+    }
+}
+
+fn tensor<const D: usize>(numbers: Numbers, device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(numbers.values, numbers.shape), device)
+}
+
+fn conv_options(stride: usize, pad: usize, groups: usize) -> ConvOptions<2> {
+    ConvOptions::new([stride, stride], [pad, pad], [1, 1], groups)
+}
+
+fn kernel(items: &Items, item: &str, device: &Device) -> Result<Loaded, Trouble> {
+    let numbers = items.numbers(item, "safetensors");
+    let get = |name: &str| numbers(name).expect("the item's file has it");
+    let family = item.split('-').next().expect("a name");
+    let forward: Box<dyn Fn() -> Output> = match family {
+        "matmul" => {
+            let (a, b) = (tensor::<2>(get("a"), device), tensor::<2>(get("b"), device));
+            Box::new(move || Output::Matrix(a.clone().matmul(b.clone())))
+        }
+        "linear" => {
+            let x = tensor::<2>(get("x"), device);
+            let (weight, bias) = (tensor::<2>(get("weight"), device), tensor::<1>(get("bias"), device));
+            // burn's layers keep it as [in, out].
+            let weight = tensor::<2>(
+                Numbers { shape: weight.dims().to_vec(), values: transposed(get("weight")) },
+                device,
+            );
+            Box::new(move || Output::Matrix(module::linear(x.clone(), weight.clone(), Some(bias.clone()))))
+        }
+        "conv1" | "conv3" | "depthwise" => {
+            let (x, weight) = (tensor::<4>(get("x"), device), get("weight"));
+            let (pad, groups) = (weight.shape[2] / 2, x.dims()[1] / weight.shape[1]);
+            let (weight, bias) = (tensor::<4>(weight, device), tensor::<1>(get("bias"), device));
+            Box::new(move || {
+                let options = conv_options(1, pad, groups);
+                Output::Map(module::conv2d(x.clone(), weight.clone(), Some(bias.clone()), options))
+            })
+        }
+        "groupnorm" => {
+            let x = tensor::<4>(get("x"), device);
+            let mut norm: GroupNorm = GroupNormConfig::new(32, x.dims()[1]).init(device);
+            norm.gamma = Some(burn::module::Param::from_tensor(tensor::<1>(get("weight"), device)));
+            norm.beta = Some(burn::module::Param::from_tensor(tensor::<1>(get("bias"), device)));
+            Box::new(move || Output::Map(activation::silu(norm.forward(x.clone()))))
+        }
+        "attention" => {
+            let [q, k, v] = ["q", "k", "v"].map(|name| tensor::<4>(get(name), device));
+            Box::new(move || {
+                let options = AttentionModuleOptions::default();
+                Output::Map(module::attention(q.clone(), k.clone(), v.clone(), None, None, options))
+            })
+        }
+        "softmax" => {
+            let x = tensor::<3>(get("x"), device);
+            Box::new(move || Output::Rows(activation::softmax(x.clone(), 2)))
+        }
+        _ => return Err(Trouble::Unsupported(format!("nothing written for {item}"))),
+    };
+    Ok(Loaded { device: device.clone(), forward })
+}
+
+fn transposed(numbers: Numbers) -> Vec<f32> {
+    let [rows, columns] = [numbers.shape[0], numbers.shape[1]];
+    (0..rows * columns).map(|i| numbers.values[(i % rows) * columns + i / rows]).collect()
+}
+
+/// One line of the list of layers.
+struct Layer {
+    op: String,
+    inputs: Vec<usize>,
+    options: HashMap<String, usize>,
+    map: Option<Tensor<4>>,
+    matrix: Option<Tensor<2>>,
+    bias: Option<Tensor<1>>,
+}
+
+fn network(items: &Items, item: &str, device: &Device) -> Result<Loaded, Trouble> {
+    let text = std::fs::read_to_string(items.path(item, "layers"))
+        .map_err(|error| Trouble::Failed(format!("{item}.layers: {error}")))?;
+    let weights = items.numbers(item, "folded.safetensors");
+    let layers: Vec<Layer> = text
+        .lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let options: HashMap<String, usize> = words
+                .iter()
+                .filter_map(|word| word.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
+                .collect();
+            let get = |end: &str| {
+                options.get("weight").map(|at| weights(&format!("{at}.{end}")).expect("a weight a layer"))
             };
-        }
-        if let Some(head) = &self.head {
-            x = act(head.forward(x));
-        }
-        let x = global_mean(x);
-        let [n, c, ..] = x.dims();
-        self.last.forward(x.reshape([n, c]))
+            Layer {
+                op: words[0].to_owned(),
+                inputs: words[2..].iter().filter_map(|word| word.parse().ok()).collect(),
+                map: (words[0] == "conv").then(|| tensor(get("weight").expect("convolutions have one"), device)),
+                matrix: (words[0] == "linear").then(|| tensor(get("weight").expect("so do matrices"), device)),
+                bias: get("bias").map(|bias| tensor(bias, device)),
+                options,
+            }
+        })
+        .collect();
+    // When a value was read for the last time it is given away, so that burn can compute in place.
+    let mut last = vec![0; layers.len() + 1];
+    for (at, layer) in layers.iter().enumerate() {
+        layer.inputs.iter().for_each(|&input| last[input] = at);
     }
-}
-
-fn resnet50(d: &Device) -> Network {
-    let mut blocks = Vec::new();
-    let mut c = 64;
-    for (count, width, first_stride) in [(3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2)] {
-        for i in 0..count {
-            let stride = if i == 0 { first_stride } else { 1 };
-            let convs = [
-                conv([c, width], 1, 1, 1, d),
-                conv([width, width], 3, stride, 1, d),
-                conv([width, 4 * width], 1, 1, 1, d),
-            ];
-            let shortcut = (i == 0).then(|| conv([c, 4 * width], 1, stride, 1, d));
-            blocks.push(Block::Bottleneck(convs, shortcut));
-            c = 4 * width;
+    let picture = tensor::<4>(items.inputs(item).remove(0).1, device);
+    let forward = move || {
+        let mut values: Vec<Option<Tensor<4>>> = vec![Some(picture.clone())];
+        for (at, layer) in layers.iter().enumerate() {
+            let mut take = |i: usize| {
+                let value = &mut values[layer.inputs[i]];
+                let given = if last[layer.inputs[i]] == at { value.take() } else { value.clone() };
+                given.expect("values are read before they are given away")
+            };
+            let option = |name: &str| layer.options[name];
+            let value = match layer.op.as_str() {
+                "conv" => {
+                    let options = conv_options(option("stride"), option("pad"), option("groups"));
+                    module::conv2d(take(0), layer.map.clone().expect("a convolution"), layer.bias.clone(), options)
+                }
+                "linear" => {
+                    let x = take(0);
+                    let [n, c, ..] = x.dims();
+                    let x = x.reshape([n, c]);
+                    let y = module::linear(x, layer.matrix.clone().expect("a matrix"), layer.bias.clone());
+                    let [n, c] = y.dims();
+                    y.reshape([n, c, 1, 1])
+                }
+                "relu" => activation::relu(take(0)),
+                "relu6" => take(0).clamp(0.0, 6.0),
+                "silu" => activation::silu(take(0)),
+                "sigmoid" => activation::sigmoid(take(0)),
+                "add" => take(0) + take(1),
+                "scale" => take(0) * take(1),
+                "maxpool" => MaxPool2dConfig::new([option("kernel"), option("kernel")])
+                    .with_strides([option("stride"), option("stride")])
+                    .with_padding(PaddingConfig2d::Explicit(option("pad"), option("pad"), option("pad"), option("pad")))
+                    .init()
+                    .forward(take(0)),
+                "globalaveragepool" => take(0).mean_dim(3).mean_dim(2),
+                other => unreachable!("export.py writes no {other}"),
+            };
+            values.push(Some(value));
         }
-    }
-    let pool = MaxPool2dConfig::new([3, 3])
-        .with_strides([2, 2])
-        .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
-        .init();
-    let (stem, last) = (conv([3, 64], 7, 2, 1, d), LinearConfig::new(2048, 10).init(d));
-    Network { stem, pool: Some(pool), blocks, head: None, last, activation: activation::relu }
-}
-
-/// Rows: expansion, kernel, first stride, channels, blocks.
-fn inverted(stem: usize, rows: &[[usize; 5]], head: usize, squeeze: bool, d: &Device) -> Network {
-    let mut blocks = Vec::new();
-    let mut c = stem;
-    for &[expansion, kernel, first_stride, out, count] in rows {
-        for i in 0..count {
-            let stride = if i == 0 { first_stride } else { 1 };
-            let wide = c * expansion;
-            let narrow = (c / 4).max(1);
-            blocks.push(Block::Inverted {
-                expand: (expansion > 1).then(|| conv([c, wide], 1, 1, 1, d)),
-                depthwise: conv([wide, wide], kernel, stride, wide, d),
-                squeeze: squeeze
-                    .then(|| [conv([wide, narrow], 1, 1, 1, d), conv([narrow, wide], 1, 1, 1, d)]),
-                project: conv([wide, out], 1, 1, 1, d),
-                add: stride == 1 && c == out,
-            });
-            c = out;
-        }
-    }
-    Network {
-        stem: conv([3, stem], 3, 2, 1, d),
-        pool: None,
-        blocks,
-        head: Some(conv([c, head], 1, 1, 1, d)),
-        last: LinearConfig::new(head, 10).init(d),
-        activation: if squeeze { activation::silu } else { relu6 },
-    }
+        Output::Map(values.pop().flatten().expect("the last value"))
+    };
+    Ok(Loaded { device: device.clone(), forward: Box::new(forward) })
 }
 
 fn main() {
     let device = Device::wgpu(DeviceKind::DefaultDevice);
-    let network = match std::env::args().nth(1).as_deref() {
-        Some("resnet50") => resnet50(&device),
-        Some("mobilenet_v2") => {
-            let rows = [
-                [1, 3, 1, 16, 1],
-                [6, 3, 2, 24, 2],
-                [6, 3, 2, 32, 3],
-                [6, 3, 2, 64, 4],
-                [6, 3, 1, 96, 3],
-                [6, 3, 2, 160, 3],
-                [6, 3, 1, 320, 1],
-            ];
-            inverted(32, &rows, 1280, false, &device)
-        }
-        Some("efficientnet_b0") => {
-            let rows = [
-                [1, 3, 1, 16, 1],
-                [6, 3, 2, 24, 2],
-                [6, 5, 2, 40, 2],
-                [6, 3, 2, 80, 3],
-                [6, 5, 1, 112, 3],
-                [6, 5, 2, 192, 4],
-                [6, 3, 1, 320, 1],
-            ];
-            inverted(32, &rows, 1280, true, &device)
-        }
-        other => panic!("{other:?} is neither resnet50, mobilenet_v2 nor efficientnet_b0"),
-    };
-    let picture = Tensor::random([1, 3, 224, 224], Distribution::Uniform(-1.0, 1.0), &device);
-    let run = || {
-        let scores = network.forward(picture.clone());
-        device.sync().expect("the device");
-        drop(scores);
-    };
-    // Compiles and tunes.
-    (0..3).for_each(|_| run());
-    println!("burn 0.22.0, wgpu");
-    for line in std::io::stdin().lock().lines() {
-        let runs: usize = line.expect("a line").trim().parse().expect("a number of runs");
-        let start = Instant::now();
-        (0..runs).for_each(|_| run());
-        println!("{}", start.elapsed().as_secs_f64());
-    }
+    serve(("burn 0.22.0", "wgpu's default adapter", false), |items, item| {
+        let made = match items.path(item, "layers").exists() {
+            true => network(items, item, &device),
+            false => kernel(items, item, &device),
+        };
+        made.map(|loaded| Box::new(loaded) as Box<dyn Prepared>)
+    });
 }

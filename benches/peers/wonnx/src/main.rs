@@ -1,33 +1,39 @@
-//! A network in wonnx, as a peer of `cargo bench --bench networks`.
+//! wonnx as a peer of `benches/peers.rs`: FOLDER/ITEM.onnx, made by `benches/peers/export.py`.
 //!
-//! ```text
-//! wonnx_network FOLDER NAME     FOLDER/NAME.onnx, made by benches/peers/network_onnx.py
-//! ```
-//!
-//! wonnx takes its input from the host and gives its output to the host in each run.
+//! wonnx takes its input from the host and gives its output to the host in each run. It takes the adapter that
+//! WGPU_ADAPTER_NAME names, or the first.
+
+#[path = "../../serve.rs"]
+mod serve;
 
 use std::collections::HashMap;
-use std::io::BufRead;
-use std::time::Instant;
+
+use serve::{Numbers, Prepared, Trouble, serve};
+
+struct Loaded {
+    session: wonnx::Session,
+    inputs: Vec<(&'static str, Numbers)>,
+}
+
+impl Prepared for Loaded {
+    fn run(&mut self, runs: u32) -> Result<(), String> {
+        (0..runs).try_for_each(|_| self.answer().map(drop))
+    }
+
+    fn answer(&mut self) -> Result<Vec<f32>, String> {
+        let inputs: HashMap<_, _> =
+            self.inputs.iter().map(|(name, x)| ((*name).to_owned(), x.values.as_slice().into())).collect();
+        let outputs = pollster::block_on(self.session.run(&inputs)).map_err(|error| format!("{error:?}"))?;
+        let output = outputs.into_values().next().ok_or("no output")?;
+        output.try_into().map_err(|error| format!("{error:?}"))
+    }
+}
 
 fn main() {
-    let [folder, name] = std::env::args().skip(1).collect::<Vec<_>>().try_into().expect("FOLDER NAME");
-    let path = format!("{folder}/{name}.onnx");
-    let session =
-        pollster::block_on(wonnx::Session::from_path(&path)).unwrap_or_else(|e| panic!("{path}: {e:?}"));
-    let picture: Vec<f32> = (0..3 * 224 * 224u32)
-        .map(|i| (i.wrapping_mul(2654435761) >> 8) as f32 * 2f32.powi(-23) - 1.0)
-        .collect();
-    let run = || {
-        let inputs = HashMap::from([("x".to_owned(), picture.as_slice().into())]);
-        pollster::block_on(session.run(&inputs)).unwrap_or_else(|e| panic!("{path}: {e:?}"));
-    };
-    run();
-    println!("wonnx 0.5.1");
-    for line in std::io::stdin().lock().lines() {
-        let runs: usize = line.expect("a line").trim().parse().expect("a number of runs");
-        let start = Instant::now();
-        (0..runs).for_each(|_| run());
-        println!("{}", start.elapsed().as_secs_f64());
-    }
+    serve(("wonnx 0.5.1", "wgpu's first adapter", true), |items, item| {
+        let path = items.path(item, "onnx");
+        let session = pollster::block_on(wonnx::Session::from_path(&path));
+        let session = session.map_err(|error| Trouble::Failed(error.to_string()))?;
+        Ok(Box::new(Loaded { session, inputs: items.inputs(item) }))
+    });
 }

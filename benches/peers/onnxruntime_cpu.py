@@ -1,0 +1,26 @@
+"""onnxruntime on the CPU, on all cores that the process may use.
+
+    onnxruntime_cpu.py FOLDER
+"""
+import os
+import sys
+
+import onnxruntime
+import safetensors.numpy
+
+from serve import serve
+
+folder = sys.argv[1]
+threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+
+
+def prepare(item):
+    session = onnxruntime.InferenceSession(f"{folder}/{item}.onnx", options, providers=["CPUExecutionProvider"])
+    tensors = safetensors.numpy.load_file(f"{folder}/{item}.safetensors")
+    inputs = {i.name: tensors[i.name] for i in session.get_inputs()}
+    return lambda: session.run(None, inputs)[0]
+
+
+serve(f"onnxruntime {onnxruntime.__version__}", f"CPU, {threads} threads", False, prepare)
