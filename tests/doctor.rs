@@ -134,7 +134,7 @@ fn variants_that_are_right_are_told_from_those_that_are_not() {
     let clean = look(&gpu, &g);
     assert_eq!(clean.wrong().count(), 0);
     let planned = clean.operations.last().unwrap().launches[0].kernel;
-    assert!(planned.starts_with("conv2d_"), "{planned}");
+    assert!(planned.starts_with("conv2d_") || planned == "winograd_source", "{planned}");
     // The source is read a pixel too far to the left.
     assert!(aquatint::shader::Kernel::new(planned).source().unwrap().contains("P.pad_left"));
     gpu.plant_fault(planned, "P.pad_left", "(P.pad_left + 1u)");

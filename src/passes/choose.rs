@@ -13,7 +13,10 @@ use crate::target::Target;
 use crate::tensor::TensorDesc;
 
 /// Where each convolution's method comes from: what was measured to be best, else what the model of costs says.
-pub(crate) fn own(graph: &Graph, target: &Target) -> impl Fn(ValueId, &Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method + use<> {
+pub(crate) fn own(
+    graph: &Graph,
+    target: &Target,
+) -> impl Fn(ValueId, &Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method + use<> {
     let at_points = at_points(graph, target);
     move |id, conv, target, source, output, format| {
         match (conv.tuned(target, source, output, format), at_points.get(&id)) {

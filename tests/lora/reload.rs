@@ -315,7 +315,9 @@ fn painters_change_their_adapters() {
         let picture = run.pictures().unwrap().remove(0);
         (run.latents().unwrap().to_f32(), picture)
     };
-    let wanted = [0.0, 0.8, 0.3].map(|strength| paint(&mut new(&with(strength), &options)));
+    let wanted_with =
+        |options: &PaintOptions| [0.0, 0.8, 0.3].map(|strength| paint(&mut new(&with(strength), options)));
+    let wanted = wanted_with(&options);
     assert!(wanted[0].0 != wanted[1].0 && wanted[1].0 != wanted[2].0);
     let all = new(&model, &options).memory().peak;
     let mut turns = Vec::new();
@@ -325,6 +327,8 @@ fn painters_change_their_adapters() {
             continue;
         };
         turns.push(painter.memory().turns);
+        // Where memory is short, convolutions are computed in other ways.
+        let wanted = wanted_with(&options);
         assert!(paint(&mut painter) == wanted[1]);
         for to in [2, 0] {
             let weights = with([0.0, 0.8, 0.3][to]).denoiser.weights;
