@@ -32,6 +32,7 @@ fn attention(
     })
 }
 
+/// `mask` has so many samples and heads.
 fn check(n: usize, lq: usize, lk: usize, heads: usize, d: usize, causal: bool, mask: Option<[usize; 2]>) {
     let name = format!("attention n {n}, {lq}×{lk}, {heads} heads of {d}, causal {causal}, mask {mask:?}");
     let mut rng = Rng::new(&name);
@@ -45,7 +46,7 @@ fn check(n: usize, lq: usize, lk: usize, heads: usize, d: usize, causal: bool, m
         mask.data[..lk].fill(f64::NEG_INFINITY);
         mask
     });
-    let mut case = Case::new(name).input(&q).input(&k).input(&v);
+    let mut case = Case::new(name).played().input(&q).input(&k).input(&v);
     if let Some(mask) = &mask {
         case = case.input(mask);
     }
@@ -99,4 +100,30 @@ fn large_scores_do_not_overflow() {
         |g, x| g.attention(x[0], x[1], x[2], 1, AttentionOptions { scale: Some(1.0), ..Default::default() }),
         |a| attention(&a[0], &a[1], &a[2], 1, 1.0, false, None),
     );
+}
+
+/// Enough numbers to be read as textures where there are any.
+#[test]
+fn long_sequences() {
+    // Heads of SD 1.5 and SDXL, and the largest; keys that are no multiple of what is fetched at once.
+    check(1, 131, 77, 2, 40, false, None);
+    check(1, 137, 61, 1, 64, false, None);
+    check(2, 70, 77, 2, 80, false, None);
+    check(1, 67, 65, 1, 128, false, None);
+    check(1, 60, 33, 1, 160, false, None);
+    check(1, 33, 18, 1, 256, false, None);
+    check(1, 520, 9, 4, 4, false, None);
+    // One key, less than a block of them, and few of them to many queries.
+    check(1, 300, 1, 1, 32, false, None);
+    check(1, 260, 5, 4, 8, false, None);
+    check(2, 530, 3, 1, 12, false, None);
+}
+
+#[test]
+fn long_sequences_that_hide_keys() {
+    check(1, 150, 150, 3, 24, true, None);
+    check(1, 140, 90, 2, 36, true, None);
+    check(1, 90, 140, 2, 56, true, None);
+    check(2, 75, 77, 2, 36, false, Some([2, 1]));
+    check(2, 75, 43, 2, 36, true, Some([1, 2]));
 }
