@@ -57,6 +57,10 @@ fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    // That driver makes a kernel anew for values of uniforms that alone decide a loop or a branch, for some at each launch.
+    // What comes of `group.z`, which is zero, it does not know.
+    let keys = P.keys + group.z;
+    let queries = P.queries + group.z;
     let workgroup = linear_group(group, groups);
     let block = workgroup % P.blocks;
     let head = workgroup / P.blocks % P.heads;
@@ -74,12 +78,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var l: array<f32, QUERIES>; // #registers
     for (var i = 0u; i < QUERIES; i++) { // #unroll
         m[i] = LOWEST;
-        let query = (sample * P.queries + min(first + i, P.queries - 1u)) * P.token + head * QUADS;
+        let query = (sample * queries + min(first + i, queries - 1u)) * P.token + head * QUADS;
         for (var c = 0u; c < QUADS; c++) { // #unroll
             q[i][c] = textureLoad(query_texture, texel(query + c), 0) * (P.scale * LOG2_E);
         }
     }
-    var end = P.keys;
+    var end = keys;
     if (CAUSAL) {
         end = min(end, (block + 1u) * LANES * QUERIES);
     }
@@ -87,7 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         var at: array<u32, FETCHES>; // #registers
         var held: array<array<V, QUADS>, FETCHES>; // #registers
         for (var f = 0u; f < FETCHES; f++) { // #unroll
-            at[f] = (sample * P.keys + min(j + f * SHARE + lane, P.keys - 1u)) * P.token + head * QUADS;
+            at[f] = (sample * keys + min(j + f * SHARE + lane, keys - 1u)) * P.token + head * QUADS;
             for (var c = 0u; c < QUADS; c++) { // #unroll
                 held[f][c] = textureLoad(key_texture, texel(at[f] + c), 0);
             }
@@ -137,10 +141,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
     for (var i = 0u; i < QUERIES; i++) { // #unroll
-        if (first + i < P.queries) {
+        if (first + i < queries) {
             // A query that sees no key gives zeros.
             let factor = select(0.0, 1.0 / l[i], m[i] > LOWEST);
-            let query = (sample * P.queries + first + i) * P.token + head * QUADS;
+            let query = (sample * queries + first + i) * P.token + head * QUADS;
             for (var c = 0u; c < QUADS; c++) { // #unroll
                 dst[query + c] = sum[i][c] * factor;
             }

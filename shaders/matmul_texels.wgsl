@@ -9,6 +9,7 @@
 // 4 · QUADS / SHARE fetches for 16 · ROWS · QUADS multiply-adds. All products of one result follow each other, so that
 // it stays in a register meanwhile.
 
+const RANK: u32 = 4u; // of the batch
 const ROWS: u32 = 8u;
 const QUADS: u32 = 8u;
 const LANES: u32 = 8u; // threads of a workgroup
@@ -25,9 +26,8 @@ struct Params {
     batches: u32,
     blocks_m: u32, // of LANES · ROWS rows
     tiles_n: u32,
-    rank: u32, // of the batch dimensions
-    shape: array<vec4<u32>, 1>,     // of the batch
-    a_strides: array<vec4<u32>, 1>, // of the batch, in matrices; zero where a is broadcast
+    shape: array<vec4<u32>, 1>,     // of the batch; here and below the last axis first
+    a_strides: array<vec4<u32>, 1>, // in matrices; zero where a is broadcast
     b_strides: array<vec4<u32>, 1>,
 }
 
@@ -55,6 +55,11 @@ fn fetch_b(row: u32, quad: u32, quads: u32) -> V {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    // That driver makes a kernel anew for values of uniforms that alone decide a loop or a branch, for some at each launch.
+    // What comes of `group.z`, which is zero, it does not know.
+    let m = P.m + group.z;
+    let n = P.n + group.z;
+    let k = P.k + group.z;
     let workgroup = linear_group(group, groups);
     let first_quad = workgroup % P.tiles_n * QUADS;
     // A thread beyond the last row stays, to fetch for the others.
@@ -67,21 +72,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var matrix_a = 0u;
     var matrix_b = 0u;
     var rest = batch;
-    for (var d = P.rank; d > 0u; d--) {
-        let at = rest % P.shape[0][d - 1u];
-        rest /= P.shape[0][d - 1u];
-        matrix_a += at * P.a_strides[0][d - 1u];
-        matrix_b += at * P.b_strides[0][d - 1u];
+    for (var d = 0u; d < RANK; d++) { // #unroll
+        let split = divide(rest, P.shape[0][d]);
+        rest = split.x;
+        matrix_a += split.y * P.a_strides[0][d];
+        matrix_b += split.y * P.b_strides[0][d];
     }
 
     var sum: array<array<V, QUADS>, ROWS>; // #registers
-    for (var l = 0u; l < P.k / 4u; l++) {
+    for (var l = 0u; l < k / 4u; l++) {
         var x: array<V, ROWS>; // #registers
         var y: array<V, 4u * QUADS>; // #registers
         if (TURNED_A) {
             for (var t = 0u; t < 4u; t++) { // #unroll
                 for (var r = 0u; r < ROWS / 4u; r++) { // #unroll
-                    let held = fetch_a(matrix_a * P.k + l * 4u + t, first_row / 4u + r, P.m / 4u);
+                    let held = fetch_a(matrix_a * k + l * 4u + t, first_row / 4u + r, m / 4u);
                     for (var i = 0u; i < 4u; i++) { // #unroll
                         x[r * 4u + i][t] = held[i];
                     }
@@ -89,13 +94,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
         } else {
             for (var r = 0u; r < ROWS; r++) { // #unroll
-                x[r] = fetch_a(matrix_a * P.m + min(first_row + r, P.m - 1u), l, P.k / 4u);
+                x[r] = fetch_a(matrix_a * m + min(first_row + r, m - 1u), l, k / 4u);
             }
         }
         for (var f = 0u; f < FETCHES; f++) { // #unroll
             let e = f * SHARE + lane;
             if (TURNED_B) {
-                let held = fetch_b(matrix_b * P.n + min(first_quad * 4u + e, P.n - 1u), l, P.k / 4u);
+                let held = fetch_b(matrix_b * n + min(first_quad * 4u + e, n - 1u), l, k / 4u);
                 for (var i = 0u; i < SHARE; i++) { // #unroll
                     let column = share(held, i);
                     for (var t = 0u; t < 4u; t++) { // #unroll
@@ -103,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                     }
                 }
             } else {
-                let held = fetch_b(matrix_b * P.k + l * 4u + e / QUADS, first_quad + e % QUADS, P.n / 4u);
+                let held = fetch_b(matrix_b * k + l * 4u + e / QUADS, first_quad + e % QUADS, n / 4u);
                 for (var i = 0u; i < SHARE; i++) { // #unroll
                     y[f * SHARE + i] = share(held, i);
                 }
@@ -119,8 +124,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     for (var r = 0u; r < ROWS; r++) { // #unroll
         for (var q = 0u; q < QUADS; q++) { // #unroll
-            if (first_row + r < P.m && first_quad + q < P.n / 4u) {
-                dst[(batch * P.m + first_row + r) * (P.n / 4u) + first_quad + q] = sum[r][q];
+            if (first_row + r < m && first_quad + q < n / 4u) {
+                dst[(batch * m + first_row + r) * (n / 4u) + first_quad + q] = sum[r][q];
             }
         }
     }

@@ -121,7 +121,12 @@ impl Matmul {
         let (rows, quads) = tile_of_texels(m, n / 4, share, if self.transpose_a { 4 } else { 1 });
         let (blocks_m, tiles_n) = (m.div_ceil(CPU_WORKGROUP * rows), (n / 4).div_ceil(quads));
         let unsigned = |n: usize| format!("{n}u");
+        let batch = Batch::of(self, cx);
+        let last_first = |axes: &[u32]| axes.iter().rev().copied().collect::<Vec<_>>();
+        // Of one matrix nothing is left to find at run time.
+        let rank = if batch.count == 1 { 0 } else { batch.shape.len() };
         let mut kernel = Kernel::new("matmul_texels")
+            .constant("RANK", unsigned(rank))
             .constant("ROWS", unsigned(rows))
             .constant("QUADS", unsigned(quads))
             .constant("LANES", unsigned(CPU_WORKGROUP))
@@ -134,7 +139,6 @@ impl Matmul {
         }
         cx.texels("a_texture", cx.input(0), cx.desc(0));
         cx.texels("b_texture", cx.input(1), cx.desc(1));
-        let batch = Batch::of(self, cx);
         cx.dispatch(
             kernel,
             &[("dst", cx.output())],
@@ -145,10 +149,9 @@ impl Matmul {
                 ("batches", batch.count.into()),
                 ("blocks_m", blocks_m.into()),
                 ("tiles_n", tiles_n.into()),
-                ("rank", batch.shape.len().into()),
-                ("shape", batch.shape.into()),
-                ("a_strides", batch.a_strides.into()),
-                ("b_strides", batch.b_strides.into()),
+                ("shape", last_first(&batch.shape).into()),
+                ("a_strides", last_first(&batch.a_strides).into()),
+                ("b_strides", last_first(&batch.b_strides).into()),
             ],
             Grid::Groups(batch.count * blocks_m * tiles_n),
         );
