@@ -36,11 +36,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read> mask: array<Mask>;
 @group(0) @binding(4) var<storage, read_write> dst: array<Dst>;
 @group(0) @binding(5) var<uniform> P: Params;
-@group(0) @binding(6) var key_texture: texture_2d<f32>;
-@group(0) @binding(7) var value_texture: texture_2d<f32>;
 
 // #include lib/index
-// #include lib/texels
 
 fn load_query(token: u32, head: u32, quad: u32) -> V {
     return V(query[token * P.token + head * QUADS + quad]);

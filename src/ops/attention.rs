@@ -1,6 +1,6 @@
 //! Attention: scaled dot-product attention, self and cross.
 
-use super::{Operator, float};
+use super::{Operator, float, share};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Grid, Lower};
@@ -73,8 +73,10 @@ impl Operator for Attention {
         let [n, lq, c] = dims(q).expect("checked by infer");
         let lk = k.shape[1];
         let d = c / self.heads;
+        if d.is_multiple_of(4) && cx.prefers_texels(q) && cx.target().reads_texels(k) {
+            return self.lower_texels(cx);
+        }
         let quads = d.div_ceil(4);
-        let unsigned = |n: usize| format!("{n}u");
         // As many queries as registers hold beside their results.
         let most = match cx.target().class {
             DeviceClass::Cpu => 32 / quads.min(32),
@@ -103,23 +105,13 @@ impl Operator for Attention {
                 .function("load_value", load_scalars("load_value", "value"))
                 .function("store", STORE_SCALARS);
         }
-        if vector && cx.prefers_texels(cx.desc(1)) {
-            cx.texels("key_texture", cx.input(1), cx.desc(1));
-            cx.texels("value_texture", cx.input(2), cx.desc(2));
-            kernel = kernel
-                .function("load_key", load_texture("load_key", "key_texture"))
-                .function("load_value", load_texture("load_value", "value_texture"));
-        }
         let mut buffers =
             vec![("query", cx.input(0)), ("key", cx.input(1)), ("value", cx.input(2)), ("dst", cx.output())];
-        let (mut mask_sample, mut mask_head) = (0, 0);
         if cx.inputs() == 4 {
-            let mask = &cx.desc(3).shape;
-            mask_head = if mask[1] == 1 { 0 } else { lq * lk };
-            mask_sample = if mask[0] == 1 { 0 } else { mask[1] * lq * lk };
             kernel = kernel.alias("Mask", scalar).function("bias", BIAS);
             buffers.push(("mask", cx.input(3)));
         }
+        let [mask_sample, mask_head] = mask_strides(cx);
         cx.dispatch(
             kernel,
             &buffers,
@@ -131,13 +123,92 @@ impl Operator for Attention {
                 ("keys", lk.into()),
                 ("tiles", tiles.into()),
                 ("token", token.into()),
-                ("scale", self.scale.unwrap_or(1.0 / (d as f32).sqrt()).into()),
+                ("scale", self.factor(d).into()),
                 ("mask_sample", mask_sample.into()),
                 ("mask_head", mask_head.into()),
             ],
             Grid::Threads(n * self.heads * tiles),
         );
     }
+}
+
+impl Attention {
+    fn factor(&self, head_size: usize) -> f32 {
+        self.scale.unwrap_or(1.0 / (head_size as f32).sqrt())
+    }
+
+    /// All that is read in textures.
+    fn lower_texels(&self, cx: &mut Lower) {
+        let [n, lq, c] = dims(cx.desc(0)).expect("checked by infer");
+        let lk = cx.desc(1).shape[1];
+        let d = c / self.heads;
+        let queries = queries_of_texels(d / 4, lq);
+        let blocks = lq.div_ceil(CPU_WORKGROUP * queries);
+        let share = share::lanes(cx.target());
+        let mut kernel = Kernel::new("attention_texels")
+            .constant("QUERIES", unsigned(queries))
+            .constant("KEYS", unsigned(KEYS_OF_TEXELS))
+            .constant("QUADS", unsigned(d / 4))
+            .constant("LANES", unsigned(CPU_WORKGROUP))
+            .constant("SHARE", unsigned(share))
+            .constant("FETCHES", unsigned(KEYS_OF_TEXELS / share))
+            .constant("CAUSAL", self.causal);
+        if share > 1 {
+            kernel = kernel.function("share", share::LANES);
+        }
+        cx.texels("query_texture", cx.input(0), cx.desc(0));
+        cx.texels("key_texture", cx.input(1), cx.desc(1));
+        cx.texels("value_texture", cx.input(2), cx.desc(2));
+        let mut buffers = vec![("dst", cx.output())];
+        if cx.inputs() == 4 {
+            kernel = kernel.function("bias", BIAS);
+            buffers.push(("mask", cx.input(3)));
+        }
+        let [mask_sample, mask_head] = mask_strides(cx);
+        cx.dispatch(
+            kernel,
+            &buffers,
+            &[
+                ("samples", n.into()),
+                ("heads", self.heads.into()),
+                ("queries", lq.into()),
+                ("keys", lk.into()),
+                ("blocks", blocks.into()),
+                ("token", (c / 4).into()),
+                ("scale", self.factor(d).into()),
+                ("mask_sample", mask_sample.into()),
+                ("mask_head", mask_head.into()),
+            ],
+            Grid::Groups(n * self.heads * blocks),
+        );
+    }
+}
+
+/// Threads that fetch for one another, where there are subgroups of so many.
+const CPU_WORKGROUP: usize = 8;
+
+const KEYS_OF_TEXELS: usize = 8;
+
+/// How many of `lq` queries a thread computes: eight, for heads beyond 80 channels fewer, as the first-level cache holds.
+/// A block of keys costs as much to fetch as two queries cost to compute, and queries past the end cost as much as others.
+fn queries_of_texels(quads: usize, lq: usize) -> usize {
+    let most = if quads <= 20 { 8 } else { (128 / quads).max(1) };
+    let cost = |queries: usize| lq.div_ceil(CPU_WORKGROUP * queries) * (queries + 2);
+    (1..=most).min_by_key(|&queries| cost(queries)).expect("at least one")
+}
+
+fn unsigned(n: usize) -> String {
+    format!("{n}u")
+}
+
+/// Of samples and heads in the mask; zero where it is the same for all.
+fn mask_strides(cx: &Lower) -> [usize; 2] {
+    if cx.inputs() < 4 {
+        return [0, 0];
+    }
+    let [samples, heads, lq, lk] = cx.desc(3).shape[..].try_into().expect("checked by infer");
+    let stride = |count: usize, size: usize| if count == 1 { 0 } else { size };
+    [stride(samples, heads * lq * lk), stride(heads, lq * lk)]
 }
 
 fn dims(desc: &TensorDesc) -> Result<[usize; 3], String> {
@@ -154,14 +225,6 @@ fn load_scalars(name: &str, buffer: &str) -> String {
         v[i] = f32({buffer}[token * P.token + head * P.head_size + first + i]);
     }}
     return v;
-}}"
-    )
-}
-
-fn load_texture(name: &str, texture: &str) -> String {
-    format!(
-        "fn {name}(token: u32, head: u32, quad: u32) -> V {{
-    return textureLoad({texture}, texel(token * P.token + head * QUADS + quad), 0);
 }}"
     )
 }

@@ -17,3 +17,11 @@ pub fn packed(inner: usize, dtype: DType) -> (&'static str, &'static str, usize)
         (false, dtype) => ("f32", dtype.wgsl(), 1),
     }
 }
+
+/// Storage type of four neighbouring numbers.
+pub fn quad(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "vec4<f16>",
+        _ => "vec4<f32>",
+    }
+}

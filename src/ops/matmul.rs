@@ -2,7 +2,7 @@
 //! linear layer, [`Graph::linear`].
 
 use super::elementwise::broadcast;
-use super::{Operator, arity, float};
+use super::{Operator, arity, float, share};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Grid, Lower};
@@ -53,16 +53,11 @@ impl Operator for Matmul {
 
     fn lower(&self, cx: &mut Lower) {
         let output = cx.output_desc();
-        let (batch_a, m, k) = parts(cx.desc(0), self.transpose_a).expect("checked by infer");
-        let (batch_b, _, n) = parts(cx.desc(1), self.transpose_b).expect("checked by infer");
-        let batch = Shape::from(&output.shape[..output.shape.len() - 2]);
-        let strides = |own: &Shape| -> Vec<u32> {
-            let skip = batch.len() - own.len();
-            let own_strides = own.strides();
-            (0..batch.len())
-                .map(|d| if d < skip || own[d - skip] == 1 { 0 } else { own_strides[d - skip] as u32 })
-                .collect()
-        };
+        let (_, m, k) = parts(cx.desc(0), self.transpose_a).expect("checked by infer");
+        let (_, _, n) = parts(cx.desc(1), self.transpose_b).expect("checked by infer");
+        if self.reads_texels(cx, m, k, n) {
+            return self.lower_texels(cx);
+        }
         let (tile_rows, tile_quads) = match cx.target().class {
             DeviceClass::Cpu => (8, 4),
             _ => (4, 2),
@@ -89,7 +84,7 @@ impl Operator for Matmul {
             true => kernel.alias("Dst", quad),
             false => kernel.alias("Dst", scalar).function("store", STORE_SCALARS),
         };
-        let batches = batch.elements();
+        let batch = Batch::of(self, cx);
         cx.dispatch(
             kernel,
             &[("a", cx.input(0)), ("b", cx.input(1)), ("dst", cx.output())],
@@ -97,16 +92,114 @@ impl Operator for Matmul {
                 ("m", m.into()),
                 ("n", n.into()),
                 ("k", k.into()),
-                ("batches", batches.into()),
+                ("batches", batch.count.into()),
                 ("tiles_m", tiles_m.into()),
                 ("tiles_n", tiles_n.into()),
-                ("rank", batch.len().into()),
-                ("shape", batch.iter().map(|&d| d as u32).collect::<Vec<_>>().into()),
-                ("a_strides", strides(&batch_a).into()),
-                ("b_strides", strides(&batch_b).into()),
+                ("rank", batch.shape.len().into()),
+                ("shape", batch.shape.into()),
+                ("a_strides", batch.a_strides.into()),
+                ("b_strides", batch.b_strides.into()),
             ],
-            Grid::Threads(batches * tiles_m * tiles_n),
+            Grid::Threads(batch.count * tiles_m * tiles_n),
         );
+    }
+}
+
+impl Matmul {
+    /// Whether both sides are better read as textures: not where there are too few rows for the lanes of a subgroup.
+    fn reads_texels(&self, cx: &Lower, m: usize, k: usize, n: usize) -> bool {
+        let quads = k.is_multiple_of(4) && n.is_multiple_of(4) && (!self.transpose_a || m.is_multiple_of(4));
+        let (a, b) = (cx.desc(0), cx.desc(1));
+        let (worth, possible) = if a.shape.elements() < b.shape.elements() { (b, a) } else { (a, b) };
+        quads && m >= 2 * CPU_WORKGROUP && cx.prefers_texels(worth) && cx.target().reads_texels(possible)
+    }
+
+    fn lower_texels(&self, cx: &mut Lower) {
+        let (_, m, k) = parts(cx.desc(0), self.transpose_a).expect("checked by infer");
+        let (_, _, n) = parts(cx.desc(1), self.transpose_b).expect("checked by infer");
+        let share = share::lanes(cx.target());
+        let (rows, quads) = tile_of_texels(m, n / 4, share, if self.transpose_a { 4 } else { 1 });
+        let (blocks_m, tiles_n) = (m.div_ceil(CPU_WORKGROUP * rows), (n / 4).div_ceil(quads));
+        let unsigned = |n: usize| format!("{n}u");
+        let batch = Batch::of(self, cx);
+        let last_first = |axes: &[u32]| axes.iter().rev().copied().collect::<Vec<_>>();
+        // Of one matrix nothing is left to find at run time.
+        let rank = if batch.count == 1 { 0 } else { batch.shape.len() };
+        let mut kernel = Kernel::new("matmul_texels")
+            .constant("RANK", unsigned(rank))
+            .constant("ROWS", unsigned(rows))
+            .constant("QUADS", unsigned(quads))
+            .constant("LANES", unsigned(CPU_WORKGROUP))
+            .constant("SHARE", unsigned(share))
+            .constant("FETCHES", unsigned(4 * quads / share))
+            .constant("TURNED_A", self.transpose_a)
+            .constant("TURNED_B", self.transpose_b);
+        if share > 1 {
+            kernel = kernel.function("share", share::LANES);
+        }
+        cx.texels("a_texture", cx.input(0), cx.desc(0));
+        cx.texels("b_texture", cx.input(1), cx.desc(1));
+        cx.dispatch(
+            kernel,
+            &[("dst", cx.output())],
+            &[
+                ("m", m.into()),
+                ("n", n.into()),
+                ("k", k.into()),
+                ("batches", batch.count.into()),
+                ("blocks_m", blocks_m.into()),
+                ("tiles_n", tiles_n.into()),
+                ("shape", last_first(&batch.shape).into()),
+                ("a_strides", last_first(&batch.a_strides).into()),
+                ("b_strides", last_first(&batch.b_strides).into()),
+            ],
+            Grid::Groups(batch.count * blocks_m * tiles_n),
+        );
+    }
+}
+
+/// Threads that fetch for one another, where there are subgroups of so many.
+const CPU_WORKGROUP: usize = 8;
+
+/// Rows, a multiple of `unit`, and quads that a thread computes of `m` rows and `quads_n` quads: those that take least in
+/// all, when a fetch takes as long as some eighty multiply-adds and what lies beyond the end as long as the rest.
+fn tile_of_texels(m: usize, quads_n: usize, share: usize, unit: usize) -> (usize, usize) {
+    const FETCH: usize = 80;
+    let cost = |&(rows, quads): &(usize, usize)| {
+        let tiles = m.div_ceil(CPU_WORKGROUP * rows) * quads_n.div_ceil(quads);
+        tiles * (FETCH * (rows + 4 * quads / share) + 16 * rows * quads)
+    };
+    let sides = |rows: usize| (1..=8).map(move |quads| (rows, quads));
+    let whole = |&(rows, quads): &(usize, usize)| rows % unit == 0 && (4 * quads) % share == 0;
+    (1..=8).flat_map(sides).filter(whole).min_by_key(cost).expect("eight rows of eight quads")
+}
+
+/// The matrices of a batch, and how many matrices lie between those of either side; zero where a side is broadcast.
+struct Batch {
+    count: usize,
+    shape: Vec<u32>,
+    a_strides: Vec<u32>,
+    b_strides: Vec<u32>,
+}
+
+impl Batch {
+    fn of(op: &Matmul, cx: &Lower) -> Batch {
+        let output = &cx.output_desc().shape;
+        let batch = Shape::from(&output[..output.len() - 2]);
+        let strides = |input: usize, transposed: bool| -> Vec<u32> {
+            let (own, ..) = parts(cx.desc(input), transposed).expect("checked by infer");
+            let skip = batch.len() - own.len();
+            let own_strides = own.strides();
+            (0..batch.len())
+                .map(|d| if d < skip || own[d - skip] == 1 { 0 } else { own_strides[d - skip] as u32 })
+                .collect()
+        };
+        Batch {
+            count: batch.elements(),
+            shape: batch.iter().map(|&d| d as u32).collect(),
+            a_strides: strides(0, op.transpose_a),
+            b_strides: strides(1, op.transpose_b),
+        }
     }
 }
 

@@ -125,6 +125,7 @@ ops! {
 pub mod epilogue;
 pub mod expr;
 mod lines;
+mod share;
 
 /// Checks the number of inputs.
 pub(crate) fn arity(inputs: &[&TensorDesc], expected: std::ops::RangeInclusive<usize>) -> Result<(), String> {

@@ -1,13 +1,14 @@
 //! Norm: group, instance, layer and RMS normalisation, with an activation after it.
 
 use super::expr::Unary;
+use super::lines::quad;
 use super::{Operator, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Grid, Lower, elem};
 use crate::shader::{Kernel, Param};
 use crate::target::DeviceClass;
-use crate::tensor::{DType, TensorDesc};
+use crate::tensor::TensorDesc;
 
 /// What is averaged over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,9 @@ impl Norm {
     fn lower_rows(&self, cx: &mut Lower) {
         let shape = &cx.output_desc().shape;
         let rows = shape.elements() / shape.last();
+        if cx.target().class == DeviceClass::Cpu && shape.last().is_multiple_of(4) {
+            return self.lower_quads(rows, shape.last() / 4, cx);
+        }
         let mut kernel = self.specialise(Kernel::new("row_norm").alias("Elem", elem(cx.output_desc())), true, true);
         if self.over == Over::RootMeanSquare {
             kernel = kernel.function("moments", ROOT_MEAN_SQUARE);
@@ -99,6 +103,25 @@ impl Norm {
         let mut buffers = vec![("src", cx.input(0)), ("dst", cx.output())];
         buffers.extend(self.vectors(cx));
         let params = [("rows", rows.into()), ("channels", shape.last().into()), ("eps", self.eps.into())];
+        cx.dispatch(kernel, &buffers, &params, Grid::Threads(rows));
+    }
+
+    /// Rows of whole quads.
+    fn lower_quads(&self, rows: usize, quads: usize, cx: &mut Lower) {
+        let mut kernel = Kernel::new("row_norm_quads").alias("Quad", quad(cx.output_desc().dtype));
+        if !self.weight {
+            kernel = kernel.function("weight_of", "fn weight_of(quad: u32) -> V { return V(1.0); }");
+        }
+        if !self.bias {
+            kernel = kernel.function("bias_of", "fn bias_of(quad: u32) -> V { return V(0.0); }");
+        }
+        if self.over == Over::RootMeanSquare {
+            kernel = kernel.function("moments", ROOT_MEAN_SQUARE_QUADS);
+        }
+        let kernel = self.specialise(kernel, false, true);
+        let mut buffers = vec![("src", cx.input(0)), ("dst", cx.output())];
+        buffers.extend(self.vectors(cx));
+        let params = [("rows", rows.into()), ("quads", quads.into()), ("eps", self.eps.into())];
         cx.dispatch(kernel, &buffers, &params, Grid::Threads(rows));
     }
 
@@ -193,13 +216,6 @@ impl Norm {
     }
 }
 
-fn quad(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F16 => "vec4<f16>",
-        _ => "vec4<f32>",
-    }
-}
-
 const LOAD_TEXTURE: &str = "fn load(pixel: u32, quad: u32) -> V {
     return textureLoad(src_texture, texel(pixel * P.quads + quad), 0);
 }";
@@ -211,6 +227,15 @@ const ROOT_MEAN_SQUARE: &str = "fn moments(first: u32) -> vec2<f32> {
         squares += x * x;
     }
     return vec2<f32>(0.0, squares / f32(P.channels));
+}";
+
+const ROOT_MEAN_SQUARE_QUADS: &str = "fn moments(first: u32) -> vec2<f32> {
+    var squares = V(0.0);
+    for (var k = 0u; k < P.quads; k++) {
+        let x = V(src[first + k]);
+        squares += x * x;
+    }
+    return vec2<f32>(0.0, 0.25 * sum(squares) / f32(P.quads));
 }";
 
 impl Graph {

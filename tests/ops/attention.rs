@@ -32,6 +32,7 @@ fn attention(
     })
 }
 
+/// `mask` has so many samples and heads.
 fn check(n: usize, lq: usize, lk: usize, heads: usize, d: usize, causal: bool, mask: Option<[usize; 2]>) {
     let name = format!("attention n {n}, {lq}×{lk}, {heads} heads of {d}, causal {causal}, mask {mask:?}");
     let mut rng = Rng::new(&name);
@@ -45,7 +46,7 @@ fn check(n: usize, lq: usize, lk: usize, heads: usize, d: usize, causal: bool, m
         mask.data[..lk].fill(f64::NEG_INFINITY);
         mask
     });
-    let mut case = Case::new(name).input(&q).input(&k).input(&v);
+    let mut case = Case::new(name).played().input(&q).input(&k).input(&v);
     if let Some(mask) = &mask {
         case = case.input(mask);
     }
@@ -99,4 +100,25 @@ fn large_scores_do_not_overflow() {
         |g, x| g.attention(x[0], x[1], x[2], 1, AttentionOptions { scale: Some(1.0), ..Default::default() }),
         |a| attention(&a[0], &a[1], &a[2], 1, 1.0, false, None),
     );
+}
+
+/// Enough numbers to be read as textures where there are any.
+#[test]
+fn long_sequences() {
+    // Heads of SD 1.5, and large ones; keys that are no multiple of what is fetched at once.
+    check(1, 131, 77, 2, 40, false, None);
+    check(2, 70, 43, 1, 80, false, None);
+    check(1, 60, 17, 1, 160, false, None);
+    // One key, less than a block of them, and few of them to many queries.
+    check(1, 300, 1, 1, 32, false, None);
+    check(2, 530, 3, 2, 4, false, None);
+}
+
+#[test]
+fn long_sequences_that_hide_keys() {
+    check(1, 150, 150, 4, 16, true, None);
+    check(1, 230, 90, 2, 20, true, None);
+    check(1, 90, 140, 5, 20, true, None);
+    check(2, 75, 77, 3, 20, false, Some([2, 1]));
+    check(2, 75, 43, 3, 20, true, Some([1, 3]));
 }

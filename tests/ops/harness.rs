@@ -143,11 +143,19 @@ pub struct Case {
     f32_tolerance: f64,
     f16_tolerance: f64,
     f16: bool,
+    played: bool,
 }
 
 impl Case {
     pub fn new(name: impl Into<String>) -> Self {
-        Case { name: name.into(), inputs: Vec::new(), f32_tolerance: F32, f16_tolerance: F16, f16: true }
+        Case {
+            name: name.into(),
+            inputs: Vec::new(),
+            f32_tolerance: F32,
+            f16_tolerance: F16,
+            f16: true,
+            played: false,
+        }
     }
 
     /// An input written before the run.
@@ -178,6 +186,12 @@ impl Case {
     /// For operations that are not defined for f16.
     pub fn f32_only(mut self) -> Self {
         self.f16 = false;
+        self
+    }
+
+    /// In f32 also as it is planned for devices with less, and for those of other classes.
+    pub fn played(mut self) -> Self {
+        self.played = true;
         self
     }
 
@@ -256,8 +270,26 @@ impl Case {
         let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
         compare(&name, &found.to_f32(), &expected, tolerance);
         examined(gpu, &name, &graph, &inputs);
+        for (weaker, play) in PLAYED.iter().filter(|_| self.played && dtype == DType::F32) {
+            let name = format!("{name}, {weaker}");
+            let plan = Plan::compile(&graph, &play(gpu.target())).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let network = Network::from_plan(gpu, plan).unwrap_or_else(|e| panic!("{name}: {e}"));
+            network.poison().unwrap();
+            let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
+            compare(&name, &found.to_f32(), &expected, tolerance);
+        }
     }
 }
+
+type Play = fn(&Target) -> Target;
+
+/// Devices that any device can be planned for.
+const PLAYED: [(&str, Play); 4] = [
+    ("subgroups of four at least", |t| Target { subgroup_size: t.subgroup_size.min(4), ..t.clone() }),
+    ("without subgroups", |t| Target { subgroups: false, subgroup_size: 1, ..t.clone() }),
+    ("without textures", |t| Target { max_texture: 0, ..t.clone() }),
+    ("as for a discrete GPU", |t| Target { class: DeviceClass::Discrete, ..t.clone() }),
+];
 
 /// The library's own examination, with its own reference and its own idea of what may be off, finds nothing wrong either.
 pub fn examined(gpu: &Gpu, name: &str, graph: &Graph, given: &[(&str, &Tensor)]) {

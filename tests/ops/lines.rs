@@ -33,6 +33,25 @@ fn softmax() {
     }
 }
 
+/// Whole quads, of a number that no block of them divides.
+#[test]
+fn softmax_of_long_rows() {
+    let mut rng = Rng::new("softmax of long rows");
+    for shape in [&[9, 4][..], &[3, 70, 20], &[21, 1000], &[2, 3, 36]] {
+        let axis = shape.len() - 1;
+        let x = rng.array_in(shape, -8.0, 8.0);
+        let sum = |a: &Array, i: &[usize]| line(a, i, axis).iter().map(|v| (v - a.at(i)).exp()).sum::<f64>();
+        Case::new(format!("softmax {shape:?}"))
+            .played()
+            .input(&x)
+            .check(|g, v| g.softmax(v[0], axis), |a| Array::from_fn(shape, |i| 1.0 / sum(&a[0], i)));
+        Case::new(format!("log softmax {shape:?}"))
+            .played()
+            .input(&x)
+            .check(|g, v| g.log_softmax(v[0], axis), |a| Array::from_fn(shape, |i| -sum(&a[0], i).ln()));
+    }
+}
+
 #[test]
 fn softmax_of_extremes() {
     let inf = f64::NEG_INFINITY;

@@ -15,7 +15,7 @@ fn check(batch_a: &[usize], batch_b: &[usize], [m, k, n]: [usize; 3], transpose_
         (rank - s.len()..rank).map(|d| if dim(s, d) == 1 { 0 } else { i[d] }).collect()
     };
     let shape = [&batch[..], &[m, n]].concat();
-    Case::new(name).input(&a).input(&b).check(
+    Case::new(name).played().input(&a).input(&b).check(
         |g, v| g.matmul(v[0], v[1], Matmul { transpose_a, transpose_b }),
         |x| {
             Array::from_fn(&shape, |i| {
@@ -53,4 +53,21 @@ proptest! {
     fn any_size(m in 1usize..20, k in 1usize..20, n in 1usize..20, transpose_a: bool, transpose_b: bool) {
         check(&[2], &[2], [m, k, n], transpose_a, transpose_b);
     }
+}
+
+/// Enough numbers to be read as textures where there are any.
+#[test]
+fn large_matrices() {
+    for (transpose_a, transpose_b) in [(false, false), (false, true), (true, false), (true, true)] {
+        check(&[], &[], [100, 84, 76], transpose_a, transpose_b);
+        check(&[2, 3], &[3], [68, 40, 36], transpose_a, transpose_b);
+    }
+    check(&[2, 1], &[1, 3], [131, 64, 132], false, false);
+    check(&[3], &[], [17, 180, 8], false, true);
+    check(&[], &[2], [2100, 4, 4], false, false);
+    check(&[], &[], [16, 20, 500], true, false);
+    // Not a multiple of four, where quads are read.
+    check(&[], &[], [129, 66, 64], false, false);
+    check(&[], &[], [129, 64, 66], true, true);
+    check(&[], &[], [130, 64, 64], true, false);
 }

@@ -1,0 +1,159 @@
+// dst[n, i, h] = Σ_j softmax_j( scale · q[n, i, h] · k[n, j, h] + mask[n, h, i, j] ) v[n, j, h]
+//
+// The attention of attention.wgsl where buffers are slow to read and registers are the first-level cache: Mesa's
+// software adapter. q, k and v as texels, heads of a multiple of four channels.
+//
+// One thread computes QUERIES neighbouring queries of one head and streams through the keys, KEYS at a time, with a
+// running maximum, sum and result. What makes it fast there:
+//
+// - A fetch costs as much as a hundred multiply-adds of the whole subgroup. LANES threads side by side have the same
+//   head, so each fetches one key in SHARE and its value, and they hand them round: 2 · QUADS · KEYS / SHARE fetches for
+//   8 · QUADS · KEYS · QUERIES multiply-adds.
+// - Four sums for each score, one for each component, so that additions need not wait for each other; the products of
+//   one result with KEYS values follow each other, so that it stays in a register meanwhile.
+// - Scores are in units of log 2, so that exp2 does. A key that a query does not see starts with the lowest score.
+
+const QUERIES: u32 = 4u;
+const KEYS: u32 = 8u;
+const QUADS: u32 = 8u; // of channels in a head
+const LANES: u32 = 8u; // threads of a workgroup
+const SHARE: u32 = 1u; // of them fetch for one another; a subgroup has at least so many
+const FETCHES: u32 = 8u; // KEYS / SHARE
+const CAUSAL: bool = false;
+const LOWEST: f32 = -3.4028234e38;
+const LOG2_E: f32 = 1.4426950408889634;
+alias V = vec4<f32>;
+
+struct Params {
+    samples: u32,
+    heads: u32,
+    queries: u32,
+    keys: u32,
+    blocks: u32, // of LANES · QUERIES queries
+    token: u32, // texels in a token
+    scale: f32,
+    mask_sample: u32, // strides
+    mask_head: u32,
+}
+
+@group(0) @binding(0) var query_texture: texture_2d<f32>;
+@group(0) @binding(1) var key_texture: texture_2d<f32>;
+@group(0) @binding(2) var value_texture: texture_2d<f32>;
+@group(0) @binding(3) var<storage, read> mask: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dst: array<V>;
+@group(0) @binding(5) var<uniform> P: Params;
+
+// #include lib/index
+// #include lib/texels
+
+// What `lane` holds, for every thread of a subgroup.
+fn share(held: V, lane: u32) -> V {
+    return held;
+}
+
+fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
+    return 0.0;
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    // That driver makes a kernel anew for values of uniforms that alone decide a loop or a branch, for some at each launch.
+    // What comes of `group.z`, which is zero, it does not know.
+    let keys = P.keys + group.z;
+    let queries = P.queries + group.z;
+    let workgroup = linear_group(group, groups);
+    let block = workgroup % P.blocks;
+    let head = workgroup / P.blocks % P.heads;
+    let sample = workgroup / P.blocks / P.heads;
+    if (sample >= P.samples) {
+        return;
+    }
+    let lane = local % SHARE;
+    // A thread beyond the last query stays, to fetch keys for the others.
+    let first = (block * LANES + local) * QUERIES;
+
+    var q: array<array<V, QUADS>, QUERIES>; // #registers
+    var sum: array<array<V, QUADS>, QUERIES>; // #registers
+    var m: array<f32, QUERIES>; // #registers
+    var l: array<f32, QUERIES>; // #registers
+    for (var i = 0u; i < QUERIES; i++) { // #unroll
+        m[i] = LOWEST;
+        let query = (sample * queries + min(first + i, queries - 1u)) * P.token + head * QUADS;
+        for (var c = 0u; c < QUADS; c++) { // #unroll
+            q[i][c] = textureLoad(query_texture, texel(query + c), 0) * (P.scale * LOG2_E);
+        }
+    }
+    var end = keys;
+    if (CAUSAL) {
+        end = min(end, (block + 1u) * LANES * QUERIES);
+    }
+    for (var j = 0u; j < end; j += KEYS) {
+        var at: array<u32, FETCHES>; // #registers
+        var held: array<array<V, QUADS>, FETCHES>; // #registers
+        for (var f = 0u; f < FETCHES; f++) { // #unroll
+            at[f] = (sample * keys + min(j + f * SHARE + lane, keys - 1u)) * P.token + head * QUADS;
+            for (var c = 0u; c < QUADS; c++) { // #unroll
+                held[f][c] = textureLoad(key_texture, texel(at[f] + c), 0);
+            }
+        }
+        var s: array<array<f32, KEYS>, QUERIES>; // #registers
+        var k: array<array<V, QUADS>, KEYS>; // #registers
+        for (var t = 0u; t < KEYS; t++) { // #unroll
+            for (var c = 0u; c < QUADS; c++) { // #unroll
+                k[t][c] = share(held[t / SHARE][c], t % SHARE);
+            }
+            for (var i = 0u; i < QUERIES; i++) { // #unroll
+                var products = V(0.0);
+                for (var c = 0u; c < QUADS; c++) { // #unroll
+                    products = fma(q[i][c], k[t][c], products);
+                }
+                s[i][t] = start(sample, head, first + i, j + t) + ((products.x + products.y) + (products.z + products.w));
+            }
+        }
+        var shrink: array<f32, QUERIES>; // #registers
+        for (var i = 0u; i < QUERIES; i++) { // #unroll
+            var highest = m[i];
+            for (var t = 0u; t < KEYS; t++) { // #unroll
+                highest = max(highest, s[i][t]);
+            }
+            shrink[i] = exp2(m[i] - highest);
+            m[i] = highest;
+            l[i] *= shrink[i];
+            for (var t = 0u; t < KEYS; t++) { // #unroll
+                s[i][t] = exp2(s[i][t] - highest);
+                l[i] += s[i][t];
+            }
+        }
+        var v: array<array<V, KEYS>, QUADS>; // #registers
+        for (var c = 0u; c < QUADS; c++) { // #unroll
+            for (var f = 0u; f < FETCHES; f++) { // #unroll
+                let fetched = textureLoad(value_texture, texel(at[f] + c), 0);
+                for (var t = 0u; t < SHARE; t++) { // #unroll
+                    v[c][f * SHARE + t] = share(fetched, t);
+                }
+            }
+            for (var i = 0u; i < QUERIES; i++) { // #unroll
+                sum[i][c] *= shrink[i];
+                for (var t = 0u; t < KEYS; t++) { // #unroll
+                    sum[i][c] = fma(V(s[i][t]), v[c][t], sum[i][c]);
+                }
+            }
+        }
+    }
+    for (var i = 0u; i < QUERIES; i++) { // #unroll
+        if (first + i < queries) {
+            // A query that sees no key gives zeros.
+            let factor = select(0.0, 1.0 / l[i], m[i] > LOWEST);
+            let query = (sample * queries + first + i) * P.token + head * QUADS;
+            for (var c = 0u; c < QUADS; c++) { // #unroll
+                dst[query + c] = sum[i][c] * factor;
+            }
+        }
+    }
+}
+
+// The score of query i for key j, but for the product.
+fn start(sample: u32, head: u32, i: u32, j: u32) -> f32 {
+    let added = LOG2_E * bias(sample, head, min(i, P.queries - 1u), min(j, P.keys - 1u));
+    return select(LOWEST, added, j < P.keys && (!CAUSAL || j <= i));
+}
