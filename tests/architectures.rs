@@ -143,10 +143,7 @@ fn a_resnet_is_convolutions_and_pools() {
     let kernels: Vec<&str> = kernels.into_iter().filter(|k| !way.contains(k)).collect();
     let convolves = |k: &str| k.starts_with("conv2d") || k == "winograd_products";
     assert_eq!(kernels.iter().filter(|k| convolves(k)).count(), 54, "{kernels:?}");
-    assert!(
-        kernels.iter().all(|k| convolves(k) || ["pool", "pad", "strided"].contains(k)),
-        "{kernels:?}"
-    );
+    assert!(kernels.iter().all(|k| convolves(k) || ["pool", "pad", "strided"].contains(k)), "{kernels:?}");
     assert!(kernels.len() <= 58, "{kernels:?}");
 }
 
