@@ -91,3 +91,38 @@ fn whole_quads(g: &mut Graph, x: ValueId) -> Result<ValueId> {
     let after = channels.next_multiple_of(4) - channels;
     g.pad(x, &[[0, 0], [0, 0], [0, 0], [0, after]], PadMode::Constant(0.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{input, weight};
+    use super::*;
+    use crate::ops::conv2d::Conv2dOptions;
+    use crate::target::DeviceClass;
+
+    #[test]
+    fn winograds_way_takes_what_there_is_to_spare() {
+        let mut g = Graph::new();
+        let mut x = input(&mut g, &[1, 56, 56, 64]);
+        for _ in 0..2 {
+            let w = weight(&mut g, &[64, 64, 3, 3]);
+            x = g.conv2d(x, w, None, Conv2dOptions::padded(1)).unwrap();
+        }
+        g.output("y", x);
+        let one = 64 * 64 * (36 - 9) * 4;
+        for (class, spare, expected) in [
+            (DeviceClass::Cpu, 2 * one, 2),
+            (DeviceClass::Cpu, 2 * one - 1, 1),
+            (DeviceClass::Cpu, 0, 0),
+            (DeviceClass::Discrete, 2 * one, 0),
+        ] {
+            let target = Target { class, spare, ..Target::typical() };
+            let graph = super::super::optimise(&g, &target).unwrap();
+            let by_points = |source: &Source| match source {
+                Source::Op { op: Op::Conv2d(conv), .. } => matches!(conv.method, Some(Method::Winograd(_))),
+                _ => false,
+            };
+            let found = graph.values().filter(|(_, value)| by_points(&value.source)).count();
+            assert_eq!(found, expected, "{class:?}, {spare} bytes to spare");
+        }
+    }
+}

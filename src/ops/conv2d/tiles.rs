@@ -5,6 +5,7 @@ use super::method::Tile;
 use crate::lower::{Grid, Lower};
 use crate::ops::epilogue::Width;
 use crate::ops::quantized::{BLOCK, BlockFormat};
+use crate::ops::share;
 use crate::shader::{Kernel, Param};
 use crate::target::{DeviceClass, Target};
 use crate::tensor::DType;
@@ -86,11 +87,8 @@ pub fn lower_texels(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
 
 /// A kernel whose lanes fetch the `weights` texels of a turn for one another.
 pub(super) fn sharing(kernel: Kernel, weights: usize, target: &Target) -> Kernel {
-    let share = match target.subgroup_size {
-        8.. if weights.is_multiple_of(8) => 8,
-        4.. => 4,
-        _ => 1,
-    };
+    let lanes = share::lanes(target);
+    let share = if weights.is_multiple_of(lanes) { lanes } else { lanes.min(4) };
     let kernel = kernel
         .constant("LANES", unsigned(CPU_WORKGROUP))
         .constant("SHARE", unsigned(share))
@@ -98,7 +96,7 @@ pub(super) fn sharing(kernel: Kernel, weights: usize, target: &Target) -> Kernel
         .constant("FETCHES", unsigned(weights / share));
     match share {
         1 => kernel,
-        _ => kernel.function("share", SHARE_LANES),
+        _ => kernel.function("share", share::LANES),
     }
 }
 
@@ -199,19 +197,5 @@ const STORE_SCALARS: &str = "fn store(pixel: u32, quad: u32, value: V) {
         if (first + i < P.c_out) {
             dst[pixel * P.c_out + first + i] = Dst(value[i]);
         }
-    }
-}";
-
-/// `lane` is a constant wherever this is called, and one of the cases is left; WGSL wants each lane spelt out.
-const SHARE_LANES: &str = "fn share(held: V, lane: u32) -> V {
-    switch lane {
-        case 1u: { return subgroupBroadcast(held, 1u); }
-        case 2u: { return subgroupBroadcast(held, 2u); }
-        case 3u: { return subgroupBroadcast(held, 3u); }
-        case 4u: { return subgroupBroadcast(held, 4u); }
-        case 5u: { return subgroupBroadcast(held, 5u); }
-        case 6u: { return subgroupBroadcast(held, 6u); }
-        case 7u: { return subgroupBroadcast(held, 7u); }
-        default: { return subgroupBroadcast(held, 0u); }
     }
 }";
