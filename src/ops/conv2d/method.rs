@@ -103,14 +103,20 @@ impl Conv2d {
         if !texels || !self.allows_winograd(output.dtype) {
             return None;
         }
-        let (tile, cost) = self.winograd_of_lanes(output);
+        let (tile, _) = self.winograd_of_lanes(output);
         let rows = Self::weight_at_points(self.c_in, self.c_out, tile.quads);
         let weight = TensorDesc::new(rows, DType::F32);
-        let fits = weight.bytes().max(self.band_bytes(output) as u64) <= target.max_binding.min(target.max_buffer);
+        let fits =
+            weight.bytes().max(self.band_bytes(output) as u64) <= target.max_binding.min(target.max_buffer);
         if !fits || !target.reads_texels(&weight) {
             return None;
         }
-        let plain = self.cost_of_lanes(output, self.tile(target, output));
+        // As for one sample: a picture is the same to the bit however many are computed with it.
+        let mut one = output.shape.to_vec();
+        one[0] = 1;
+        let one = TensorDesc::new(one, output.dtype);
+        let (_, cost) = self.winograd_of_lanes(&one);
+        let plain = self.cost_of_lanes(&one, self.tile(target, &one));
         let numbers = self.c_in * self.c_out * size_of::<f32>();
         // The costs are estimates.
         (4 * cost < 3 * plain).then(|| AtPoints {
