@@ -339,7 +339,11 @@ fn a_refiner_paints_the_same_in_any_order() {
     run(&["--out", "turns/", "--memory-budget", &budget]);
     for name in ["7.png", "8.png", "9.png"] {
         let bytes = |kind: &str| std::fs::read(folder.join(kind).join(name)).unwrap();
-        assert!(bytes("together") == bytes("batches") && bytes("together") == bytes("turns"), "{name}");
+        assert!(bytes("together") == bytes("batches"), "{name}");
+        // Where memory is short, convolutions are computed in other ways, whose rounding is theirs.
+        let pixels = |kind: &str| picture::open(folder.join(kind).join(name)).unwrap().into_raw();
+        let off = pixels("together").iter().zip(pixels("turns")).map(|(a, b)| a.abs_diff(b)).max().unwrap();
+        assert!(off <= 1, "{name} is off by {off}");
     }
     let text = picture::read_text(folder.join("turns/8.png"), "parameters").unwrap().unwrap();
     assert!(text.contains("Seed: 8,") && text.contains("Refiner: refiner, Refiner switch at: 0.8"), "{text}");
