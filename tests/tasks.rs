@@ -77,8 +77,11 @@ fn tiles_leave_no_seams() {
         tiled.set_tile(side).unwrap();
         let (a, b) = (whole.redraw(&picture).unwrap(), tiled.redraw(&picture).unwrap());
         assert_eq!(a.dimensions(), b.dimensions());
-        let different = a.pixels().zip(b.pixels()).filter(|(a, b)| a != b).count();
-        assert_eq!(different, 0, "{name}: {different} of {} pixels", a.width() * a.height());
+        // Squares of Winograd's convolution begin elsewhere in a tile, and round their own way: a level of 255 at most, and
+        // seldom; a seam would be a line of pixels.
+        let levels = |(a, b): (&u8, &u8)| a.abs_diff(*b);
+        let off: Vec<u8> = a.as_raw().iter().zip(b.as_raw()).map(levels).filter(|off| *off > 0).collect();
+        assert!(off.iter().all(|off| *off == 1) && off.len() * 1000 < a.as_raw().len(), "{name}: {off:?}");
         let message = tiled.set_tile(8).unwrap_err().to_string();
         assert!(message.contains("more than"), "{message}");
     }
