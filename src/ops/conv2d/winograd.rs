@@ -11,20 +11,16 @@ use super::Conv2d;
 use crate::lower::{Grid, Lower, Slot};
 use crate::ops::epilogue::Width;
 use crate::shader::{Kernel, Param};
-use crate::target::DeviceClass;
 use crate::tensor::{DType, TensorDesc};
 
 /// Results of a square, along a side.
-pub(crate) const RESULTS: usize = 4;
+const RESULTS: usize = 4;
 
 /// Points along a side: results + kernel − 1.
 pub(crate) const POINTS: usize = RESULTS + 2;
 
 /// Bytes between the steps at a time: small enough to stay in a CPU's caches, large enough to read the weight rarely.
-const BAND_CPU: usize = 32 << 20;
-
-/// The same where launches are dear.
-const BAND_GPU: usize = 256 << 20;
+const BAND: usize = 32 << 20;
 
 /// Most squares and most quads of output channels of a thread.
 const MOST_PIXELS: usize = 16;
@@ -54,13 +50,14 @@ impl Conv2d {
     }
 
     /// Squares that are under way at a time: all, or even parts.
-    fn band(&self, squares: usize, class: DeviceClass) -> usize {
-        let bytes = POINTS * POINTS * (self.c_in + self.c_out) * size_of::<f32>();
-        let most = match class {
-            DeviceClass::Cpu => BAND_CPU,
-            _ => BAND_GPU,
-        };
-        even_part(squares, (most / bytes).next_multiple_of(256)).next_multiple_of(8).min(squares)
+    fn band(&self, squares: usize) -> usize {
+        let most = (BAND / self.bytes_of_square()).next_multiple_of(256);
+        even_part(squares, most).next_multiple_of(LANES).min(squares)
+    }
+
+    /// Bytes of a square at all points, of the source and of the result.
+    fn bytes_of_square(&self) -> usize {
+        POINTS * POINTS * (self.c_in + self.c_out) * size_of::<f32>()
     }
 
     /// Numbers of the weight at all points, in tiles of so many quads of channels.
@@ -71,13 +68,13 @@ impl Conv2d {
     /// Bytes of a band, the step before the products and the one after them.
     pub(crate) fn band_bytes(&self, output: &TensorDesc) -> usize {
         let [squares, ..] = Self::squares(output);
-        POINTS * POINTS * self.band(squares, DeviceClass::Cpu) * (self.c_in + self.c_out) * size_of::<f32>()
+        self.band(squares) * self.bytes_of_square()
     }
 
     /// The best tile of the products on a CPU, and what the convolution costs its lanes so, see [`Conv2d::cost_of_lanes`].
     pub(crate) fn winograd_of_lanes(&self, output: &TensorDesc) -> (Tile, usize) {
         let [squares, ..] = Self::squares(output);
-        let band = self.band(squares, DeviceClass::Cpu);
+        let band = self.band(squares);
         let quads = even_part(self.c_out / 4, MOST_QUADS);
         let columns = POINTS * POINTS * (self.c_out / 4).div_ceil(quads);
         let cost = |pixels: usize| {
@@ -93,7 +90,7 @@ impl Conv2d {
 pub fn lower(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
     let output = cx.output_desc();
     let [squares, down, across] = Conv2d::squares(output);
-    let band = conv.band(squares, cx.target().class);
+    let band = conv.band(squares);
     let flops = std::mem::take(&mut cx.flops);
     for first in (0..squares).step_by(band) {
         let count = band.min(squares - first);
