@@ -44,6 +44,26 @@ fn look(gpu: &Gpu, graph: &Graph) -> Examination {
     examine(gpu, "network", graph, &inputs, &Options::default(), &mut |_, _| true).unwrap()
 }
 
+/// Kernels begin their sums with the bias, whose magnitude every partial sum then has.
+#[test]
+fn a_bias_that_dwarfs_the_products_is_not_taken_for_a_fault() {
+    let Some(gpu) = gpu() else { return };
+    let mut g = Graph::new();
+    let x = g.input("x", [1, 24, 25, 64], DType::F32);
+    let numbers =
+        |n: usize, scale: f32| -> Vec<f32> { (0..n).map(|i| scale * (i as f32 * 1.7 + 0.3).sin()).collect() };
+    for (kernel, name) in [(1, "one"), (3, "three")] {
+        let taps = kernel * kernel;
+        let shape = [72, 64, kernel, kernel];
+        let w = g.weight(name, Tensor::from_f32(shape, &numbers(72 * 64 * taps, 0.01)));
+        let b = g.weight(&format!("{name}.bias"), Tensor::from_f32([72], &numbers(72, 40.0)));
+        let y = g.conv2d(x, w, Some(b), Conv2dOptions::padded(kernel / 2)).unwrap();
+        g.output(name, y);
+    }
+    let found = look(&gpu, &g);
+    assert_eq!(found.wrong().map(|finding| format!("{finding:?}")).collect::<Vec<_>>(), [""; 0]);
+}
+
 #[test]
 fn the_cases_have_every_kind_of_operation() {
     let mut names: Vec<&str> = Vec::new();

@@ -7,7 +7,7 @@ use super::{Element, Task, Values, map, unravel, winograd};
 use crate::ops::conv_transpose2d::ConvTranspose2d;
 use crate::ops::conv_weight::ConvWeight;
 use crate::ops::conv2d::{Conv2d, Method};
-use crate::ops::epilogue::{Epilogue, Step};
+use crate::ops::epilogue::Step;
 use crate::ops::packed_weight::PackedWeight;
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::tensor::DType;
@@ -76,26 +76,15 @@ pub(crate) fn weight_of<'a>(conv: &Conv2d, weight: &'a Values) -> Weight<'a> {
 }
 
 /// What the steps make of a result `[n, …, c]`, from the operation's further inputs.
-fn epilogue(
-    epilogue: &Epilogue,
-    tensors: &[&Values],
-    mut x: Approx,
-    i: usize,
-    [sample, channel, channels]: [usize; 3],
-) -> Approx {
+fn epilogue(steps: &[Step], tensors: &[&Values], mut x: Approx, i: usize, place: [usize; 3]) -> Approx {
     let mut tensors = tensors.iter();
-    for step in &epilogue.steps {
-        let place = match step {
-            Step::AddChannel => channel,
-            Step::AddSample => sample * channels + channel,
-            Step::AddTensor => i,
-            Step::Apply(f) => {
-                x = expression(f, &|_| x);
-                continue;
-            }
-        };
+    for step in steps {
+        if let Step::Apply(f) = step {
+            x = expression(f, &|_| x);
+            continue;
+        }
         let tensor = tensors.next().expect("checked by infer");
-        x = x.add(Approx::exact(tensor.at(place)));
+        x = x.add(Approx::exact(tensor.at(start(step, place).unwrap_or(i))));
     }
     x
 }
@@ -119,7 +108,13 @@ pub fn conv2d<'v>(op: &'v Conv2d, task: &Task<'_, 'v>) -> Element<'v> {
                     false => 0.0,
                 }
             };
-            epilogue(&op.epilogue, &tensors, at_points.result(co, [y, column], pixel), i, [n, co, shape[3]])
+            epilogue(
+                &op.epilogue.steps,
+                &tensors,
+                at_points.result(co, [y, column], pixel),
+                i,
+                [n, co, shape[3]],
+            )
         });
     }
     // The source may be enlarged on the way, each pixel repeated.
@@ -141,8 +136,25 @@ pub fn conv2d<'v>(op: &'v Conv2d, task: &Task<'_, 'v>) -> Element<'v> {
                 }
             }
         }
-        epilogue(&op.epilogue, &tensors, sum.finish(), i, [n, co, shape[3]])
+        let place = [n, co, shape[3]];
+        // Kernels may begin their sums with what is the same for all pixels.
+        let mut starts = 0;
+        for (step, tensor) in op.epilogue.steps.iter().zip(&tensors) {
+            let Some(at) = start(step, place) else { break };
+            sum.add(tensor.at(at));
+            starts += 1;
+        }
+        epilogue(&op.epilogue.steps[starts..], &tensors[starts..], sum.finish(), i, place)
     })
+}
+
+/// Which number of its tensor a step adds, if it is the same for all pixels.
+fn start(step: &Step, [sample, channel, channels]: [usize; 3]) -> Option<usize> {
+    match step {
+        Step::AddChannel => Some(channel),
+        Step::AddSample => Some(sample * channels + channel),
+        Step::AddTensor | Step::Apply(_) => None,
+    }
 }
 
 pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> {
@@ -169,10 +181,8 @@ pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> 
                 }
             }
         }
-        match bias {
-            Some(bias) => sum.finish().add(Approx::exact(bias.at(co))),
-            None => sum.finish(),
-        }
+        bias.iter().for_each(|bias| sum.add(bias.at(co)));
+        sum.finish()
     })
 }
 
