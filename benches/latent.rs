@@ -23,7 +23,8 @@ use aquatint::models::latent_diffusion::LatentDiffusion;
 use aquatint::models::unet2d_condition::{Conditions, unet2d_condition};
 use aquatint::nn::Source;
 use aquatint::text::TextEncoders;
-use aquatint::{DType, DeviceClass, Gpu, Graph, Network, Result, Tensor, Weights};
+use aquatint::{DType, Gpu, Graph, Network, Result, Tensor, Weights};
+use peak_alloc::PeakAlloc;
 use peer::{Peer, race};
 
 const ROUNDS: usize = 5;
@@ -59,9 +60,7 @@ fn measure(gpu: &Gpu, folder: &str, part: &str, peer: &[String]) -> Result<()> {
     println!("load     {loaded:.2} s, folder to first run");
     let [most, predicted] = [most, plan.peak_bytes()].map(|bytes| bytes as f64 * 1e-6);
     println!("memory   {most:.1} MB at most on the device, {predicted:.1} MB predicted");
-    if host > 0 {
-        println!("host     {:.1} MB at most, beside the device's and mapped files", host as f64 * 1e-6);
-    }
+    println!("host     {:.1} MB at most, beside mapped files and the driver", host as f64 * 1e-6);
     if let Some(file) = reference {
         return compare(&network, file);
     }
@@ -136,23 +135,24 @@ fn load(gpu: &Gpu, folder: &str, part: &str) -> Result<Network> {
     Ok(network)
 }
 
-/// The most that the device held while this was done, beyond what it held before, and what the process held beside that.
-fn held<T>(gpu: &Gpu, work: impl FnOnce() -> T) -> (u64, u64, T) {
+/// What the program holds on the host, but for mapped files and what the driver takes.
+#[global_allocator]
+static HOST: PeakAlloc = PeakAlloc;
+
+/// The most that the device held while this was done, beyond what it held before, and what the program held on the host.
+fn held<T>(gpu: &Gpu, work: impl FnOnce() -> T) -> (u64, usize, T) {
     let now = || {
         let hal = gpu.device().get_internal_counters().hal;
         (hal.buffer_memory.read() + hal.texture_memory.read()) as u64
     };
     let before = now();
-    let [most, host] = [AtomicU64::new(0), AtomicU64::new(0)];
+    let most = AtomicU64::new(0);
     let done = AtomicBool::new(false);
+    HOST.reset_peak_usage();
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                let device = now();
-                most.fetch_max(device, Ordering::Relaxed);
-                // A software adapter's memory is the process's; not all of it need have been touched yet.
-                let own = if gpu.target().class == DeviceClass::Cpu { device } else { 0 };
-                host.fetch_max(host_bytes().unwrap_or(0).saturating_sub(own), Ordering::Relaxed);
+                most.fetch_max(now(), Ordering::Relaxed);
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         });
@@ -160,14 +160,7 @@ fn held<T>(gpu: &Gpu, work: impl FnOnce() -> T) -> (u64, u64, T) {
         done.store(true, Ordering::Relaxed);
         result
     });
-    (most.into_inner().saturating_sub(before), host.into_inner(), result)
-}
-
-/// Memory of this process that is no file's, where Linux tells it.
-fn host_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+    (most.into_inner().saturating_sub(before), HOST.peak_usage(), result)
 }
 
 /// Runs once with a file's inputs and says how far the output is from the file's.
