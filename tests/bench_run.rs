@@ -30,7 +30,7 @@ fn roof() -> Roof {
 
 fn options() -> RunOptions {
     let stop = StopOptions { warm_up: 0.0, least: 6, limit: 0.3, ..StopOptions::default() };
-    RunOptions { stop, time_limit: None, cooldown: 0.0, clock: ClockSource::Wall }
+    RunOptions { stop, visits: 1, time_limit: None, cooldown: 0.0, clock: ClockSource::Wall }
 }
 
 fn measure(gpu: &Gpu, all: Vec<Box<dyn Case>>, options: &RunOptions) -> Measured {
@@ -245,6 +245,33 @@ fn clocks_that_fall_and_times_that_scatter_are_named() {
     let series: Vec<Canary> = (0..20).map(|i| sample(i, if i < 12 { 0.01 } else { 0.014 })).collect();
     let throttled = canary::throttled(&series).expect("it slowed down");
     assert!((0.65..0.78).contains(&throttled.left), "{throttled:?}");
+}
+
+#[test]
+fn rows_take_turns() {
+    let Some(gpu) = own_gpu() else { return };
+    let all: Vec<Box<dyn Case>> = vec![Box::new(Told::new("one")), Box::new(Told::new("two"))];
+    let stop = StopOptions { warm_up: 0.0, least: 18, precision: 1.0, ..StopOptions::default() };
+    let options = RunOptions { stop, visits: 3, ..options() };
+    let mut seen = Vec::new();
+    let measured = run::run(&gpu, &all, &roof(), &options, &AtomicBool::new(false), &mut |event| {
+        if let run::Event::Again { rows, visit, of } = event {
+            seen.push((rows, visit, of));
+        }
+    });
+    let measured = measured.expect("the canary sings");
+    assert_eq!(seen, [(2, 2, 3), (2, 3, 3)]);
+    let visits = |row: &Row| row.times.clone().expect("times").visits;
+    let [one, two] = [0, 1].map(|i| visits(&measured.rows[i]));
+    assert_eq!((one.len(), two.len()), (3, 3));
+    for (one, two) in one.iter().zip(&two) {
+        // As steady as these are, all of them count, whatever the canary met.
+        assert!(one.at < two.at && one.counts && one.samples == 6 && one.canary.is_some());
+    }
+    assert!(two[0].at < one[1].at && two[1].at < one[2].at);
+    assert_eq!(measured.rows[0].times.as_ref().map(|times| times.samples.len()), Some(18));
+    // Before all, and after each visit.
+    assert_eq!(measured.canary.len(), 7);
 }
 
 #[test]

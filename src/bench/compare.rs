@@ -142,7 +142,7 @@ pub fn compare(baseline: &Results, other: &Results, options: &CompareOptions) ->
     let mut rows: Vec<Compared> = Vec::new();
     for row in &baseline.rows {
         let partner = find(other, &row.id).map(|at| &other.rows[at]);
-        let clock = local_canary(&other.canary, &row.id).zip(local_canary(&baseline.canary, &row.id));
+        let clock = local_canary(other, &row.id).zip(local_canary(baseline, &row.id));
         let rules = Rules { resolution, clock: clock.map_or(1.0, |(b, a)| b / a) };
         rows.push(Compared::new(Some(row), partner, rules, options));
     }
@@ -248,11 +248,20 @@ impl Comparison {
     }
 }
 
-/// What the canary took round a row: the median of two before and two after it.
-fn local_canary(canary: &[Canary], id: &str) -> Option<f64> {
-    let after = canary.iter().position(|c| c.after.as_deref() == Some(id))?;
-    let near = &canary[after.saturating_sub(2)..(after + 2).min(canary.len())];
-    let near: Vec<f64> = near.iter().map(|c| c.seconds).collect();
+/// What the canary took round the visits of a row that count; of a row that was sampled once, the median of two before
+/// and two after it.
+fn local_canary(results: &Results, id: &str) -> Option<f64> {
+    let row = results.rows.iter().find(|row| row.id == id)?;
+    let times = row.times.as_ref();
+    let visits = times.map_or(&[][..], |times| &times.visits);
+    let near: Vec<f64> = if visits.len() > 1 {
+        visits.iter().filter(|visit| visit.counts).filter_map(|visit| visit.canary).collect()
+    } else {
+        let canary = &results.canary;
+        let after = canary.iter().position(|c| c.after.as_deref() == Some(id))?;
+        let near = &canary[after.saturating_sub(2)..(after + 2).min(canary.len())];
+        near.iter().map(|c| c.seconds).collect()
+    };
     Some(Sorted::new(&near)?.median()).filter(|&s| s > 0.0)
 }
 

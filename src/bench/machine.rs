@@ -118,6 +118,7 @@ mod tests {
             batches: vec![1],
             time_limit: Some(60.0),
             cooldown: 0.0,
+            visits: 1,
             seed: 7,
             as_if: None,
             hash: String::new(),

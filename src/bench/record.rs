@@ -63,11 +63,19 @@ pub struct Settings {
     pub batches: Vec<u32>,
     pub time_limit: Option<f64>,
     pub cooldown: f64,
+    /// How often a row is sampled, in turns with the others.
+    #[serde(default = "once")]
+    pub visits: u32,
     pub seed: u64,
     /// Abilities taken away from the device, as `--as-if` has them.
     pub as_if: Option<String>,
     /// SHA-256 of the settings above: runs with the same can be compared.
     pub hash: String,
+}
+
+/// As it was before there was a choice.
+fn once() -> u32 {
+    1
 }
 
 /// Where it was measured.
@@ -300,6 +308,25 @@ pub struct Times {
     pub samples: Vec<f64>,
     pub wall_samples: Vec<f64>,
     pub encode_samples: Vec<f64>,
+    /// The times at which it was sampled, in turns with the other rows.
+    #[serde(default)]
+    pub visits: Vec<Visit>,
+}
+
+/// Samples of a row that were taken one after the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Visit {
+    /// When it began, since the start.
+    pub at: f64,
+    pub samples: u32,
+    /// Of its samples.
+    pub median: f64,
+    /// The longer of what the canary took before and after it; none if the device failed then.
+    pub canary: Option<f64>,
+    /// Whether its samples are among those of [`Times`]: something slowed it down otherwise.
+    pub counts: bool,
+    /// Its samples, if not.
+    pub set_aside: Vec<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

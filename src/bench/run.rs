@@ -1,14 +1,18 @@
 //! The run of a list of cases: each is checked first and timed only if it is right.
+//!
+//! Rows are sampled in turns, each in several visits, so that what slows a machine down for a while meets a part of every
+//! row and not the whole of one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::canary::Bird;
 use super::case::{Case, Estimate, Subject};
-use super::record::{Canary, ClockSource, KernelTime, LimitKind, Rates, Roof, Row, Status, Summary, Times};
+use super::record::{Canary, ClockSource, KernelTime, LimitKind, Rates, Roof, Row, Status};
 use super::roof;
-use super::statistics::{doubt, drift};
-use super::stop::{Stop, StopOptions};
+use super::series::Series;
+use super::statistics::doubt;
+use super::stop::StopOptions;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::units;
@@ -16,8 +20,10 @@ use crate::units;
 /// How cases are measured.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// When a row has enough samples.
+    /// When a row has enough samples; its limit is that of all visits.
     pub stop: StopOptions,
+    /// How often a row is sampled, in turns with the others.
+    pub visits: u32,
     /// Seconds for all rows; those that do not fit are skipped.
     pub time_limit: Option<f64>,
     /// Seconds of rest before each row.
@@ -30,13 +36,11 @@ pub struct RunOptions {
 #[derive(Debug)]
 pub enum Event<'a> {
     /// Row so much of so many begins.
-    Begins {
-        at: usize,
-        of: usize,
-        id: &'a str,
-        title: &'a str,
-    },
+    Begins { at: usize, of: usize, id: &'a str, title: &'a str },
+    /// It is checked, and sampled for the first time.
     Done(&'a Row),
+    /// So many rows are sampled again: for the so manieth time of so many.
+    Again { rows: usize, visit: u32, of: u32 },
 }
 
 /// What was measured.
@@ -50,14 +54,16 @@ pub struct Measured {
     pub lost: bool,
 }
 
-/// A sample lasts at least so long, by running a network several times: clocks are no better than that.
-const SAMPLE: f64 = 0.004;
-/// Most runs of a sample.
-const MOST_RUNS: f64 = 512.0;
 /// Part of the arithmetic limit that a large network is expected to reach.
 const EXPECTED_SHARE: f64 = 0.3;
 /// Bytes of weights a second that are made and brought to the device.
 const LOAD_RATE: f64 = 200e6;
+/// Bytes on the device that rows may hold while others run, to be sampled again.
+const KEPT: u64 = 1 << 30;
+/// How many times its even share of the time that is left a row may take: most take less.
+const GENEROUS: f64 = 4.0;
+/// Seconds that a row gets in any case, once it is begun.
+const LEAST: f64 = 0.3;
 
 /// Measures all cases in their order; `stop` ends the run before the next one.
 ///
@@ -73,43 +79,214 @@ pub fn run(
 ) -> Result<Measured> {
     let start = Instant::now();
     let bird = Bird::new(gpu)?;
-    let mut measured = Measured { canary: vec![bird.sing(None)?], ..Measured::default() };
+    let measured = Measured { canary: vec![bird.sing(None)?], ..Measured::default() };
+    let mut run = Run { gpu, roof, options, start, bird, measured, kept: 0 };
+    let mut open = Vec::new();
     for (at, case) in cases.iter().enumerate() {
         let label = case.label();
-        let mut row = blank(case.as_ref());
+        let row = blank(case.as_ref());
         watch(Event::Begins { at, of: cases.len(), id: &row.id, title: &label.title });
-        if stop.load(Ordering::Relaxed) {
-            measured.cut_short.get_or_insert("stopped by the user".to_owned());
+        run.measured.rows.push(row);
+        if run.goes_on(at, stop) {
+            open.extend(run.begin(case.as_ref(), at, cases.len() - at));
         }
-        if let Some(why) = &measured.cut_short {
-            (row.status, row.reason) = (Status::Skipped, Some(why.clone()));
-        } else {
-            if options.cooldown > 0.0 {
-                std::thread::sleep(Duration::from_secs_f64(options.cooldown));
-            }
-            let left = options.time_limit.map(|limit| limit - start.elapsed().as_secs_f64());
-            let share = left.map(|left| (4.0 * left / (cases.len() - at) as f64).max(0.3));
-            if let Err(error) = measure(gpu, case.as_ref(), roof, options, (left, share), &mut row) {
-                (row.status, row.reason) = (status_of(&error), Some(error.to_string()));
-                if matches!(error, Error::DeviceLost { .. }) {
-                    measured.lost = true;
-                    measured.cut_short = Some(format!("the device was lost in {}", row.id));
-                }
-            }
-            if row.status != Status::Skipped && !measured.lost {
-                match bird.sing(Some(&row.id)) {
-                    Ok(sample) => measured.canary.push(sample),
-                    Err(error) => {
-                        measured.lost = true;
-                        measured.cut_short = Some(format!("the device failed after {}: {error}", row.id));
-                    }
-                }
-            }
-        }
-        watch(Event::Done(&row));
-        measured.rows.push(row);
+        watch(Event::Done(&run.measured.rows[at]));
     }
-    Ok(measured)
+    for visit in 2..=options.visits {
+        if open.is_empty() || stop.load(Ordering::Relaxed) || run.measured.cut_short.is_some() {
+            break;
+        }
+        watch(Event::Again { rows: open.len(), visit, of: options.visits });
+        for i in 0..open.len() {
+            if run.goes_on(open[i].at, stop) {
+                let to_come = open.len() - i + (options.visits - visit) as usize * open.len();
+                run.again(&mut open[i], to_come);
+            }
+        }
+    }
+    Ok(run.measured)
+}
+
+/// A row that may be sampled again.
+struct Open {
+    /// Which.
+    at: usize,
+    subject: Box<dyn Subject>,
+    series: Series,
+    again: bool,
+}
+
+struct Run<'a> {
+    gpu: &'a Gpu,
+    roof: &'a Roof,
+    options: &'a RunOptions,
+    start: Instant,
+    bird: Bird,
+    measured: Measured,
+    /// Bytes on the device that open rows hold.
+    kept: u64,
+}
+
+impl Run<'_> {
+    /// Whether there is still something to do for a row; if not, one that was never measured says why.
+    fn goes_on(&mut self, at: usize, stop: &AtomicBool) -> bool {
+        if stop.load(Ordering::Relaxed) {
+            self.measured.cut_short.get_or_insert("stopped by the user".to_owned());
+        }
+        let row = &mut self.measured.rows[at];
+        match &self.measured.cut_short {
+            Some(why) if row.times.is_none() => {
+                (row.status, row.reason) = (Status::Skipped, Some(why.clone()));
+                false
+            }
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    /// Seconds until the time limit.
+    fn left(&self) -> Option<f64> {
+        self.options.time_limit.map(|limit| limit - self.start.elapsed().as_secs_f64())
+    }
+
+    /// Checks a row and samples it for the first time; `to_come` rows, with this one, are still to be done. What is left
+    /// open may be sampled again.
+    fn begin(&mut self, case: &dyn Case, at: usize, to_come: usize) -> Option<Open> {
+        if self.options.cooldown > 0.0 {
+            std::thread::sleep(Duration::from_secs_f64(self.options.cooldown));
+        }
+        let found = self.measure(case, at, to_come);
+        match self.settle(at, found).flatten() {
+            Some(mut open) => {
+                self.sung(&mut open);
+                open.again.then_some(open)
+            }
+            None => {
+                if self.measured.rows[at].status != Status::Skipped {
+                    self.canary(at);
+                }
+                None
+            }
+        }
+    }
+
+    /// Checks a row and takes its first samples.
+    fn measure(&mut self, case: &dyn Case, at: usize, to_come: usize) -> Result<Option<Open>> {
+        let estimate = case.estimate(self.gpu.target())?;
+        let left = self.left();
+        let row = &mut self.measured.rows[at];
+        (row.flops, row.bytes) =
+            ((estimate.flops > 0).then_some(estimate.flops), (estimate.bytes > 0).then_some(estimate.bytes));
+        if let Some(reason) = does_not_fit(self.gpu, &estimate, self.roof, left) {
+            (row.status, row.reason) = (Status::Skipped, Some(reason));
+            return Ok(None);
+        }
+        let mut subject = case.prepare(self.gpu)?;
+        (row.start, row.memory) = (subject.start(), subject.memory());
+        let (check, fault) = subject.check()?;
+        row.check = Some(check);
+        if let Some(fault) = fault {
+            (row.status, row.reason) = (Status::Wrong, Some(fault));
+            return Ok(None);
+        }
+        let mut series = Series::new(subject.as_mut(), self.options.clock)?;
+        let stop = self.stop(left.map(|left| left / to_come as f64));
+        series.visit(subject.as_mut(), stop, self.start.elapsed().as_secs_f64())?;
+        let row = &mut self.measured.rows[at];
+        row.parts = subject.parts();
+        row.kernels = subject.kernels()?;
+        for KernelTime { seconds, flops, bytes, bound, share, .. } in &mut row.kernels {
+            let rates = roof::rates(self.roof, *flops, *bytes, &row.precision, *seconds);
+            let Rates { bound: found, share: reached, .. } = rates;
+            (*bound, *share) = (found, reached);
+        }
+        let held = row.memory.map_or(estimate.peak, |memory| memory.held);
+        let again = self.options.visits > 1 && self.kept + held <= KEPT;
+        self.kept += if again { held } else { 0 };
+        Ok(Some(Open { at, subject, series, again }))
+    }
+
+    /// When a visit has enough samples, given what would be left for it if all took as long.
+    fn stop(&self, share: Option<f64>) -> StopOptions {
+        let StopOptions { limit, least, .. } = self.options.stop;
+        let visits = self.options.visits.max(1);
+        let limit = limit / f64::from(visits);
+        StopOptions {
+            limit: share.map_or(limit, |share| limit.min((GENEROUS * share).max(LEAST))),
+            least: least.div_ceil(visits as usize),
+            ..self.options.stop
+        }
+    }
+
+    /// Samples a row once more, if there is time; `to_come` visits, with this one, are still to be made.
+    fn again(&mut self, open: &mut Open, to_come: usize) {
+        let share = self.left().map(|left| left / to_come as f64);
+        if share.is_some_and(|share| open.series.once() > GENEROUS * share) {
+            return;
+        }
+        if self.options.cooldown > 0.0 {
+            std::thread::sleep(Duration::from_secs_f64(self.options.cooldown));
+        }
+        let (stop, now) = (self.stop(share), self.start.elapsed().as_secs_f64());
+        let visited = open.series.visit(open.subject.as_mut(), stop, now);
+        if self.settle(open.at, visited).is_none() {
+            return;
+        }
+        self.sung(open);
+    }
+
+    /// What came of a row; errors stand in it.
+    fn settle<T>(&mut self, at: usize, found: Result<T>) -> Option<T> {
+        let error = match found {
+            Ok(found) => return Some(found),
+            Err(error) => error,
+        };
+        let row = &mut self.measured.rows[at];
+        (row.status, row.reason) = (status_of(&error), Some(error.to_string()));
+        (row.times, row.rates) = (None, None);
+        if matches!(error, Error::DeviceLost { .. }) {
+            self.measured.lost = true;
+            self.measured.cut_short = Some(format!("the device was lost in {}", row.id));
+        }
+        None
+    }
+
+    /// Lets the canary sing after a visit, and writes what the row's times are by now.
+    fn sung(&mut self, open: &mut Open) {
+        if let Some(canary) = self.canary(open.at) {
+            open.series.sung(canary);
+        }
+        if let Some(times) = self.settle(open.at, open.series.times()) {
+            let row = &mut self.measured.rows[open.at];
+            (row.status, row.reason) = match doubt(&times.samples) {
+                Some(doubt) => (Status::Unstable, Some(doubt)),
+                None => (Status::Ok, None),
+            };
+            row.rates = Some(roof::rates(self.roof, row.flops, row.bytes, &row.precision, times.main.median));
+            row.times = Some(times);
+        }
+    }
+
+    /// The canary, after a row: what it took before and takes now.
+    fn canary(&mut self, at: usize) -> Option<[f64; 2]> {
+        if self.measured.lost {
+            return None;
+        }
+        let id = &self.measured.rows[at].id;
+        match self.bird.sing(Some(id)) {
+            Ok(sample) => {
+                let before = self.measured.canary.last().map_or(sample.seconds, |last| last.seconds);
+                let now = sample.seconds;
+                self.measured.canary.push(sample);
+                Some([before, now])
+            }
+            Err(error) => {
+                self.measured.lost = true;
+                self.measured.cut_short = Some(format!("the device failed after {id}: {error}"));
+                None
+            }
+        }
+    }
 }
 
 fn blank(case: &dyn Case) -> Row {
@@ -153,119 +330,21 @@ fn predicted(estimate: &Estimate, roof: &Roof) -> [f64; 2] {
     [estimate.weights as f64 / LOAD_RATE, run]
 }
 
-/// Fills a row; `left` are the seconds until the time limit, `share` those of them that sampling may take.
-fn measure(
-    gpu: &Gpu,
-    case: &dyn Case,
-    roof: &Roof,
-    options: &RunOptions,
-    (left, share): (Option<f64>, Option<f64>),
-    row: &mut Row,
-) -> Result<()> {
-    let estimate = case.estimate(gpu.target())?;
-    (row.flops, row.bytes) =
-        ((estimate.flops > 0).then_some(estimate.flops), (estimate.bytes > 0).then_some(estimate.bytes));
-    let [load, run] = predicted(&estimate, roof);
+/// Why a row is not even tried, if so: `left` are the seconds until the time limit.
+fn does_not_fit(gpu: &Gpu, estimate: &Estimate, roof: &Roof, left: Option<f64>) -> Option<String> {
+    let [load, run] = predicted(estimate, roof);
     let needed = load + f64::from(estimate.least_runs) * run;
     if let Some(left) = left.filter(|&left| needed > left.max(0.0)) {
-        row.status = Status::Skipped;
         let rest = if left > 0.0 { units::seconds(left) } else { "nothing".to_owned() };
-        row.reason = Some(format!(
+        return Some(format!(
             "would take about {}, {rest} is left of the time limit (--time-limit)",
             units::seconds(needed)
         ));
-        return Ok(());
     }
-    let available = super::host::available_memory();
+    let available = super::host::available_memory()?;
     // A software adapter's memory is the host's.
-    let host = estimate.weights + if is_software(gpu) { estimate.peak } else { 0 };
-    if available.is_some_and(|available| host > available) {
-        row.status = Status::Skipped;
-        row.reason = Some(format!(
-            "takes {} of the host's memory, {} are free",
-            units::bytes(host),
-            units::bytes(available.unwrap_or(0))
-        ));
-        return Ok(());
-    }
-    let mut subject = case.prepare(gpu)?;
-    (row.start, row.memory) = (subject.start(), subject.memory());
-    let (check, fault) = subject.check()?;
-    row.check = Some(check);
-    if let Some(fault) = fault {
-        (row.status, row.reason) = (Status::Wrong, Some(fault));
-        return Ok(());
-    }
-    let stop = StopOptions {
-        limit: share.map_or(options.stop.limit, |s| s.min(options.stop.limit)),
-        ..options.stop
-    };
-    let times = sample(subject.as_mut(), options.clock, stop)?;
-    if let Some(doubt) = doubt(&times.samples) {
-        (row.status, row.reason) = (Status::Unstable, Some(doubt));
-    }
-    row.rates = Some(roof::rates(roof, row.flops, row.bytes, &row.precision, times.main.median));
-    row.times = Some(times);
-    row.parts = subject.parts();
-    row.kernels = subject.kernels()?;
-    let precision = row.precision.clone();
-    for KernelTime { seconds, flops, bytes, bound, share, .. } in &mut row.kernels {
-        let rates = roof::rates(roof, *flops, *bytes, &precision, *seconds);
-        let Rates { bound: found, share: reached, .. } = rates;
-        (*bound, *share) = (found, reached);
-    }
-    Ok(())
-}
-
-fn is_software(gpu: &Gpu) -> bool {
-    gpu.target().class == crate::target::DeviceClass::Cpu
-}
-
-/// Takes samples until they are enough.
-fn sample(subject: &mut dyn Subject, clock: ClockSource, options: StopOptions) -> Result<Times> {
-    let once = subject.time(1)?;
-    let runs = (SAMPLE / once.wall.max(1e-7)).ceil().clamp(1.0, MOST_RUNS) as u32;
-    let per_run = f64::from(runs);
-    let mut stop = Stop::new(options);
-    let (mut walls, mut encodes) = (Vec::new(), Vec::new());
-    let mut by_device = clock == ClockSource::Timestamps && once.device.is_some();
-    let begin = Instant::now();
-    let stopped = loop {
-        let time = subject.time(runs)?;
-        let device = time.device.filter(|&seconds| seconds > 0.0);
-        // A clock that stands still is none.
-        if by_device && device.is_none() && stop.samples().is_empty() {
-            by_device = false;
-        }
-        let main = if by_device { device.unwrap_or(f64::NAN) } else { time.wall } / per_run;
-        let kept = stop.samples().len();
-        let stopped = stop.push(main, begin.elapsed().as_secs_f64());
-        if stop.samples().len() > kept {
-            walls.push(time.wall / per_run);
-            encodes.push(time.encode / per_run);
-        }
-        if let Some(stopped) = stopped {
-            break stopped;
-        }
-    };
-    let summary = |samples: &[f64]| {
-        Summary::of(samples).ok_or_else(|| Error::Invalid {
-            what: "times of a run".to_owned(),
-            expected: "positive numbers".to_owned(),
-            found: format!("{} samples", samples.len()),
-        })
-    };
-    let samples = stop.samples().to_vec();
-    Ok(Times {
-        clock: if by_device { ClockSource::Timestamps } else { ClockSource::Wall },
-        runs_per_sample: runs,
-        main: summary(&samples)?,
-        wall: summary(&walls)?,
-        encode: summary(&encodes)?,
-        stopped,
-        drift: if samples.len() >= 6 { drift(&samples) } else { 0.0 },
-        samples,
-        wall_samples: walls,
-        encode_samples: encodes,
-    })
+    let software = gpu.target().class == crate::target::DeviceClass::Cpu;
+    let host = estimate.weights + if software { estimate.peak } else { 0 };
+    let [host_text, free] = [host, available].map(units::bytes);
+    (host > available).then(|| format!("takes {host_text} of the host's memory, {free} are free"))
 }

@@ -74,6 +74,7 @@ pub fn results(device: Device, seed: u64, noise: Noise) -> Results {
             batches: vec![1, 8],
             time_limit: None,
             cooldown: 0.0,
+            visits: 1,
             seed: 0,
             as_if: None,
             hash: "5c".repeat(32),
@@ -404,6 +405,7 @@ fn times(device: Device, truth: f64, noise: Noise, random: &mut Random) -> Times
         samples,
         wall_samples,
         encode_samples,
+        visits: Vec::new(),
     }
 }
 

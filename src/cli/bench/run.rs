@@ -52,6 +52,9 @@ pub struct Run {
     /// Seconds of sampling that a row may take [default: quick and kernels 1, standard 2, full 5]
     #[arg(long, value_name = "SECONDS")]
     row_limit: Option<f64>,
+    /// How often each row is sampled, in turns with the others
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    visits: u32,
     /// How well the median must be known before sampling ends, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
     confidence: f64,
@@ -139,6 +142,7 @@ pub fn run(args: &Run, device: &AdapterOptions, out: &mut dyn Write) -> Result<E
         batches,
         time_limit: time_limit.filter(|&seconds| seconds > 0.0),
         cooldown: args.cooldown,
+        visits: args.visits,
         seed: 0,
         as_if: device.as_if.clone(),
         hash: String::new(),
@@ -154,6 +158,7 @@ pub fn run(args: &Run, device: &AdapterOptions, out: &mut dyn Write) -> Result<E
     let clock = clock::measure(&gpu)?;
     let options = RunOptions {
         stop: StopOptions { limit: row_limit, precision: args.confidence / 100.0, ..StopOptions::default() },
+        visits: args.visits,
         time_limit: settings.time_limit,
         cooldown: args.cooldown,
         clock: clock.source,
@@ -213,6 +218,7 @@ fn measure(
     let mut watch = |event: Event| match event {
         Event::Begins { at, of, id, .. } => say(&format!("[{:>3}/{of}] {id}", at + 1)),
         Event::Done(row) => say(&told(row)),
+        Event::Again { rows, visit, of } => say(&format!("[{visit}/{of}] {rows} rows again")),
     };
     let mut first = run::run(gpu, cases, roof, options, interrupt::flag(), &mut watch)?;
     let mut passes = vec![pass(0.0, &first)];
