@@ -27,7 +27,7 @@ pub const USAGE: u8 = 5;
 /// 3 no adapter, 4 the device was lost, 5 wrong usage.
 #[derive(clap::Args)]
 pub struct Doctor {
-    /// Network to go through: whatever `inspect` opens, or a .safetensors file or a folder of torchvision's or timm's
+    /// Network to go through: whatever `inspect` opens
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Shape of an input of an ONNX model, as input=1,3,224,224; for those that the file leaves open
@@ -71,7 +71,7 @@ fn subjects(args: &Doctor, gpu: &Gpu) -> Result<Vec<Subject>> {
         all.extend(cases.map(|c| Subject { name: c.name, graph: c.graph, inputs: c.inputs }));
     }
     for (name, ..) in bundled::BUNDLED {
-        let (name, graph) = network::vision(name, SIDE)?;
+        let (name, graph) = network::vision(name, 1, [None; 2], SIDE)?;
         all.push(Subject { name, graph, inputs: Vec::new() });
     }
     for name in network::BUNDLED {

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use aquatint::formats::onnx::{Dim, OnnxModel};
+use aquatint::models;
 use aquatint::models::autoencoder_tiny::AutoencoderTinyConfig;
+#[cfg(feature = "bench")]
+use aquatint::models::bundled;
 use aquatint::models::controlnet::ControlNetConfig;
 use aquatint::models::latent_diffusion::{Given, Part};
 use aquatint::models::letters;
-#[cfg(feature = "bench")]
-use aquatint::models::{self, bundled};
 use aquatint::tasks::{
     self, Beside, Control, DiffusionModel, Memory, PaintOptions, Painter, Pipeline, StartFrom,
 };
@@ -23,7 +24,7 @@ pub const BUNDLED: [&str; 2] = ["letters-unet", "letters-classifier"];
 #[derive(clap::Args, Clone, Default)]
 pub struct Model {
     /// letters-unet, letters-classifier, latent diffusion as a folder of diffusers or a .safetensors checkpoint, a folder with a
-    /// UNet2DModel, an ONNX file, or a name on the Hugging Face hub
+    /// UNet2DModel, a .safetensors file or folder of torchvision's or timm's, an ONNX file, or a name on the Hugging Face hub
     #[arg(value_name = "MODEL")]
     model: String,
     /// Shape of an input of an ONNX model, as input=1,3,224,224; for those that the file leaves open
@@ -32,10 +33,10 @@ pub struct Model {
     /// Pictures at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
-    /// Width of pictures from text, in pixels [default: the model's]
+    /// Width of pictures from text, or of those that are read, in pixels [default: the model's]
     #[arg(long)]
     width: Option<usize>,
-    /// Height of pictures from text, in pixels [default: the model's]
+    /// Height of pictures from text, or of those that are read, in pixels [default: the model's]
     #[arg(long)]
     height: Option<usize>,
     /// Storage of weights and activations for pictures from text
@@ -58,9 +59,27 @@ pub struct Model {
     offline: bool,
 }
 
-/// Name and graph of a model, and what a painter will take of the memory if it is latent diffusion.
+/// Sides of pictures for a network that takes any.
+const SIDE: usize = 224;
+
+/// Name and graph of a model, and what a painter will take of the memory if it is latent diffusion. Networks that read
+/// pictures are without what prepares these.
 pub fn open(args: &Model, target: &Target) -> Result<(String, Graph, Option<Memory>)> {
+    open_at(args, SIDE, target)
+}
+
+/// The same, with pictures of `side` where neither the user nor the model says.
+fn open_at(args: &Model, side: usize, target: &Target) -> Result<(String, Graph, Option<Memory>)> {
     let path = model::locate(Path::new(&args.model), args.offline)?;
+    let plain = path.join("config.json").exists() && path.join("model.safetensors").exists();
+    if plain || path.is_file() && path.extension().is_some_and(|ending| ending == "safetensors") {
+        match vision(&path.to_string_lossy(), args.batch.into(), [args.height, args.width], side) {
+            Ok((name, graph)) => return Ok((name, graph, None)),
+            // A checkpoint of latent diffusion, perhaps.
+            Err(_) if !plain => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     if Pipeline::is_at(&path) {
         let pipeline = Pipeline::open(&path, None)?;
         let (name, graph, memory) = latent(args, &pipeline, target)?;
@@ -70,8 +89,8 @@ pub fn open(args: &Model, target: &Target) -> Result<(String, Graph, Option<Memo
     Ok((name, graph, None))
 }
 
-/// Name and graph of a model for one picture, told by its path alone: whatever [`open`] opens, and networks that read
-/// pictures without what prepares these; they are of `side` where the model does not say.
+/// Name and graph of a model for one picture, told by its name or path alone: whatever [`open`] opens, and bundled networks
+/// that read pictures, without what prepares these; they are of `side` where the model does not say.
 #[cfg(feature = "bench")]
 pub fn named(
     model: &str,
@@ -80,16 +99,8 @@ pub fn named(
     side: usize,
     target: &Target,
 ) -> Result<(String, Graph)> {
-    let bundled = bundled::bundled(model).is_some();
-    let path = Path::new(model);
-    let plain = path.is_dir() && path.join("config.json").exists() && path.join("model.safetensors").exists();
-    if bundled || plain || (path.is_file() && model.ends_with(".safetensors")) {
-        match vision(model, side) {
-            Ok(found) => return Ok(found),
-            // A checkpoint of latent diffusion, perhaps.
-            Err(_) if !bundled && !plain => {}
-            Err(error) => return Err(error.into()),
-        }
+    if bundled::bundled(model).is_some() {
+        return Ok(vision(model, 1, [None; 2], side)?);
     }
     let args = Model {
         model: model.to_owned(),
@@ -99,18 +110,23 @@ pub fn named(
         offline,
         ..Model::default()
     };
-    let (name, graph, _) = open(&args, target)?;
+    let (name, graph, _) = open_at(&args, side, target)?;
     Ok((name, graph))
 }
 
-/// A network that reads pictures, without what prepares them.
-#[cfg(feature = "bench")]
-pub fn vision(name: &str, side: usize) -> Result<(String, Graph), Error> {
+/// A network that reads pictures, so many at a time: of this height and width, else the model's own, else of `side`.
+pub fn vision(
+    name: &str,
+    batch: usize,
+    [height, width]: [Option<usize>; 2],
+    side: usize,
+) -> Result<(String, Graph), Error> {
     let model = models::open(name)?;
     let p = &model.preprocess;
-    let [height, width] = p.size.unwrap_or([side.next_multiple_of(p.multiple.max(1)); 2]);
+    let own = p.size.unwrap_or([side.next_multiple_of(p.multiple.max(1)); 2]);
+    let [height, width] = [height.unwrap_or(own[0]), width.unwrap_or(own[1])];
     let mut graph = Graph::new();
-    let shape = [model.batch.unwrap_or(1), height, width, p.mean.len()];
+    let shape = [model.batch.unwrap_or(batch), height, width, p.mean.len()];
     let x = graph.input("x", shape, DType::F32);
     for (name, id) in model.build(&mut graph, x)? {
         graph.output(&name, id);

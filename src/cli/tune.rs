@@ -17,7 +17,7 @@ use super::{interrupt, network};
 /// Ctrl-C keeps what was found so far.
 #[derive(clap::Args)]
 pub struct Tune {
-    /// Network: whatever `inspect` opens, or a .safetensors file or a folder of torchvision's or timm's
+    /// Network: whatever `inspect` opens
     #[arg(value_name = "MODEL", required_unless_present = "forget")]
     model: Option<String>,
     /// Shape of an input of an ONNX model, as input=1,3,224,224; for those that the file leaves open
