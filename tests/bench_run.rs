@@ -241,7 +241,8 @@ fn clocks_that_fall_and_times_that_scatter_are_named() {
     assert!(reason(scattered).contains("only known to"), "{}", reason(scattered));
     assert!(scattered.times.is_some(), "they are kept, with a warning");
 
-    let sample = |i: usize, seconds| Canary { at: i as f64, seconds, after: Some(format!("row {i}")) };
+    let sample =
+        |i: usize, seconds| Canary { at: i as f64, seconds, after: Some(format!("row {i}")), rounds: 8 };
     let series: Vec<Canary> = (0..20).map(|i| sample(i, if i < 12 { 0.01 } else { 0.014 })).collect();
     let throttled = canary::throttled(&series).expect("it slowed down");
     assert!((0.65..0.78).contains(&throttled.left), "{throttled:?}");

@@ -20,6 +20,7 @@ const WINDOW: usize = 3;
 pub struct Bird {
     gpu: Gpu,
     kernel: Lone,
+    rounds: u32,
     start: Instant,
 }
 
@@ -48,7 +49,7 @@ impl Bird {
             if seconds >= LENGTH / 2.0 || rounds >= 1 << 26 {
                 rounds = (f64::from(rounds) * (LENGTH / seconds).clamp(0.1, 2.0)).max(1.0) as u32;
                 kernel.set(gpu, &params(rounds))?;
-                return Ok(Bird { gpu: gpu.clone(), kernel, start });
+                return Ok(Bird { gpu: gpu.clone(), kernel, rounds, start });
             }
             rounds *= 2;
         }
@@ -59,7 +60,7 @@ impl Bird {
         let at = self.start.elapsed().as_secs_f64();
         // Whoever idles is slow at first: the first of two only wakes the device.
         let seconds = self.kernel.time(&self.gpu, 1)?.min(self.kernel.time(&self.gpu, 1)?);
-        Ok(Canary { at, seconds, after: after.map(str::to_owned) })
+        Ok(Canary { at, seconds, after: after.map(str::to_owned), rounds: self.rounds })
     }
 }
 
@@ -131,6 +132,7 @@ mod tests {
             at: i as f64 * 10.0,
             seconds: ms * 1e-3,
             after: (i > 0).then(|| format!("row {i}")),
+            rounds: 8,
         };
         milliseconds.iter().enumerate().map(sample).collect()
     }

@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::exit::ExitReason;
+use super::floor::Floor;
 use super::patterns::Patterns;
-use super::record::{Canary, LimitKind, Results, Row, Status};
+use super::record::{LimitKind, Results, Row, Status, Times};
 use super::statistics::Sorted;
-use super::verdict::{Judgement, Rules, Verdict, judge, resolution};
+use super::verdict::{Basis, Judgement, Rules, Verdict, judge, resolution};
 
 /// How to compare.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ pub struct Compared {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Side {
     pub status: Option<Status>,
-    /// Median.
+    /// Median, or the fastest sample where the judgement is based on these.
     pub seconds: Option<f64>,
 }
 
@@ -139,15 +140,22 @@ pub fn compare(baseline: &Results, other: &Results, options: &CompareOptions) ->
         .filter(|shift| shift.is_finite())
         .collect();
     let resolution = resolution(&shifts, options.threshold);
+    // How much slower the canary ran in the second run, by one of its times in each.
+    let slower = |time: &dyn Fn(&Results) -> Option<f64>| {
+        let of = |run: &Results| Some(time(run)? / work(run)?);
+        of(other).zip(of(baseline)).map(|(b, a)| b / a).filter(|ratio| ratio.is_finite() && *ratio > 0.0)
+    };
+    let fastest = |run: &Results| run.canary.iter().map(|canary| canary.seconds).min_by(f64::total_cmp);
+    let fastest_clock = slower(&fastest).unwrap_or(1.0);
     let mut rows: Vec<Compared> = Vec::new();
     for row in &baseline.rows {
         let partner = find(other, &row.id).map(|at| &other.rows[at]);
-        let clock = local_canary(other, &row.id).zip(local_canary(baseline, &row.id));
-        let rules = Rules { resolution, clock: clock.map_or(1.0, |(b, a)| b / a) };
+        let clock = slower(&|run| local_canary(run, &row.id)).unwrap_or(1.0);
+        let rules = Rules { resolution, clock, fastest_clock };
         rows.push(Compared::new(Some(row), partner, rules, options));
     }
     for row in other.rows.iter().filter(|row| find(baseline, &row.id).is_none()) {
-        rows.push(Compared::new(None, Some(row), Rules { resolution, clock: 1.0 }, options));
+        rows.push(Compared::new(None, Some(row), Rules { resolution, clock: 1.0, fastest_clock }, options));
     }
     let mut notes = Vec::new();
     let ids = || rows.iter().map(|row| row.id.as_str());
@@ -164,9 +172,7 @@ pub fn compare(baseline: &Results, other: &Results, options: &CompareOptions) ->
             notes.push(format!("{whose} ran on the CPU ({}), not on a GPU", results.machine.adapter.name));
         }
     }
-    let median =
-        |all: &[Canary]| Some(Sorted::new(&all.iter().map(|c| c.seconds).collect::<Vec<_>>())?.median());
-    let clock = median(&other.canary).zip(median(&baseline.canary)).map(|(b, a)| b / a);
+    let clock = slower(&|run| median(run.canary.iter().map(|canary| canary.seconds)));
     Comparison {
         differences: differences(baseline, other),
         notes,
@@ -186,12 +192,17 @@ impl Outcome {
 impl Compared {
     fn new(a: Option<&Row>, b: Option<&Row>, rules: Rules, options: &CompareOptions) -> Compared {
         let row = b.or(a).expect("one of the runs has the row");
-        let side = |row: Option<&Row>| Side {
-            status: row.map(|r| r.status),
-            seconds: row.and_then(|r| r.times.as_ref()).map(|t| t.main.median),
-        };
         let times = |row: Option<&'_ Row>| row.and_then(|r| r.times.clone().map(|t| (t, r.status)));
         let judgement = times(a).zip(times(b)).map(|(a, b)| judge((&a.0, a.1), (&b.0, b.1), rules));
+        let fastest = judgement.as_ref().is_some_and(|judgement| judgement.basis == Basis::Fastest);
+        let seconds = |times: &Times| match Floor::of(times).filter(|_| fastest) {
+            Some(floor) => floor.first,
+            None => times.main.median,
+        };
+        let side = |row: Option<&Row>| Side {
+            status: row.map(|r| r.status),
+            seconds: row.and_then(|r| r.times.as_ref()).map(seconds),
+        };
         let timed = |row: Option<&Row>| row.is_some_and(|r| r.times.is_some());
         let outcome = match (b.map(|r| r.status), &judgement) {
             (Some(Status::Wrong), _) => Outcome::Wrong,
@@ -252,17 +263,26 @@ impl Comparison {
 /// and two after it.
 fn local_canary(results: &Results, id: &str) -> Option<f64> {
     let row = results.rows.iter().find(|row| row.id == id)?;
-    let times = row.times.as_ref();
-    let visits = times.map_or(&[][..], |times| &times.visits);
-    let near: Vec<f64> = if visits.len() > 1 {
-        visits.iter().filter(|visit| visit.counts).filter_map(|visit| visit.canary).collect()
-    } else {
+    let visits = row.times.as_ref().map_or(&[][..], |times| &times.visits);
+    let mut near: Vec<f64> = Vec::new();
+    if visits.len() > 1 {
+        near.extend(visits.iter().filter(|visit| visit.counts).filter_map(|visit| visit.canary));
+    }
+    if near.is_empty() {
         let canary = &results.canary;
         let after = canary.iter().position(|c| c.after.as_deref() == Some(id))?;
-        let near = &canary[after.saturating_sub(2)..(after + 2).min(canary.len())];
-        near.iter().map(|c| c.seconds).collect()
-    };
-    Some(Sorted::new(&near)?.median()).filter(|&s| s > 0.0)
+        near.extend(canary[after.saturating_sub(2)..(after + 2).min(canary.len())].iter().map(|c| c.seconds));
+    }
+    median(near.into_iter())
+}
+
+fn median(seconds: impl Iterator<Item = f64>) -> Option<f64> {
+    Some(Sorted::new(&seconds.collect::<Vec<_>>())?.median()).filter(|&s| s > 0.0)
+}
+
+/// What the canary had to do in a run, which sets how long that should last; runs of before it was kept are taken for alike.
+fn work(run: &Results) -> Option<f64> {
+    Some(f64::from(run.canary.first()?.rounds.max(1)))
 }
 
 fn differences(a: &Results, b: &Results) -> Vec<Difference> {

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod compare;
 mod computed;
 pub mod exit;
+pub mod floor;
 pub mod given;
 pub mod hashed;
 pub mod host;

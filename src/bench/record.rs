@@ -321,6 +321,7 @@ pub struct Visit {
     pub samples: u32,
     /// Of its samples.
     pub median: f64,
+    pub fastest: f64,
     /// The longer of what the canary took before and after it; none if the device failed then.
     pub canary: Option<f64>,
     /// Whether its samples are among those of [`Times`]: something slowed it down otherwise.
@@ -401,6 +402,9 @@ pub struct Canary {
     pub seconds: f64,
     /// The row that ran before it.
     pub after: Option<String>,
+    /// How much it had to do, the same all along a run; runs differ, as each makes it last about as long.
+    #[serde(default)]
+    pub rounds: u32,
 }
 
 /// One pass of a suite that is repeated.

@@ -58,8 +58,9 @@ pub struct Measured {
 const EXPECTED_SHARE: f64 = 0.3;
 /// Bytes of weights a second that are made and brought to the device.
 const LOAD_RATE: f64 = 200e6;
-/// Bytes on the device that rows may hold while others run, to be sampled again.
-const KEPT: u64 = 1 << 30;
+/// Bytes on the device that rows may hold while others run, to be sampled again: of a device with memory of its own, which may
+/// be small, and of one that shares the host's.
+const KEPT: [u64; 2] = [1 << 30, 3 << 30];
 /// How many times its even share of the time that is left a row may take: most take less.
 const GENEROUS: f64 = 4.0;
 /// Seconds that a row gets in any case, once it is begun.
@@ -201,7 +202,12 @@ impl Run<'_> {
             (*bound, *share) = (found, reached);
         }
         let held = row.memory.map_or(estimate.peak, |memory| memory.held);
-        let again = self.options.visits > 1 && self.kept + held <= KEPT;
+        let [own, shared] = KEPT;
+        let room = match (is_software(self.gpu), super::host::available_memory()) {
+            (true, Some(available)) => shared.min(self.kept + available / 3),
+            _ => own,
+        };
+        let again = self.options.visits > 1 && self.kept + held <= room;
         self.kept += if again { held } else { 0 };
         Ok(Some(Open { at, subject, series, again }))
     }
@@ -343,8 +349,11 @@ fn does_not_fit(gpu: &Gpu, estimate: &Estimate, roof: &Roof, left: Option<f64>) 
     }
     let available = super::host::available_memory()?;
     // A software adapter's memory is the host's.
-    let software = gpu.target().class == crate::target::DeviceClass::Cpu;
-    let host = estimate.weights + if software { estimate.peak } else { 0 };
+    let host = estimate.weights + if is_software(gpu) { estimate.peak } else { 0 };
     let [host_text, free] = [host, available].map(units::bytes);
     (host > available).then(|| format!("takes {host_text} of the host's memory, {free} are free"))
+}
+
+fn is_software(gpu: &Gpu) -> bool {
+    gpu.target().class == crate::target::DeviceClass::Cpu
 }

@@ -105,6 +105,7 @@ impl Series {
                 at: taken.at,
                 samples: taken.main.len() as u32,
                 median: Sorted::new(&taken.main).map_or(f64::NAN, |sorted| sorted.median()),
+                fastest: taken.main.iter().copied().fold(f64::INFINITY, f64::min),
                 canary: taken.canary.map(|[before, after]| before.max(after)),
                 counts: true,
                 set_aside: Vec::new(),

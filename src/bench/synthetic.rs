@@ -5,8 +5,9 @@ use super::random::Random;
 use super::record::{
     Adapter, Canary, Check, Clock, ClockSource, FORMAT, Group, KernelTime, Limit, LimitKind, Machine, Memory,
     OperationError, PartTime, Program, Rates, Results, Roof, Row, Settings, Start, Status, Stopped, Summary,
-    Times,
+    Times, Visit,
 };
+use super::statistics::Sorted;
 
 /// How times scatter. All are parts of the true time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,11 +20,13 @@ pub struct Noise {
     pub outliers: f64,
     /// How far a row moves while it is measured, up or down: a line and a wave.
     pub drift: f64,
+    /// How often something slows a visit down, by up to four fifths.
+    pub disturbed: f64,
 }
 
 impl Default for Noise {
     fn default() -> Self {
-        Noise { process: 0.01, scatter: 0.02, outliers: 0.03, drift: 0.01 }
+        Noise { process: 0.01, scatter: 0.02, outliers: 0.03, drift: 0.01, disturbed: 0.0 }
     }
 }
 
@@ -49,7 +52,7 @@ pub fn results(device: Device, seed: u64, noise: Noise) -> Results {
             at += row.times.as_ref().map_or(0.2, |t| t.wall_samples.iter().sum::<f64>()) + 1.0;
             let warm = 1.0 + 0.015 * (1.0 - (-at / 60.0_f64).exp());
             let seconds = 2.0e-3 * warm * (0.004 * random.normal()).exp();
-            canary.push(Canary { at, seconds, after: Some(row.id.clone()) });
+            canary.push(Canary { at, seconds, after: Some(row.id.clone()), rounds: 0 });
             rows.push(row);
         }
     }
@@ -97,6 +100,10 @@ pub fn slow_down(row: &mut Row, factor: f64) {
     }
     for (summary, samples) in [(&mut times.main, &times.samples), (&mut times.wall, &times.wall_samples)] {
         *summary = Summary::of(samples).expect("times have samples");
+    }
+    for visit in &mut times.visits {
+        visit.median *= factor;
+        visit.fastest *= factor;
     }
 }
 
@@ -373,6 +380,22 @@ impl Case {
     }
 }
 
+/// As often is a row sampled.
+const VISITS: usize = 5;
+
+fn visit(samples: &[f64]) -> Visit {
+    let sorted = Sorted::new(samples).expect("there are samples");
+    Visit {
+        at: 0.0,
+        samples: samples.len() as u32,
+        median: sorted.median(),
+        fastest: sorted.quantile(0.0),
+        canary: None,
+        counts: true,
+        set_aside: Vec::new(),
+    }
+}
+
 /// Samples round a true time.
 fn times(device: Device, truth: f64, noise: Noise, random: &mut Random) -> Times {
     const SECONDS: f64 = 1.5;
@@ -389,6 +412,11 @@ fn times(device: Device, truth: f64, noise: Noise, random: &mut Random) -> Times
             truth * process * (1.0 + slope * (way - 0.5) + wave) * (noise.scatter * random.normal()).exp();
         samples.push(sample * outlier);
     }
+    let each = n.div_ceil(VISITS);
+    for visit in samples.chunks_mut(each) {
+        let slower = if random.uniform() < noise.disturbed { 1.0 + 0.8 * random.uniform() } else { 1.0 };
+        visit.iter_mut().for_each(|sample| *sample *= slower);
+    }
     let wall_samples: Vec<f64> = samples.iter().map(|s| s + 6e-5 * (0.1 * random.normal()).exp()).collect();
     let encode_samples: Vec<f64> = samples.iter().map(|_| 4e-5 * (0.2 * random.normal()).exp()).collect();
     let summary = |samples: &[f64]| Summary::of(samples).expect("there are samples");
@@ -402,10 +430,10 @@ fn times(device: Device, truth: f64, noise: Noise, random: &mut Random) -> Times
         encode: summary(&encode_samples),
         stopped: if confident { Stopped::Confident } else { Stopped::TimeUp },
         drift: super::statistics::drift(&samples),
+        visits: samples.chunks(each).map(visit).collect(),
         samples,
         wall_samples,
         encode_samples,
-        visits: Vec::new(),
     }
 }
 

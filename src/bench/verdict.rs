@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use super::floor::{self, Floor};
 use super::record::{Status, Times};
 use super::statistics::{LEAST_FOR_CI, Sorted};
 
@@ -20,10 +21,20 @@ pub enum Verdict {
     Ambiguous,
 }
 
+/// What a verdict rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    Medians,
+    /// The fastest samples of the rows' visits, where the medians do not say.
+    Fastest,
+}
+
 /// A verdict and what it rests on. Ratios are times of the second run over those of the first: above 1 is slower.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Judgement {
     pub verdict: Verdict,
+    pub basis: Basis,
     pub ratio: f64,
     /// 95 % interval of the ratio, as far as samples within one process tell.
     pub interval: [f64; 2],
@@ -40,12 +51,31 @@ pub struct Rules {
     pub resolution: f64,
     /// How much slower the canary ran round this row in the second run, as a ratio; 1 where there is no canary.
     pub clock: f64,
+    /// The same of the canary's fastest run of all, which nothing disturbed.
+    pub fastest_clock: f64,
 }
 
 /// Times of two rows, each with its status.
 ///
-/// Both are compared by the device's clock if both were measured by it, otherwise by the wall clock.
+/// Both are compared by the device's clock if both were measured by it, otherwise by the wall clock. Where something disturbed
+/// either, so that its visits differ, the fastest samples of the visits decide; see [`floor`].
 pub fn judge(a: (&Times, Status), b: (&Times, Status), rules: Rules) -> Judgement {
+    let judged = by_medians(a, b, rules);
+    let limit = rules.resolution.ln_1p();
+    let floors = Floor::of(a.0).zip(Floor::of(b.0));
+    // A device whose canary was never as fast was slower altogether, in all visits.
+    let apart = a.0.clock != b.0.clock || rules.fastest_clock.ln().abs() > limit;
+    let disturbed = |floors: &(Floor, Floor)| floors.0.is_disturbed(limit) || floors.1.is_disturbed(limit);
+    let Some((a, b)) = floors.filter(|floors| !apart && disturbed(floors)) else { return judged };
+    match floor::judge(&a, &b, limit) {
+        Ok((verdict, ratio, interval)) => {
+            Judgement { verdict, basis: Basis::Fastest, ratio, interval, reason: None, ..judged }
+        }
+        Err(reason) => Judgement { verdict: Verdict::Ambiguous, reason: Some(reason), ..judged },
+    }
+}
+
+fn by_medians(a: (&Times, Status), b: (&Times, Status), rules: Rules) -> Judgement {
     let same_clock = a.0.clock == b.0.clock;
     let samples = |times: &'_ Times| match same_clock {
         true => times.samples.clone(),
@@ -57,8 +87,8 @@ pub fn judge(a: (&Times, Status), b: (&Times, Status), rules: Rules) -> Judgemen
         let ratio = b.median / a.median;
         let reason = "one sample, or none, says nothing of its error".to_owned();
         let interval = [b.min / a.max, b.max / a.min];
-        let verdict = Verdict::Ambiguous;
-        return Judgement { verdict, ratio, interval, corrected: None, reason: Some(reason) };
+        let (verdict, basis) = (Verdict::Ambiguous, Basis::Medians);
+        return Judgement { verdict, basis, ratio, interval, corrected: None, reason: Some(reason) };
     };
     // The error of a difference from the errors of both, each on its own side (Zou and Donner, Statistics in Medicine 27,
     // 2008). In logarithms, where a ratio is a difference.
@@ -94,6 +124,7 @@ pub fn judge(a: (&Times, Status), b: (&Times, Status), rules: Rules) -> Judgemen
     }
     Judgement {
         verdict,
+        basis: Basis::Medians,
         ratio: shift.exp(),
         interval: [low.exp(), high.exp()],
         corrected: corrected.map(f64::exp),

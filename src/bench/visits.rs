@@ -29,6 +29,7 @@ mod tests {
             at: 0.0,
             samples: 9,
             median,
+            fastest: median,
             canary: (canary > 0.0).then_some(canary),
             counts: true,
             set_aside: Vec::new(),

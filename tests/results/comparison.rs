@@ -132,6 +132,7 @@ fn set(row: &mut Row, samples: &[f64]) {
     times.wall_samples = samples.to_vec();
     times.main = Summary::of(samples).unwrap();
     times.wall = times.main;
+    times.visits.clear();
 }
 
 #[test]

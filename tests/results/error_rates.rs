@@ -121,6 +121,26 @@ fn loud_noise_makes_verdicts_rarer_and_not_wrong() {
     }
 }
 
+/// Half of all visits are slowed down by up to four fifths, as on a host that others share. Medians then say little; what two
+/// visits reach undisturbed says the rest.
+#[test]
+fn disturbed_visits_leave_their_floors() {
+    let noise = Noise { disturbed: 0.5, ..Noise::default() };
+    let (rates, _) = simulate(noise, 1.0, 200_000);
+    rates.print("no change, half of the visits disturbed");
+    assert!(rates.same >= 0.7, "{rates:?}");
+    assert!(rates.faster.max(rates.slower) <= 0.01, "{rates:?}");
+    for factor in [1.2, 1.0 / 1.2] {
+        let (rates, others) = simulate(noise, factor, 250_000);
+        let way = if factor > 1.0 { "slower" } else { "faster" };
+        rates.print(&format!("by a factor of 1.2 {way}, half of the visits disturbed"));
+        let (right, wrong) =
+            if factor > 1.0 { (rates.slower, rates.faster) } else { (rates.faster, rates.slower) };
+        assert!(right >= 0.6 && wrong <= 0.005 && rates.same <= 0.01, "{rates:?}");
+        assert!(others.faster.max(others.slower) <= 0.01, "{others:?}");
+    }
+}
+
 /// A device that runs slower by a tenth, canary and all, has not made any row slower; without the canary it would have.
 #[test]
 fn a_slower_clock_is_not_a_regression() {

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::cells::NONE;
 use super::markdown::cell;
 use crate::bench::compare::{Compared, Comparison, Outcome, Side};
+use crate::bench::verdict::Basis;
 use crate::units;
 
 const HEADER: [&str; 6] = ["row", "verdict", "baseline", "now", "time", "95 % interval"];
@@ -122,6 +123,9 @@ fn line(row: &Compared) -> [String; 6] {
         verdict.push_str(" (expected)");
     } else if row.flaky {
         verdict.push_str(" (flaky)");
+    }
+    if row.judgement.as_ref().is_some_and(|judgement| judgement.basis == Basis::Fastest) {
+        verdict.push_str(" (fastest)");
     }
     let (change, interval) = match &row.judgement {
         Some(j) => (signed(j.ratio), format!("{} to {}", signed(j.interval[0]), signed(j.interval[1]))),

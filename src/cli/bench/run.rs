@@ -53,7 +53,7 @@ pub struct Run {
     #[arg(long, value_name = "SECONDS")]
     row_limit: Option<f64>,
     /// How often each row is sampled, in turns with the others
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     visits: u32,
     /// How well the median must be known before sampling ends, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
