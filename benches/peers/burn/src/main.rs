@@ -66,13 +66,9 @@ fn kernel(items: &Items, item: &str, device: &Device) -> Result<Loaded, Trouble>
             Box::new(move || Output::Matrix(a.clone().matmul(b.clone())))
         }
         "linear" => {
-            let x = tensor::<2>(get("x"), device);
-            let (weight, bias) = (tensor::<2>(get("weight"), device), tensor::<1>(get("bias"), device));
+            let (x, bias) = (tensor::<2>(get("x"), device), tensor::<1>(get("bias"), device));
             // burn's layers keep it as [in, out].
-            let weight = tensor::<2>(
-                Numbers { shape: weight.dims().to_vec(), values: transposed(get("weight")) },
-                device,
-            );
+            let weight = tensor::<2>(transposed(get("weight")), device);
             Box::new(move || Output::Matrix(module::linear(x.clone(), weight.clone(), Some(bias.clone()))))
         }
         "conv1" | "conv3" | "depthwise" => {
@@ -107,9 +103,10 @@ fn kernel(items: &Items, item: &str, device: &Device) -> Result<Loaded, Trouble>
     Ok(Loaded { device: device.clone(), forward })
 }
 
-fn transposed(numbers: Numbers) -> Vec<f32> {
+fn transposed(numbers: Numbers) -> Numbers {
     let [rows, columns] = [numbers.shape[0], numbers.shape[1]];
-    (0..rows * columns).map(|i| numbers.values[(i % rows) * columns + i / rows]).collect()
+    let values = (0..rows * columns).map(|i| numbers.values[(i % rows) * columns + i / rows]).collect();
+    Numbers { shape: vec![columns, rows], values }
 }
 
 /// One line of the list of layers.

@@ -145,6 +145,9 @@ fn kernel(items: &Items, item: &str) -> Result<Loaded, Trouble> {
         "attention" => {
             let shape = get("q").shape;
             let [heads, rows, size] = [shape[1], shape[2], shape[3]];
+            if !size.is_power_of_two() {
+                return Err(Trouble::Unsupported(format!("its attention has no heads of {size}, only of powers of two")));
+            }
             // Rows before heads.
             let mut operand = |name: &str| {
                 let values = turned(&get(name).values, [heads, rows, size]);
