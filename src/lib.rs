@@ -70,7 +70,7 @@ mod weights;
 
 pub use delta::{Change, Delta, Factors};
 pub use engine::{Network, NotFinite, Reloaded, RunTime};
-pub use error::{Error, HubError, Part, Result};
+pub use error::{Error, HubError, Lack, Part, Result};
 pub use gpu::{AdapterOptions, Gpu};
 pub use graph::{Graph, Source, Value, ValueId};
 pub use plan::Plan;
@@ -79,3 +79,5 @@ pub use tensor::{Bytes, DType, Shape, Tensor, TensorDesc};
 pub use texture::TextureCopy;
 pub use tuning::Tuning;
 pub use weights::Weights;
+/// The version of wgpu whose devices, buffers and textures this crate takes.
+pub use wgpu;
