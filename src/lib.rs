@@ -69,7 +69,7 @@ mod unroll;
 mod weights;
 
 pub use delta::{Change, Delta, Factors};
-pub use engine::{Network, NotFinite, Reloaded, RunTime};
+pub use engine::{Held, Network, NotFinite, Reloaded, RunTime, Scratch, Shares};
 pub use error::{Error, HubError, Lack, Part, Result};
 pub use gpu::{AdapterOptions, Gpu};
 pub use graph::{Graph, Source, Value, ValueId};
