@@ -49,7 +49,8 @@ impl Costs {
         Costs { launches, speed }
     }
 
-    /// From timestamps: [`Network::profile`](crate::Network::profile), made once, while a program starts.
+    /// From timestamps: [`Network::profile`](crate::Network::profile), made once, while a program starts. It runs the network,
+    /// so write to its states afterwards.
     pub fn measured(profile: &Profile) -> Costs {
         let launches: Vec<f64> = profile.rows.iter().map(|row| row.seconds.max(0.0)).collect();
         let bytes: u64 = profile.rows.iter().map(|row| row.bytes).sum();

@@ -33,6 +33,9 @@ struct Scene {
     goal: aquatint::wgpu::Texture,
 }
 
+/// The picture and the states.
+type Left = (Vec<[f64; 4]>, Vec<f32>, Vec<f32>);
+
 const SIZE: [usize; 2] = [10, 12];
 
 fn scene() -> Result<Option<Scene>> {
@@ -62,8 +65,7 @@ impl Scene {
         Ok(())
     }
 
-    /// The picture and the states.
-    fn left(&self) -> Result<(Vec<[f64; 4]>, Vec<f32>, Vec<f32>)> {
+    fn left(&self) -> Result<Left> {
         let shown = texels(self.network.gpu(), &self.goal);
         Ok((shown, self.network.read("latent")?.to_f32(), self.network.read("step")?.to_f32()))
     }
