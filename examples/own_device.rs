@@ -1,44 +1,51 @@
-//! Records a network into the command encoder of a program that has its own
-//! wgpu device, as a renderer would in each frame: no wait, no copy to the CPU.
+//! A device that is made for a network, and the network in a compute pass of the program's own, from its buffer to its
+//! buffer: no wait, no copy to the CPU.
 
 use aquatint::ops::conv2d::Conv2dOptions;
-use aquatint::{DType, Gpu, Graph, Network, Tensor};
+use aquatint::{AdapterOptions, DType, Gpu, Graph, Network, Plan, Tensor, wgpu};
 
 const SIZE: usize = 64;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The program's own device and queue.
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&Default::default()))?;
-    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default()))?;
-
-    // A 5×5 box blur, loaded on that device.
+    // A 5×5 box blur.
     let mut graph = Graph::new();
     let frame = graph.input("frame", [1, SIZE, SIZE, 1], DType::F32);
     let kernel = graph.weight("box", Tensor::from_f32([1, 1, 5, 5], &[1.0 / 25.0; 25]));
     let blurred = graph.conv2d(frame, kernel, None, Conv2dOptions::padded(2))?;
     graph.output("blurred", blurred);
-    let gpu = Gpu::from_wgpu(&adapter, device.clone(), queue.clone());
-    let network = Network::new(&gpu, &graph)?;
 
-    // One frame: the program fills the network's input, records the network
-    // between its own commands and submits all of it at once.
+    // What it needs is known from the adapter alone; then the program makes its device and queue.
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default()))?;
+    let target = AdapterOptions::default().target(&adapter)?.without_textures();
+    let plan = Plan::compile(&graph, &target)?;
+    println!("{} bytes of intermediate results, {} in all", plan.scratch_bytes(), plan.resident_bytes());
+    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        required_features: plan.required_features(),
+        required_limits: plan.required_limits(),
+        ..Default::default()
+    }))?;
+    let gpu = Gpu::from_wgpu(&adapter, device.clone(), queue.clone());
+    let network = Network::from_plan(&gpu, plan)?;
+
+    // The program's buffers, bound once.
     let bytes = (SIZE * SIZE * 4) as u64;
-    let mut checkerboard = Vec::new();
-    for i in 0..SIZE * SIZE {
-        let odd = (i % SIZE / 16 + i / SIZE / 16) % 2;
-        checkerboard.extend_from_slice(&(odd as f32).to_le_bytes());
-    }
-    queue.write_buffer(network.buffer("frame")?, 0, &checkerboard);
-    let screen = device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some("screen"),
-        size: bytes,
-        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-        mapped_at_creation: false,
-    });
+    let buffer = |usage| {
+        let (label, size, mapped_at_creation) = (None, bytes, false);
+        device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation })
+    };
+    let frame = buffer(wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST);
+    let blurred = buffer(wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC);
+    let bindings = network.bind(&[("frame", (&frame).into()), ("blurred", (&blurred).into())])?;
+
+    // One frame: the network goes into a pass that is open, and all of it is submitted at once.
+    let odd = |i: usize| (i % SIZE / 16 + i / SIZE / 16) % 2;
+    let checkerboard: Vec<u8> = (0..SIZE * SIZE).flat_map(|i| (odd(i) as f32).to_le_bytes()).collect();
+    queue.write_buffer(&frame, 0, &checkerboard);
+    let screen = buffer(wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ);
     let mut encoder = device.create_command_encoder(&Default::default());
-    network.encode(&mut encoder);
-    encoder.copy_buffer_to_buffer(network.buffer("blurred")?, 0, &screen, 0, bytes);
+    bindings.record_in(&mut encoder.begin_compute_pass(&Default::default()))?;
+    encoder.copy_buffer_to_buffer(&blurred, 0, &screen, 0, bytes);
     queue.submit([encoder.finish()]);
 
     // Only to show the result here; a renderer would draw it.

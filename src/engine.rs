@@ -7,6 +7,8 @@ pub(crate) mod lone;
 mod marks;
 mod reload;
 mod room;
+mod scratch;
+mod share;
 mod stamps;
 mod time;
 #[cfg(feature = "bench")]
@@ -23,10 +25,14 @@ use crate::tensor::{Bytes, Tensor, TensorDesc};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use load::Loaded;
+use load::Given;
+pub(crate) use load::Loaded;
 use marks::Marks;
 
 pub use reload::Reloaded;
+pub use scratch::Scratch;
+pub(crate) use scratch::Turn;
+pub use share::{Held, Shares};
 #[cfg(feature = "bench")]
 pub(crate) use stamps::Stamped;
 pub use time::RunTime;
@@ -35,16 +41,18 @@ pub(crate) use walk::{Moment, Walked};
 pub use watch::NotFinite;
 
 /// A dispatch ready to be recorded.
-struct Step {
-    pipeline: Arc<Pipeline>,
-    bind_group: wgpu::BindGroup,
-    groups: [u32; 3],
+#[derive(Clone)]
+pub(crate) struct Step {
+    pub pipeline: Arc<Pipeline>,
+    pub bind_group: wgpu::BindGroup,
+    pub groups: [u32; 3],
     /// Copies made before the dispatch.
-    fills: Vec<Fill>,
+    pub fills: Vec<Fill>,
 }
 
 /// A copy of a buffer into a texture.
-struct Fill {
+#[derive(Clone)]
+pub(crate) struct Fill {
     buffer: wgpu::Buffer,
     offset: u64,
     texture: wgpu::Texture,
@@ -55,8 +63,12 @@ struct Fill {
 pub struct Network {
     gpu: Gpu,
     plan: Plan,
-    /// Inputs, states and outputs, by [`crate::plan::BufferId`]; there as long as the network.
+    /// Inputs, states and outputs, by [`crate::plan::BufferId`], and what else was given; there as long as the network.
     ports: Vec<Option<wgpu::Buffer>>,
+    /// Whose intermediate results are in the pool.
+    turn: Turn,
+    /// Bytes of buffers and textures that others hold too: weights, intermediate results.
+    shared: [u64; 2],
     /// The rest; none while the network is [set aside](Network::set_aside).
     loaded: Mutex<Option<Arc<Loaded>>>,
 }
@@ -77,7 +89,10 @@ impl Network {
         Self::from_plan(gpu, Plan::compile(graph, gpu.target())?)
     }
 
-    /// Loads a plan that was made for this device's [target](Gpu::target).
+    /// Loads a plan that was made for this device's [target](Gpu::target), or for another that asks no more of it.
+    ///
+    /// # Errors
+    /// As [`Network::new`]; [`Error::Lacking`] for a plan that [asks for more](Plan::check_device).
     pub fn from_plan(gpu: &Gpu, plan: Plan) -> Result<Network> {
         let network = Self::aside(gpu, plan)?;
         network.loaded()?;
@@ -99,8 +114,17 @@ impl Network {
             debug_assert_eq!(port.desc, source.desc);
             ports[port.buffer] = Some(other.port(source.buffer).clone());
         }
-        let ports = load::ports(gpu, &plan, ports)?;
-        Ok(Network { gpu: gpu.clone(), ports, plan, loaded: Mutex::new(None) })
+        Self::around(gpu, plan, ports)
+    }
+
+    /// A network that is not loaded yet, with buffers that are there already.
+    fn around(gpu: &Gpu, plan: Plan, given: Vec<Option<wgpu::Buffer>>) -> Result<Network> {
+        if plan.target != *gpu.target() {
+            plan.check_device(gpu.device())?;
+        }
+        let ports = load::ports(gpu, &plan, given)?;
+        let (turn, loaded) = (Turn::default(), Mutex::new(None));
+        Ok(Network { gpu: gpu.clone(), ports, plan, turn, shared: [0; 2], loaded })
     }
 
     /// Gives back what the network holds on the device but for inputs, states and outputs, once what was submitted is
@@ -115,17 +139,23 @@ impl Network {
     }
 
     /// What runs need, loaded if it is not there.
-    fn loaded(&self) -> Result<Arc<Loaded>> {
+    pub(crate) fn loaded(&self) -> Result<Arc<Loaded>> {
         let mut slot = self.lock();
         if let Some(loaded) = &*slot {
             return Ok(loaded.clone());
         }
-        let loaded = Arc::new(Loaded::new(&self.gpu, &self.plan, &self.ports)?);
+        let given = Given::buffers(&self.plan, &self.ports);
+        let loaded = Arc::new(Loaded::new(&self.gpu, &self.plan, given)?);
         *slot = Some(loaded.clone());
         Ok(loaded)
     }
 
-    fn port(&self, id: usize) -> &wgpu::Buffer {
+    /// Whose intermediate results are in the pool.
+    pub(crate) fn turn(&self) -> &Turn {
+        &self.turn
+    }
+
+    pub(crate) fn port(&self, id: usize) -> &wgpu::Buffer {
         self.ports[id].as_ref().expect("ports are there as long as the network")
     }
 
@@ -137,7 +167,8 @@ impl Network {
         &self.plan
     }
 
-    /// Records one run. Allocates nothing on the device, compiles nothing, creates no bind groups.
+    /// Records one run, with the network's own inputs and outputs. Allocates nothing on the device, compiles nothing, creates
+    /// no bind groups. [`Network::bind`] is the way for what is the caller's, and minds runs in slices.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         let loaded = self.lock().clone().expect("only tasks set networks aside, and those submit");
         record(&loaded.steps, encoder, None, None);
@@ -153,7 +184,11 @@ impl Network {
 
     /// Submits `runs` runs, one after the other, without waiting; split so that
     /// no submission is long enough to trip a driver's watchdog.
+    ///
+    /// # Errors
+    /// Those of the device; [`Error::Busy`] while a run in [slices](crate::frame::Slices) is under way.
     pub fn submit(&self, runs: usize) -> Result<wgpu::SubmissionIndex> {
+        self.turn.check()?;
         self.submit_marked(&*self.loaded()?, runs, None)
     }
 
@@ -329,10 +364,26 @@ impl Network {
 
 impl Step {
     fn record(&self, pass: &mut wgpu::ComputePass) {
-        let [x, y, z] = self.groups;
         pass.set_pipeline(&self.pipeline.pipeline);
+        self.launch(pass);
+    }
+
+    fn launch(&self, pass: &mut wgpu::ComputePass) {
+        let [x, y, z] = self.groups;
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+/// Records steps without fills into a pass; a pipeline that is set already is not set again.
+pub(crate) fn record_in(steps: &[Step], pass: &mut wgpu::ComputePass) {
+    let mut set: Option<&Arc<Pipeline>> = None;
+    for step in steps {
+        if !set.is_some_and(|set| Arc::ptr_eq(set, &step.pipeline)) {
+            pass.set_pipeline(&step.pipeline.pipeline);
+            set = Some(&step.pipeline);
+        }
+        step.launch(pass);
     }
 }
 
@@ -406,6 +457,11 @@ fn submit_steps(
     )
 }
 
+/// Records steps in as few passes as the copies between them allow.
+pub(crate) fn record_steps(steps: &[Step], encoder: &mut wgpu::CommandEncoder) {
+    record(steps, encoder, None, None);
+}
+
 /// Records steps in as few passes as the copies between them allow; with a timestamp before the first pass and after the
 /// last where there are marks for it.
 fn record(steps: &[Step], encoder: &mut wgpu::CommandEncoder, begin: Option<&Marks>, end: Option<&Marks>) {
@@ -419,8 +475,7 @@ fn record(steps: &[Step], encoder: &mut wgpu::CommandEncoder, begin: Option<&Mar
             label: None,
             timestamp_writes: Marks::writes(begin, end),
         });
-        first.record(&mut pass);
-        after[..length].iter().for_each(|step| step.record(&mut pass));
+        record_in(&rest[..=length], &mut pass);
         drop(pass);
         rest = &after[length..];
     }

@@ -58,6 +58,18 @@ pub enum Error {
     /// The device lacks an optional feature.
     #[error("the device \"{device}\" has no {feature}; {advice}")]
     Feature { device: String, feature: &'static str, advice: &'static str },
+    /// The device lacks what a plan needs; all of it.
+    #[error(
+        "the device \"{device}\" lacks {list}; ask for it when the device is made, or plan for this device",
+        list = lacking.iter().map(Lack::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Lacking { device: String, lacking: Vec<Lack> },
+    /// Memory that a run under way still needs.
+    #[error("{what} is used by a run that is not done; finish, cancel or drop that run first")]
+    Busy { what: String },
+    /// Work that cannot be recorded into a compute pass.
+    #[error("{what} needs copies between launches, which a compute pass cannot hold; {advice}")]
+    Pass { what: String, advice: &'static str },
     /// An allocation failed.
     #[error("out of GPU memory while making {what} ({bytes} bytes); try a smaller picture or batch, or f16")]
     OutOfMemory { what: String, bytes: u64 },
@@ -88,6 +100,26 @@ fn listed(all: &[String]) -> String {
         text = format!("{text}; and {} more", all.len() - MOST);
     }
     text
+}
+
+/// Something that a device lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// A feature, by its name in WebGPU or wgpu.
+    Feature(&'static str),
+    /// A limit by its name in wgpu. For alignments lower is better.
+    Limit { name: &'static str, needed: u64, available: u64 },
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Lack::Feature(name) => write!(f, "the feature {name}"),
+            Lack::Limit { name, needed, available } => {
+                write!(f, "{name} of {needed} (it has {available})")
+            }
+        }
+    }
 }
 
 /// The parts of a run that makes pictures.

@@ -1,6 +1,7 @@
 //! The device: which one, what it can do, and the objects made on it.
 
 mod pipelines;
+mod requirements;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -180,7 +181,7 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
-    /// Why the device was lost, once it was. Only known for devices of our own.
+    /// Why the device was lost, once it was. For devices of others only known if they [say so](Gpu::set_lost).
     lost: Arc<OnceLock<String>>,
     /// Milliseconds that a submission may take before the device counts as lost.
     patience: AtomicU64,
@@ -210,7 +211,10 @@ impl std::fmt::Debug for Gpu {
 
 /// Optional features that are used where they exist.
 fn used_features(info: &wgpu::AdapterInfo) -> wgpu::Features {
-    let used = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+    let used = wgpu::Features::SHADER_F16
+        | wgpu::Features::SUBGROUP
+        | wgpu::Features::TIMESTAMP_QUERY
+        | wgpu::Features::BGRA8UNORM_STORAGE;
     match info.device_type {
         // Elsewhere memory that the host can map may be slow for the device.
         wgpu::DeviceType::Cpu => used | wgpu::Features::MAPPABLE_PRIMARY_BUFFERS,
@@ -272,7 +276,8 @@ impl Gpu {
         Ok(Gpu(gpu.0, Arc::new(target)))
     }
 
-    /// The caller's own device. Its error handler and lost callback stay the caller's. Nothing is kept on disk.
+    /// The caller's own device. Its error handler and lost callback stay the caller's: that should call
+    /// [`Gpu::set_lost`]. Nothing is kept on disk.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
         Self::from_wgpu_cached(adapter, device, queue, &Cache::off())
     }
@@ -290,6 +295,11 @@ impl Gpu {
     /// The same device with kernels chosen by what was measured on it, for plans that are made from now on.
     pub fn tuned(&self, tuning: Tuning) -> Gpu {
         Gpu(self.0.clone(), Arc::new(Target { tuning: Some(Arc::new(tuning)), ..Target::clone(&self.1) }))
+    }
+
+    /// Whether both are clones of one, or [tuned](Gpu::tuned) from it: what is made on one can be used with the other.
+    pub(crate) fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whose measurements these are: this device with its driver and all that plans know of it.
@@ -409,7 +419,7 @@ impl Gpu {
     /// What wgpu's refusal means: on a lost device everything is refused, but the
     /// news of the loss may still be on its way.
     fn failure(&self, what: String, message: String) -> Error {
-        let _ = self.0.device.poll(wgpu::PollType::Poll);
+        let _ = self.poll(wgpu::PollType::Poll);
         match self.check_lost() {
             Err(lost) => lost,
             Ok(()) if message.to_lowercase().contains("device is lost") => {
@@ -417,6 +427,17 @@ impl Gpu {
             }
             Ok(()) => Error::Gpu { what, message },
         }
+    }
+
+    /// Says that the device was lost, from the callback of a device of one's own: what is asked of it afterwards is
+    /// [`Error::DeviceLost`] at once. The first reason stays.
+    pub fn set_lost(&self, reason: &str) {
+        let _ = self.0.lost.set(reason.to_owned());
+    }
+
+    /// Whether the device is known to be lost.
+    pub fn is_lost(&self) -> bool {
+        self.0.lost.get().is_some()
     }
 
     pub(crate) fn check_lost(&self) -> Result<()> {
@@ -496,30 +517,47 @@ impl Gpu {
         Duration::from_millis(self.0.patience.load(Ordering::Relaxed))
     }
 
+    /// Lets wgpu look at what is done. It panics where the driver has just lost the device, and where a wait ran out of time
+    /// while another thread found all work done.
+    pub(crate) fn poll(
+        &self,
+        poll: wgpu::PollType,
+    ) -> Result<std::result::Result<wgpu::PollStatus, wgpu::PollError>> {
+        let device = &self.0.device;
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| device.poll(poll))).or_else(|panic| {
+            match panic.downcast_ref::<String>() {
+                Some(text) if text.contains("If the queue is empty") => Ok(Ok(wgpu::PollStatus::QueueEmpty)),
+                Some(reason) if reason.contains("Device::poll") => {
+                    self.set_lost(reason);
+                    Err(Error::DeviceLost { reason: reason.clone() })
+                }
+                // Callbacks of others, which it calls, may panic on their own account.
+                _ => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
     /// Waits for a submission.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] when the device went away, or gave no answer for [so long](Gpu::set_patience).
     pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
-        let start = Instant::now();
-        loop {
-            let poll = self.0.device.poll(wgpu::PollType::Wait {
-                submission_index: Some(submission.clone()),
-                timeout: Some(self.patience().min(Duration::from_secs(1))),
-            });
-            self.check_lost()?;
-            match poll {
-                Ok(_) => return Ok(()),
-                Err(wgpu::PollError::Timeout) if start.elapsed() < self.patience() => {}
-                Err(wgpu::PollError::Timeout) => {
-                    return Err(Error::DeviceLost {
-                        reason: format!("no answer for {:.1} s", self.patience().as_secs_f64()),
-                    });
-                }
-                Err(error) => {
-                    return Err(self.failure("waiting for the device".to_owned(), error.to_string()));
-                }
+        let poll = self.poll(wgpu::PollType::Wait {
+            submission_index: Some(submission),
+            timeout: Some(self.patience()),
+        });
+        self.check_lost()?;
+        match poll? {
+            Ok(_) => Ok(()),
+            // wgpu says nothing else of what is submitted to a lost device.
+            Err(wgpu::PollError::WrongSubmissionIndex(..)) => {
+                let _ = self.poll(wgpu::PollType::Poll)?;
+                self.set_lost("it takes no work any more");
+                self.check_lost()
             }
+            Err(wgpu::PollError::Timeout) => Err(Error::DeviceLost {
+                reason: format!("no answer for {:.1} s", self.patience().as_secs_f64()),
+            }),
         }
     }
 
@@ -540,7 +578,7 @@ impl Gpu {
     ) -> Result<()> {
         let start = Instant::now();
         loop {
-            let _ = self.0.device.poll(wgpu::PollType::Poll);
+            let _ = self.poll(wgpu::PollType::Poll)?;
             self.check_lost()?;
             match done.recv_timeout(Duration::from_millis(1)) {
                 Ok(Ok(())) => return Ok(()),
@@ -551,7 +589,12 @@ impl Gpu {
         }
     }
 
+    /// Why a buffer of ours could not be mapped. It is destroyed by nothing but the end of its device.
     pub(crate) fn not_mapped(&self, message: &dyn std::fmt::Display) -> Error {
+        if message.to_string().contains("has been destroyed") {
+            let _ = self.poll(wgpu::PollType::Poll);
+            self.set_lost("its buffers are destroyed");
+        }
         self.failure("mapping a buffer".to_owned(), message.to_string())
     }
 

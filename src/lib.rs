@@ -41,6 +41,7 @@ pub mod doctor;
 mod engine;
 mod error;
 pub mod formats;
+pub mod frame;
 pub mod gpu;
 mod graph;
 pub mod lower;
@@ -60,7 +61,6 @@ mod target;
 pub mod tasks;
 mod tensor;
 pub mod text;
-mod texture;
 #[cfg(feature = "bench")]
 pub mod tune;
 pub mod tuning;
@@ -69,13 +69,19 @@ mod unroll;
 mod weights;
 
 pub use delta::{Change, Delta, Factors};
-pub use engine::{Network, NotFinite, Reloaded, RunTime};
-pub use error::{Error, HubError, Part, Result};
+pub use engine::{Held, Network, NotFinite, Reloaded, RunTime, Scratch, Shares};
+pub use error::{Error, HubError, Lack, Part, Result};
 pub use gpu::{AdapterOptions, Gpu};
 pub use graph::{Graph, Source, Value, ValueId};
 pub use plan::Plan;
 pub use target::{DeviceClass, Target};
 pub use tensor::{Bytes, DType, Shape, Tensor, TensorDesc};
-pub use texture::TextureCopy;
 pub use tuning::Tuning;
 pub use weights::Weights;
+/// The version of wgpu whose devices, buffers and textures this crate takes.
+pub use wgpu;
+
+/// The snippets of the guide to embedding, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;

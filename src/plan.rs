@@ -3,6 +3,7 @@
 
 mod load;
 mod reload;
+mod share;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::tensor::{Tensor, TensorDesc};
 
 pub(crate) use load::{Loading, Part, Upload};
 pub(crate) use reload::Change;
+pub(crate) use share::Shared;
 
 /// Index of a buffer in a [`Plan`].
 pub type BufferId = usize;
@@ -357,8 +359,30 @@ impl Plan {
         ports
     }
 
+    /// Bytes of intermediate results, which runs of several networks may use in turn: see [`crate::Scratch`].
+    pub fn scratch_bytes(&self) -> u64 {
+        self.pool().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Buffers of intermediate results, and their bytes.
+    pub(crate) fn pool(&self) -> impl Iterator<Item = (BufferId, u64)> {
+        let pool = self.buffers.iter().enumerate().filter(|(_, b)| matches!(b.role, Role::Pool));
+        pool.map(|(id, buffer)| (id, buffer.bytes))
+    }
+
     fn texture_bytes(&self) -> u64 {
         self.textures.iter().map(Texture::bytes).sum()
+    }
+
+    /// Where the parameters of each of the `dispatches` are in the buffer of all.
+    pub(crate) fn uniform_offsets(&self, dispatches: &[Dispatch]) -> Vec<u64> {
+        let align = u64::from(self.target.uniform_alignment);
+        let starts = dispatches.iter().scan(0, |end, dispatch| {
+            let start = *end;
+            *end = (start + dispatch.params.len() as u64).next_multiple_of(align);
+            Some(start)
+        });
+        starts.collect()
     }
 
     /// Bytes of the buffer that holds the parameters of `dispatches`.

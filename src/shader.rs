@@ -198,8 +198,8 @@ pub struct Shader {
     pub bindings: Vec<Binding>,
     /// Textures that the entry point reads: name and binding number.
     pub textures: Vec<(String, u32)>,
-    /// Binding numbers of the `Rgba8Unorm` textures that the entry point writes.
-    pub storage_textures: Vec<u32>,
+    /// Textures that the entry point writes: binding number and format.
+    pub storage_textures: Vec<(u32, naga::StorageFormat)>,
     /// Binding number of the `params` uniform, if there is one.
     pub params_binding: Option<u32>,
     pub workgroup_size: [u32; 3],
@@ -305,8 +305,8 @@ impl Shader {
                     shader.reflect_params(&module, global.ty).map_err(&fail)?;
                 }
                 naga::AddressSpace::Handle => match &module.types[global.ty].inner {
-                    naga::TypeInner::Image { class: naga::ImageClass::Storage { .. }, .. } => {
-                        shader.storage_textures.push(binding.binding);
+                    naga::TypeInner::Image { class: naga::ImageClass::Storage { format, .. }, .. } => {
+                        shader.storage_textures.push((binding.binding, *format));
                     }
                     _ => shader.textures.push((name, binding.binding)),
                 },

@@ -81,9 +81,15 @@ impl Target {
         }
     }
 
+    /// The same device without tensors that are read as textures, which software adapters like and which take copies between
+    /// launches: runs of such plans can be recorded into a compute pass, see [`crate::frame::Bindings::record_in`].
+    pub fn without_textures(&self) -> Self {
+        Target { max_texture: 0, ..self.clone() }
+    }
+
     /// The same device for what is done while a network is loaded: textures are filled after it.
     pub(crate) fn while_loading(&self) -> Self {
-        Target { max_texture: 0, ..self.clone() }
+        self.without_textures()
     }
 
     /// Whether a tensor can be, and is quicker, read as a texture of four numbers a texel.

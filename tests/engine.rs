@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use aquatint::ops::conv2d::Conv2dOptions;
-use aquatint::{DType, DeviceClass, Error, Gpu, Graph, Network, Plan, Result, Target, Tensor, TextureCopy};
+use aquatint::{DType, DeviceClass, Error, Gpu, Graph, Network, Plan, Result, Target, Tensor};
 
 /// The device, or `None` (said aloud) on a machine without one, unless `REQUIRE_GPU` is set.
 fn gpu() -> Option<&'static Gpu> {
@@ -315,82 +315,6 @@ fn a_lost_device_is_an_error() {
     lost(network.run(&[("x", &input)]).map(drop));
     lost(network.read("y").map(drop));
     lost(Network::new(&gpu, &crate::network()).map(drop));
-}
-
-/// A picture goes from one texture through a network that inverts it to another.
-#[test]
-fn textures_in_and_out() -> Result<()> {
-    let Some(gpu) = gpu() else { return Ok(()) };
-    let (width, height) = (64, 5);
-    let mut g = Graph::new();
-    let pictures = g.input("pictures", [2, height, width], DType::U32);
-    let x = g.picture_to_tensor(pictures, [height, width], &[(1.0, 0.0); 3], DType::F32)?;
-    let inverted = g.affine(x, -1.0, 1.0)?;
-    let out = g.picture_from_tensor(inverted, 0, 1.0, 0.0)?;
-    g.output("out", out);
-    let network = Network::new(gpu, &g)?;
-
-    let texture = |usage, format| {
-        gpu.device().create_texture(&wgpu::TextureDescriptor {
-            label: None,
-            size: wgpu::Extent3d { width: width as u32, height: height as u32, depth_or_array_layers: 1 },
-            mip_level_count: 1,
-            sample_count: 1,
-            dimension: wgpu::TextureDimension::D2,
-            format,
-            usage,
-            view_formats: &[],
-        })
-    };
-    let rgba = wgpu::TextureFormat::Rgba8Unorm;
-    let source = texture(wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST, rgba);
-    let goal = texture(wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_SRC, rgba);
-    let bytes: Vec<u8> =
-        (0..width * height * 4).map(|i| if i % 4 == 3 { 255 } else { (i * 37 % 256) as u8 }).collect();
-    let layout = wgpu::TexelCopyBufferLayout {
-        offset: 0,
-        bytes_per_row: Some(4 * width as u32),
-        rows_per_image: None,
-    };
-    gpu.queue().write_texture(source.as_image_copy(), &bytes, layout, source.size());
-
-    let copy_in = TextureCopy::to_input(&network, "pictures", 1, &source)?;
-    let copy_out = TextureCopy::from_output(&network, "out", 1, &goal)?;
-    let read_back = gpu.device().create_buffer(&wgpu::BufferDescriptor {
-        label: None,
-        size: bytes.len() as u64,
-        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-        mapped_at_creation: false,
-    });
-    let made = gpu.counts();
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    copy_in.encode(&mut encoder);
-    network.encode(&mut encoder);
-    copy_out.encode(&mut encoder);
-    assert_eq!(gpu.counts().bind_groups, made.bind_groups);
-    encoder.copy_texture_to_buffer(
-        goal.as_image_copy(),
-        wgpu::TexelCopyBufferInfo { buffer: &read_back, layout },
-        goal.size(),
-    );
-    let submission = gpu.queue().submit([encoder.finish()]);
-    read_back.map_async(wgpu::MapMode::Read, .., |result| result.expect("mapped"));
-    gpu.wait(submission)?;
-    let found = read_back.get_mapped_range(..).expect("mapped").to_vec();
-    let expected: Vec<u8> =
-        bytes.iter().enumerate().map(|(i, b)| if i % 4 == 3 { 255 } else { 255 - b }).collect();
-    assert_eq!(found, expected);
-
-    // What does not fit is named.
-    let float = texture(wgpu::TextureUsages::STORAGE_BINDING, wgpu::TextureFormat::Rgba16Float);
-    for wrong in [
-        TextureCopy::to_input(&network, "pictures", 2, &source),
-        TextureCopy::to_input(&network, "pictures", 0, &goal),
-        TextureCopy::from_output(&network, "out", 0, &float),
-    ] {
-        assert!(matches!(wrong, Err(Error::Invalid { .. })));
-    }
-    Ok(())
 }
 
 #[test]

@@ -14,11 +14,34 @@ pub(super) const STORAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
 /// All that runs need, made from a plan.
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     /// By [`crate::plan::BufferId`]; those used only while loading are gone.
     pub buffers: Vec<Option<wgpu::Buffer>>,
     pub textures: Vec<wgpu::Texture>,
     pub steps: Vec<Step>,
+    /// The parameters of the steps.
+    pub uniforms: Option<wgpu::Buffer>,
+    /// Held by all that use the weights of this: alone, or those of other networks too.
+    pub family: Arc<()>,
+}
+
+/// What is there before a network is loaded.
+pub(super) struct Given<'a> {
+    /// By [`crate::plan::BufferId`].
+    pub buffers: Vec<Option<wgpu::Buffer>>,
+    /// By [`crate::plan::TextureId`].
+    pub textures: Vec<Option<wgpu::Texture>>,
+    /// The load of what is not.
+    pub load: &'a Plan,
+    pub family: Arc<()>,
+}
+
+impl<'a> Given<'a> {
+    /// Buffers alone.
+    pub fn buffers(plan: &'a Plan, buffers: &[Option<wgpu::Buffer>]) -> Self {
+        let textures = vec![None; plan.textures.len()];
+        Given { buffers: buffers.to_vec(), textures, load: plan, family: Arc::default() }
+    }
 }
 
 /// A part of the load that the device works on.
@@ -35,7 +58,7 @@ pub(super) fn ports(
     plan: &Plan,
     buffers: Vec<Option<wgpu::Buffer>>,
 ) -> Result<Vec<Option<wgpu::Buffer>>> {
-    let mut loaded = Loaded { buffers, textures: Vec::new(), steps: Vec::new() };
+    let mut loaded = Loaded { buffers, ..Loaded::default() };
     for port in plan.inputs.iter().chain(&plan.states).chain(&plan.outputs) {
         loaded.materialise(gpu, plan, port.buffer)?;
     }
@@ -55,30 +78,37 @@ pub(super) type Submit<'a> = dyn FnMut(
     ) -> Result<wgpu::SubmissionIndex>
     + 'a;
 
+impl Default for Loaded {
+    fn default() -> Self {
+        let family = Arc::default();
+        Loaded { buffers: Vec::new(), textures: Vec::new(), steps: Vec::new(), uniforms: None, family }
+    }
+}
+
 impl Loaded {
-    /// Loads a plan round the buffers of its ports.
-    pub fn new(gpu: &Gpu, plan: &Plan, ports: &[Option<wgpu::Buffer>]) -> Result<Loaded> {
-        Self::with(gpu, plan, ports, &mut |_, _, steps, range, after| {
-            super::submit_steps(gpu, steps, &plan.load[range], 1, None, after)
+    /// Loads a plan round what is there.
+    pub(super) fn new(gpu: &Gpu, plan: &Plan, given: Given) -> Result<Loaded> {
+        let load = given.load;
+        Self::with(gpu, plan, given, &mut |_, _, steps, range, after| {
+            super::submit_steps(gpu, steps, &load.load[range], 1, None, after)
         })
     }
 
     /// The same, with each part submitted by `submit`.
-    pub fn with(
-        gpu: &Gpu,
-        plan: &Plan,
-        ports: &[Option<wgpu::Buffer>],
-        submit: &mut Submit,
-    ) -> Result<Loaded> {
-        let mut loaded = Loaded { buffers: ports.to_vec(), textures: Vec::new(), steps: Vec::new() };
-        for texture in &plan.textures {
-            loaded.textures.push(gpu.texture(&texture.label, [texture.width, texture.height])?);
+    pub(super) fn with(gpu: &Gpu, plan: &Plan, given: Given, submit: &mut Submit) -> Result<Loaded> {
+        let Given { buffers, textures, load, family } = given;
+        let mut loaded = Loaded { buffers, family, ..Loaded::default() };
+        for (texture, given) in plan.textures.iter().zip(textures) {
+            loaded.textures.push(match given {
+                Some(texture) => texture,
+                None => gpu.texture(&texture.label, [texture.width, texture.height])?,
+            });
         }
-        gpu.compile_all(plan.load.iter().map(|d| &*d.shader))?;
+        gpu.compile_all(load.load.iter().map(|d| &*d.shader))?;
         // What runs need is compiled while weights are on their way, which keeps neither the host nor the device busy alone.
         std::thread::scope(|scope| {
             let compiled = scope.spawn(|| gpu.compile_all(plan.run.iter().map(|d| &*d.shader)));
-            let done = loaded.load(gpu, plan, submit);
+            let done = loaded.load(gpu, load, submit);
             let compiled = compiled.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             done.and(compiled)
         })?;
@@ -87,7 +117,8 @@ impl Loaded {
                 loaded.make(gpu, plan, id)?;
             }
         }
-        loaded.steps = loaded.prepare(gpu, plan, "run", &plan.run, |id| loaded.whole(id))?;
+        let (uniforms, steps) = loaded.prepare(gpu, plan, "run", &plan.run, |id| loaded.whole(id))?;
+        (loaded.uniforms, loaded.steps) = (Some(uniforms), steps);
         Ok(loaded)
     }
 
@@ -150,7 +181,7 @@ impl Loaded {
         gpu.checked(|| "upload".to_owned(), || gpu.queue().submit([encoder.finish()]))?;
         let place = |id| room.binding(plan, part, id).unwrap_or_else(|| self.whole(id));
         let launches = &plan.load[part.launches.clone()];
-        let steps = self.prepare(gpu, plan, "load", launches, place)?;
+        let (_, steps) = self.prepare(gpu, plan, "load", launches, place)?;
         let there = |id| {
             let own = |buffer| wgpu::BufferBinding { buffer, offset: 0, size: None };
             room.binding(plan, part, id).or_else(|| self.buffers[id].as_ref().map(own))
@@ -169,7 +200,7 @@ impl Loaded {
         Ok(())
     }
 
-    fn whole(&self, id: usize) -> wgpu::BufferBinding<'_> {
+    pub fn whole(&self, id: usize) -> wgpu::BufferBinding<'_> {
         wgpu::BufferBinding { buffer: self.made(id), offset: 0, size: None }
     }
 
@@ -200,7 +231,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// Pipelines, bind groups and the uniform buffer of a list of dispatches.
+    /// The uniform buffer of a list of dispatches, and these with their pipelines and bind groups.
     fn prepare<'a>(
         &self,
         gpu: &Gpu,
@@ -208,56 +239,62 @@ impl Loaded {
         label: &str,
         dispatches: &[Dispatch],
         place: impl Fn(usize) -> wgpu::BufferBinding<'a>,
-    ) -> Result<Vec<Step>> {
-        let align = u64::from(plan.target.uniform_alignment);
-        let mut bytes = Vec::with_capacity(plan.uniform_bytes(dispatches) as usize);
-        let mut offsets = Vec::with_capacity(dispatches.len());
-        for dispatch in dispatches {
-            offsets.push(bytes.len() as u64);
-            bytes.extend_from_slice(&dispatch.params);
-            bytes.resize(bytes.len().next_multiple_of(align as usize), 0);
+    ) -> Result<(wgpu::Buffer, Vec<Step>)> {
+        let offsets = plan.uniform_offsets(dispatches);
+        let mut bytes = vec![0; plan.uniform_bytes(dispatches) as usize];
+        for (dispatch, &offset) in dispatches.iter().zip(&offsets) {
+            bytes[offset as usize..][..dispatch.params.len()].copy_from_slice(&dispatch.params);
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniforms = gpu.buffer(&format!("{label} parameters"), bytes.len() as u64, usage)?;
         gpu.queue().write_buffer(&uniforms, 0, &bytes);
+        let steps = dispatches.iter().zip(offsets);
+        let steps = steps.map(|(dispatch, offset)| self.step(gpu, dispatch, (&uniforms, offset), &place));
+        let steps = steps.collect::<Result<_>>()?;
+        Ok((uniforms, steps))
+    }
 
-        let mut steps = Vec::with_capacity(dispatches.len());
-        for (dispatch, offset) in dispatches.iter().zip(offsets) {
-            let pipeline = gpu.pipeline(&dispatch.shader)?;
-            let mut entries = Vec::new();
-            for (binding, &id) in dispatch.shader.bindings.iter().zip(&dispatch.buffers) {
-                entries.push(wgpu::BindGroupEntry {
-                    binding: binding.binding,
-                    resource: wgpu::BindingResource::Buffer(place(id)),
-                });
-            }
-            let views: Vec<wgpu::TextureView> = dispatch
-                .textures
-                .iter()
-                .map(|&id| self.textures[id].create_view(&wgpu::TextureViewDescriptor::default()))
-                .collect();
-            for ((_, binding), view) in dispatch.shader.textures.iter().zip(&views) {
-                entries.push(wgpu::BindGroupEntry {
-                    binding: *binding,
-                    resource: wgpu::BindingResource::TextureView(view),
-                });
-            }
-            if let Some(binding) = dispatch.shader.params_binding {
-                entries.push(wgpu::BindGroupEntry {
-                    binding,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: &uniforms,
-                        offset,
-                        size: wgpu::BufferSize::new(dispatch.params.len() as u64),
-                    }),
-                });
-            }
-            let bind_group = gpu
-                .checked(|| format!("binding {}", dispatch.label), || gpu.bind_group(&pipeline, &entries))?;
-            let fills = dispatch.fills.iter().map(|&fill| self.fill(fill, &place)).collect();
-            steps.push(Step { pipeline: Arc::clone(&pipeline), bind_group, groups: dispatch.groups, fills });
+    /// A dispatch with its buffers where `place` says, and its parameters at an offset of a buffer.
+    pub fn step<'a>(
+        &self,
+        gpu: &Gpu,
+        dispatch: &Dispatch,
+        (uniforms, offset): (&wgpu::Buffer, u64),
+        place: impl Fn(usize) -> wgpu::BufferBinding<'a>,
+    ) -> Result<Step> {
+        let pipeline = gpu.pipeline(&dispatch.shader)?;
+        let mut entries = Vec::new();
+        for (binding, &id) in dispatch.shader.bindings.iter().zip(&dispatch.buffers) {
+            entries.push(wgpu::BindGroupEntry {
+                binding: binding.binding,
+                resource: wgpu::BindingResource::Buffer(place(id)),
+            });
         }
-        Ok(steps)
+        let views: Vec<wgpu::TextureView> = dispatch
+            .textures
+            .iter()
+            .map(|&id| self.textures[id].create_view(&wgpu::TextureViewDescriptor::default()))
+            .collect();
+        for ((_, binding), view) in dispatch.shader.textures.iter().zip(&views) {
+            entries.push(wgpu::BindGroupEntry {
+                binding: *binding,
+                resource: wgpu::BindingResource::TextureView(view),
+            });
+        }
+        if let Some(binding) = dispatch.shader.params_binding {
+            entries.push(wgpu::BindGroupEntry {
+                binding,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: uniforms,
+                    offset,
+                    size: wgpu::BufferSize::new(dispatch.params.len() as u64),
+                }),
+            });
+        }
+        let bind_group =
+            gpu.checked(|| format!("binding {}", dispatch.label), || gpu.bind_group(&pipeline, &entries))?;
+        let fills = dispatch.fills.iter().map(|&fill| self.fill(fill, &place)).collect();
+        Ok(Step { pipeline, bind_group, groups: dispatch.groups, fills })
     }
 }
 

@@ -44,7 +44,8 @@ impl Network {
     /// different now runs, from the files' own numbers, into the buffers that there are; what both graphs have in common
     /// is neither read nor computed again. Pipelines, bind groups and buffers of the runs stay, as long as both graphs
     /// run the same kernels on the same shapes; those of adapters of other ranks are compiled for the load alone. Of a
-    /// graph with other runs everything is loaded anew.
+    /// graph with other runs everything is loaded anew, and so of a network that [shares](Network::sharing) its weights:
+    /// [`Reloaded::whole`]. Then [bindings](crate::frame::Bindings) made before still run the old network.
     ///
     /// # Errors
     /// [`Error::Invalid`] for other inputs, states or outputs, and what else [`Network::new`] refuses: then nothing has
@@ -72,6 +73,8 @@ impl Network {
         let Some(before) = before else {
             return Ok(Reloaded { uploaded: 0, peak: self.plan.port_bytes(), whole: true });
         };
+        // Others that share its weights keep theirs.
+        let change = change.filter(|_| Arc::strong_count(&before.family) == 1);
         let Some(change) = change else {
             // Before the new network comes, the old one goes.
             drop(before);
@@ -80,12 +83,14 @@ impl Network {
             let uploaded = self.plan.uploaded_bytes();
             return Ok(Reloaded { uploaded, peak: self.plan.peak_bytes(), whole: true });
         };
-        let Loaded { buffers, textures, steps } = before;
+        let Loaded { buffers, textures, steps, uniforms, family } = before;
         let buffer = |of: &Option<usize>| of.and_then(|of| buffers[of].clone());
         let mut loaded = Loaded {
             buffers: change.buffers.iter().map(buffer).collect(),
             textures: change.textures.iter().map(|&of| textures[of].clone()).collect(),
             steps,
+            uniforms,
+            family,
         };
         loaded.load(&self.gpu, &change.load, &mut |_, _, steps, range, after| {
             submit_steps(&self.gpu, steps, &change.load.load[range], 1, None, after)

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::load::{Loaded, Place};
+use super::load::{Given, Loaded, Place};
 use super::{Network, Step, record};
 use crate::error::Result;
 use crate::plan::{BufferId, Operation, Role};
@@ -42,15 +42,15 @@ impl Network {
                 .map(|at| (at, of(at).cloned().expect("each launch is an operation's")))
                 .collect::<Vec<_>>()
         };
-        let loaded =
-            Loaded::with(&self.gpu, &self.plan, &self.ports, &mut |_, place, steps, range, after| {
-                for ((at, operation), step) in loading(&range).into_iter().zip(steps) {
-                    self.step(place, &operation, at, step, visit)?;
-                }
-                let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-                after(&mut encoder);
-                self.gpu.checked(|| "load".to_owned(), || self.gpu.queue().submit([encoder.finish()]))
-            })?;
+        let given = Given::buffers(&self.plan, &self.ports);
+        let loaded = Loaded::with(&self.gpu, &self.plan, given, &mut |_, place, steps, range, after| {
+            for ((at, operation), step) in loading(&range).into_iter().zip(steps) {
+                self.step(place, &operation, at, step, visit)?;
+            }
+            let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+            after(&mut encoder);
+            self.gpu.checked(|| "load".to_owned(), || self.gpu.queue().submit([encoder.finish()]))
+        })?;
         for (id, buffer) in self.plan.buffers.iter().enumerate() {
             if matches!(buffer.role, Role::Pool | Role::Output) {
                 let bytes = vec![0xff; buffer.bytes as usize];

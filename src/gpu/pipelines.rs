@@ -177,12 +177,12 @@ impl Gpu {
             })
             .collect();
         entries.extend(shader.textures.iter().map(|(_, b)| entry(*b, texture)));
-        let storage_texture = wgpu::BindingType::StorageTexture {
+        let storage_texture = |format| wgpu::BindingType::StorageTexture {
             access: wgpu::StorageTextureAccess::WriteOnly,
-            format: wgpu::TextureFormat::Rgba8Unorm,
+            format: texture_format(format),
             view_dimension: wgpu::TextureViewDimension::D2,
         };
-        entries.extend(shader.storage_textures.iter().map(|b| entry(*b, storage_texture)));
+        entries.extend(shader.storage_textures.iter().map(|&(b, format)| entry(b, storage_texture(format))));
         entries.extend(shader.params_binding.map(|b| entry(b, buffer(wgpu::BufferBindingType::Uniform))));
         let layout =
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
@@ -205,6 +205,18 @@ impl Gpu {
             cache: kept.map(|kept| &kept.data),
         });
         Pipeline { pipeline, layout }
+    }
+}
+
+/// The formats that kernels write.
+fn texture_format(format: naga::StorageFormat) -> wgpu::TextureFormat {
+    match format {
+        naga::StorageFormat::Rgba8Unorm => wgpu::TextureFormat::Rgba8Unorm,
+        naga::StorageFormat::Bgra8Unorm => wgpu::TextureFormat::Bgra8Unorm,
+        naga::StorageFormat::Rgba16Float => wgpu::TextureFormat::Rgba16Float,
+        naga::StorageFormat::Rgba32Float => wgpu::TextureFormat::Rgba32Float,
+        naga::StorageFormat::R32Float => wgpu::TextureFormat::R32Float,
+        other => unreachable!("no kernel writes {other:?}"),
     }
 }
 

@@ -49,7 +49,7 @@ impl Change {
 }
 
 /// Whether the load gives a buffer its contents.
-fn loads(buffer: &Buffer) -> bool {
+pub(super) fn loads(buffer: &Buffer) -> bool {
     buffer.is_weight() || matches!(buffer.role, Role::Constant)
 }
 
@@ -126,7 +126,7 @@ fn same_launch(new: &Dispatch, old: &Dispatch, buffers: &mut Pairing, textures: 
 
 /// What makes the contents of a buffer; equal ones make the same.
 #[derive(PartialEq, Eq, Hash)]
-enum Origin<'a> {
+pub(super) enum Origin<'a> {
     /// Nothing has been written yet.
     Empty,
     /// What the host has; packed, its shape and tiles.
@@ -144,7 +144,7 @@ enum Origin<'a> {
 
 /// Bytes on the host: by their place in a file, else what they are, as small ones are made anew with each graph.
 #[derive(PartialEq, Eq, Hash)]
-enum Stored<'a> {
+pub(super) enum Stored<'a> {
     At(*const u8, usize),
     Are(&'a [u8]),
 }
@@ -160,7 +160,7 @@ impl<'a> Stored<'a> {
 
 /// For each buffer the number of what the load leaves in it: equal numbers of two plans mean equal contents. This is
 /// global value numbering (Alpern, Wegman, Zadeck 1988), which tells that two programs compute the same.
-fn contents<'a>(plan: &'a Plan, seen: &mut HashMap<Origin<'a>, usize>) -> Vec<usize> {
+pub(super) fn contents<'a>(plan: &'a Plan, seen: &mut HashMap<Origin<'a>, usize>) -> Vec<usize> {
     let mut number = |origin: Origin<'a>| {
         let next = seen.len();
         *seen.entry(origin).or_insert(next)
@@ -196,12 +196,12 @@ fn contents<'a>(plan: &'a Plan, seen: &mut HashMap<Origin<'a>, usize>) -> Vec<us
     contents
 }
 
-fn writes(launch: &Dispatch, binding: usize) -> bool {
+pub(super) fn writes(launch: &Dispatch, binding: usize) -> bool {
     launch.shader.bindings[binding].access == Access::ReadWrite
 }
 
 /// The load of a plan as far as it makes these buffers and textures; what else stays on the device is there.
-fn part(plan: &Plan, mut needed: Vec<bool>, fills: Vec<super::Fill>) -> Plan {
+pub(super) fn part(plan: &Plan, mut needed: Vec<bool>, fills: Vec<super::Fill>) -> Plan {
     let mut kept = vec![false; plan.load.len()];
     let mut count = usize::MAX;
     // Again for launches that write what another before them was found to need.

@@ -1,0 +1,11 @@
+//! Networks in a caller's frame: textures and buffers, nothing made while recording, slices, sharing, lost devices.
+
+mod bound;
+mod cost;
+mod harness;
+mod lost;
+mod read_back;
+mod recording;
+mod sharing;
+mod slices;
+mod textures;
