@@ -9,6 +9,7 @@
 #![allow(dead_code)]
 
 mod families;
+pub mod likeness;
 mod scene;
 
 #[allow(unused_imports)]

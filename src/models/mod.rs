@@ -23,6 +23,7 @@ pub mod letters_segmenter;
 pub mod mobilenet;
 mod open;
 mod prepare;
+pub mod path_denoise;
 pub mod resnet;
 pub mod rrdb;
 pub mod sd3_checkpoint;
