@@ -264,7 +264,7 @@ fn lit(at: vec3f, normal: vec3f) -> vec3f {
         // The length of the product is the area.
         light = p.colour * max(-dot(cross(p.a, p.b), direction), 0.0) / square;
     } else {
-        let cosine = mix(scene.sun_cosine, 1.0, u);
+        let cosine = min(mix(scene.sun_cosine, 1.0, u), 1.0);
         let side = direction_of(cross(scene.sun, vec3f(0.31, 0.17, 0.93)), vec3f(1.0, 0.0, 0.0));
         let across = sqrt(1.0 - cosine * cosine) * vec2f(cos(2.0 * PI * v), sin(2.0 * PI * v));
         direction = cosine * scene.sun + across.x * side + across.y * cross(scene.sun, side);
