@@ -5,6 +5,7 @@
 """
 import argparse
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +24,18 @@ def bundled(models):
     return net.eval().requires_grad_(False)
 
 
-def joint_filter(colour, albedo, normal, radius=7, near=4.0, alike=0.15, facing=0.25, bright=0.6):
-    """Non-local means of the light without the surfaces' colours, also guided by albedo and normal (Rousselle et al. 2013, without its selection).
-
-    Gaussians of distance, in pixels, of albedo and of normal, and of the logarithm's mean over 5x5 pixels; `bright` per sqrt of the sample count is tuned.
+def joint_filter(colour, albedo, normal, near, alike, facing, bright, radius=8):
+    """A joint bilateral filter of the light without the surfaces' colours: Gaussians of the distance in pixels, of albedo, of normal, and of the light's
+    logarithm, whose mean over 5x5 pixels is compared.
     """
     surface = albedo + DARKEST
     light = colour / surface
     shown = light.log1p()
-    # Single very bright samples are no more than the brightest of their neighbours' means.
+    # Single samples say little.
     around = F.avg_pool2d(F.pad(shown, (2, 2, 2, 2), mode="replicate"), 5, 1)
     clean_albedo, clean_normal = (F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1) for x in (albedo, normal))
     guide = torch.cat([around / bright, albedo / alike, clean_albedo / alike, clean_normal / facing], 1)
-    padded_guide, padded_light = (F.pad(x, (radius,) * 4, mode="replicate") for x in (guide, shown.clamp(max=3).expm1()))
+    padded_guide, padded_light = (F.pad(x, (radius,) * 4, mode="replicate") for x in (guide, light.clamp(max=20)))
     h, w = colour.shape[2:]
     total, weights = torch.zeros_like(light), torch.zeros_like(light[:, :1])
     for dy, dx in itertools.product(range(-radius, radius + 1), repeat=2):
@@ -46,20 +46,25 @@ def joint_filter(colour, albedo, normal, radius=7, near=4.0, alike=0.15, facing=
     return total / weights * surface
 
 
-GRID = dict(radius=[9], near=[3.0, 5.0], alike=[0.1, 0.2, 0.5], facing=[0.2, 0.4], bright=[0.15, 0.3, 0.6, 1.2])
+GRID = dict(bright=[0.15, 0.3, 0.6, 1.2], near=[2.0, 4.0, 8.0], alike=[0.05, 0.15, 0.4], facing=[0.1, 0.25, 0.6])
 
 
 def tuned(data, samples):
-    """The best setting of the filter on these scenes."""
-    best = (-1.0, {})
-    for values in itertools.product(*GRID.values()):
-        setting = dict(zip(GRID, values))
-        rows = []
-        for noisy, target in data:
-            k = exposure(target, 0.35)
-            rows.append(psnr(joint_filter(*frame(noisy, 0, samples, k), **setting)[0], target * k))
-        best = max(best, (float(np.mean(rows)), setting), key=lambda v: v[0])
-    return best[1]
+    """The filter's best setting on these scenes: one parameter after the other, twice."""
+    def score(setting):
+        key = tuple(setting.values())
+        if key not in seen:
+            rows = []
+            for noisy, target in data:
+                k = exposure(target, 0.35)
+                rows.append(psnr(joint_filter(*frame(noisy, 0, samples, k), **setting)[0], target * k))
+            seen[key] = float(np.mean(rows))
+        return seen[key]
+
+    seen, best = {}, {name: values[1] for name, values in GRID.items()}
+    for name in list(GRID) * 2:
+        best = max((best | {name: value} for value in GRID[name]), key=score)
+    return best
 
 
 def oidn():
@@ -88,16 +93,17 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--data", type=Path, default="scenes")
     p.add_argument("--models", default="../models")
-    p.add_argument("--tune-on", type=int, default=10, help="training scenes that the filter is tuned on")
+    p.add_argument("--tune-on", type=int, default=6, help="training scenes that the filter is tuned on")
     p.add_argument("--sheet", help="PNG: noisy, filtered, network, OIDN, reference of one scene of each family")
+    p.add_argument("--filter", help="the filter's settings for 1, 2 and 4 samples as a JSON list, instead of tuning it")
     p.add_argument("--sheet-samples", type=int, default=2)
     o = p.parse_args()
     torch.set_num_threads(2)
     net, heldout = bundled(o.models), scenes(o.data / "heldout")
     train = list(scenes(o.data / "train").values())
     train = train[::max(1, len(train) // o.tune_on)]
-    for samples in (1, 2, 4):
-        setting = tuned(train, samples)
+    settings = json.loads(o.filter) if o.filter else [tuned(train, samples) for samples in (1, 2, 4)]
+    for samples, setting in zip((1, 2, 4), settings):
         ways = {"noisy": lambda *x: x[0], "joint filter": lambda *x: joint_filter(*x, **setting), "path-denoise": net} | oidn()
         found = {name: [] for name in ways}
         shown = []
