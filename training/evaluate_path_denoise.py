@@ -46,7 +46,7 @@ def joint_filter(colour, albedo, normal, near, alike, facing, bright, radius=8):
     return total / weights * surface
 
 
-GRID = dict(bright=[0.15, 0.3, 0.6, 1.2], near=[2.0, 4.0, 8.0], alike=[0.05, 0.15, 0.4], facing=[0.1, 0.25, 0.6])
+GRID = dict(bright=[0.07, 0.1, 0.15, 0.25, 0.5, 1.0], near=[1.5, 2.0, 3.0, 4.0, 6.0], alike=[0.1, 0.2, 0.4, 0.8, 2.0], facing=[0.1, 0.25, 0.5, 1.0])
 
 
 def tuned(data, samples):
@@ -93,7 +93,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--data", type=Path, default="scenes")
     p.add_argument("--models", default="../models")
-    p.add_argument("--tune-on", type=int, default=6, help="training scenes that the filter is tuned on")
+    p.add_argument("--tune-on", type=int, default=8, help="training scenes that the filter is tuned on")
     p.add_argument("--sheet", help="PNG: noisy, filtered, network, OIDN, reference of one scene of each family")
     p.add_argument("--filter", help="the filter's settings for 1, 2 and 4 samples as a JSON list, instead of tuning it")
     p.add_argument("--sheet-samples", type=int, default=2)
