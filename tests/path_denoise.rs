@@ -51,7 +51,11 @@ fn it_is_pytorchs() {
         let found = denoised(gpu, dtype, frame.each_ref());
         // Of a logarithm's scale, on which the network answers: a share of bright values, a difference of dark ones.
         let off = |(a, b): (&f32, &f32)| (a - b).abs() / (b.abs() + 1.0 / 16.0);
-        let worst = found.iter().zip(&expected).map(off).fold(0.0, |worst: f32, d| if d.is_nan() { d } else { worst.max(d) });
+        let worst = found
+            .iter()
+            .zip(&expected)
+            .map(off)
+            .fold(0.0, |worst: f32, d| if d.is_nan() { d } else { worst.max(d) });
         println!("{dtype:?}: {worst:.1e}");
         // Logarithms are up to 12; 17 layers in a row round to 24 or 11 bits.
         let allowed = if dtype == DType::F32 { 1e-3 } else { 0.1 };
@@ -72,7 +76,10 @@ fn it_takes_frames_of_any_size() {
         assert_eq!(found.len(), 3 * h * w);
         // What has no noise stays nearly as it is, whatever lies beyond the edges.
         for (i, (found, expected)) in found.iter().zip([0.3, 0.2, 0.1].into_iter().cycle()).enumerate() {
-            assert!((found - expected).abs() < 0.25 * expected, "{h}×{w}, number {i}: {found} for {expected}");
+            assert!(
+                (found - expected).abs() < 0.25 * expected,
+                "{h}×{w}, number {i}: {found} for {expected}"
+            );
         }
     }
 }
@@ -120,7 +127,7 @@ fn it_is_planned_for_very_large_frames() {
         let graph = path_denoise(w, h, DType::F32).unwrap();
         let flops = graph.flops() as f64 / (w * h) as f64;
         println!("{w}×{h}: {:.1} kFLOP a pixel, {} parameters", flops / 1e3, graph.parameters());
-        assert!((40e3..60e3).contains(&flops), "{flops}");
+        assert!((50e3..65e3).contains(&flops), "{flops}");
         aquatint::Plan::compile(&graph, &target).unwrap();
     }
 }

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 DARKEST = 1 / 16  # is added to albedos, so that black can be divided by
 BRIGHTEST = 65504.0
+STEEPEST = 12.0  # no correction of a logarithm is larger
 CURVE = 8.0  # of `curve`
 
 
@@ -25,23 +26,25 @@ def conv(a, b):
 
 
 class PathDenoise(nn.Module):
-    """A U-Net (Ronneberger et al. 2015) on squares of 2x2 pixels, that sees the logarithm of the light without the surfaces' colours, those colours, and normals.
+    """Chooses for each pixel over how many of its neighbours to take the mean of the light without the surfaces' colours, and corrects it.
 
-    It gives the light, and what is to be added to the colours, whose edges are as noisy as the frame's.
+    A U-Net (Ronneberger et al. 2015) on squares of 2x2 pixels sees the light's logarithm, albedo and normal. It gives shares of five means,
+    what is to be added to the logarithm of their sum, and to the albedo, whose edges are as noisy as the frame's.
     """
 
     def __init__(self, widths=(32, 48, 64, 64)):
         super().__init__()
         a, b, c, d = widths
-        self.head, self.enc1, self.enc2, self.enc3, self.enc4 = conv(36, a), conv(a, a), conv(a, b), conv(b, c), conv(c, d)
+        self.head, self.enc1, self.enc2, self.enc3, self.enc4 = conv(60, a), conv(a, a), conv(a, b), conv(b, c), conv(c, d)
         self.mid = conv(d, d)
         self.dec3a, self.dec3b = conv(d + c, c), conv(c, c)
         self.dec2a, self.dec2b = conv(c + b, b), conv(b, b)
         self.dec1a, self.dec1b = conv(b + a, a), conv(a, a)
-        self.tail = conv(a, 24)
+        self.tail = conv(a, 44)
+        nn.init.zeros_(self.tail.weight), nn.init.zeros_(self.tail.bias)
 
     def features(self, x):
-        """[n, 9, h, w] -> [n, 6, h, w]; sides multiples of 16."""
+        """[n, 15, h, w] -> [n, 11, h, w]; sides multiples of 16."""
         up = lambda x: F.interpolate(x, scale_factor=2, mode="nearest")
         h1 = self.enc1(self.head(F.pixel_unshuffle(x, 2)).relu()).relu()
         h2 = self.enc2(F.max_pool2d(h1, 2)).relu()
@@ -53,15 +56,19 @@ class PathDenoise(nn.Module):
         return F.pixel_shuffle(self.tail(h), 2)
 
     def forward(self, colour, albedo, normal, signed=False):
-        """Linear light from zero up, albedo 0 to 1, normals -1 to 1, [n, 3, h, w] of any size -> linear light; `signed`: as it is learnt, not cut off at zero."""
-        colour = torch.where(colour.isnan(), 0.0, colour).clamp(0, BRIGHTEST)
-        albedo = torch.where(albedo.isnan(), 0.0, albedo).clamp(0, 1)
-        normal = torch.where(normal.isnan(), 0.0, normal).clamp(-1, 1)
-        x = torch.cat([(colour / (albedo + DARKEST) + 1).log(), albedo, normal], 1)
-        h, w = x.shape[2:]
-        y = self.features(F.pad(x, (0, -w % 16, 0, -h % 16), mode="replicate"))[:, :, :h, :w].float()
-        light = y[:, :3].clamp(max=12).exp() - 1
-        return (light if signed else light.relu()) * ((albedo + y[:, 3:]).clamp(0, 1) + DARKEST)
+        """Linear light from zero up, albedo 0 to 1, normals -1 to 1, [n, 3, h, w] of any size -> linear light; `signed`: as it is learnt, not cut off."""
+        h, w = colour.shape[2:]
+        x = torch.cat([torch.where(v.isnan(), 0.0, v).clamp(*span) for v, span in ((colour, (0, BRIGHTEST)), (albedo, (0, 1)), (normal, (-1, 1)))], 1)
+        colour, albedo, normal = F.pad(x, (0, -w % 16, 0, -h % 16), mode="replicate").split(3, 1)
+        light = colour / (albedo + DARKEST)
+        mean = lambda k: F.interpolate(F.avg_pool2d(light, k), scale_factor=k, mode="bilinear", align_corners=False)
+        means = [light] + [mean(k) for k in (2, 4, 8, 16)]
+        y = self.features(torch.cat([(means[0] + 1).log(), (means[2] + 1).log(), (means[4] + 1).log(), albedo, normal], 1)).float()
+        shares = y[:, 6:].softmax(1)
+        mixed = sum(shares[:, i:i + 1] * m for i, m in enumerate(means))
+        light = (mixed + 1) * y[:, :3].clamp(-STEEPEST, STEEPEST).exp() - 1
+        out = light * ((albedo + y[:, 3:6]).clamp(0, 1) + DARKEST)
+        return (out if signed else out.clamp(0, BRIGHTEST))[:, :, :h, :w]
 
 
 def curve(x):

@@ -1,4 +1,4 @@
-//! The bundled denoiser for frames of a path tracer with few samples a pixel, 354 thousand parameters: linear colour
+//! The bundled denoiser for frames of a path tracer with few samples a pixel, 367 thousand parameters: linear colour
 //! with albedo and normal in, linear colour out. How it was trained is in `training/`.
 
 use crate::error::{Error, Result};
@@ -8,6 +8,7 @@ use crate::ops::conv2d::Conv2dOptions;
 use crate::ops::expr::{Binary, Expr, Unary};
 use crate::ops::pad::PadMode;
 use crate::ops::pool::PoolOptions;
+use crate::ops::resize::{Coordinates, Interpolation, Resize};
 use crate::ops::strided::Range;
 use crate::ops::typed::Function;
 use crate::tensor::{DType, Tensor};
@@ -15,6 +16,9 @@ use crate::weights::Weights;
 
 const WEIGHTS: &[u8] = include_bytes!("../../models/path-denoise/model.safetensors");
 const WIDTHS: [usize; 4] = [32, 48, 64, 64];
+
+/// Sides of the squares of which there are means, beside the pixels themselves.
+const SQUARES: [usize; 4] = [2, 4, 8, 16];
 
 /// The network works on frames whose sides are multiples of this; others are continued by their last pixels.
 pub const MULTIPLE: usize = 16;
@@ -25,7 +29,7 @@ const DARKEST: f32 = 1.0 / 16.0;
 /// No colour is brighter: the largest number of f16.
 const BRIGHTEST: f32 = 65504.0;
 
-/// No logarithm of light is larger.
+/// No correction of a logarithm is larger.
 const STEEPEST: f32 = 12.0;
 
 /// A graph for frames of this size, any from one pixel up. All tensors `[1, height, width, 3]`, f32:
@@ -63,47 +67,91 @@ pub fn path_denoise(width: usize, height: usize, dtype: DType) -> Result<Graph> 
 
 /// A frame as [`path_denoise`] has them, `[n, h, w, 3]` each, f32 → `[n, h, w, 3]`, f32.
 pub fn frame(g: &mut Graph, w: Source, color: ValueId, albedo: ValueId, normal: ValueId) -> Result<ValueId> {
-    let color = within(g, color, 0.0, BRIGHTEST)?;
-    let albedo = within(g, albedo, 0.0, 1.0)?;
-    let normal = within(g, normal, -1.0, 1.0)?;
-    // The light without the surfaces' colours, as a logarithm: ln(color / (albedo + DARKEST) + 1).
-    let [x0, x1] = [Expr::input(0), Expr::input(1)];
-    let surface = Expr::binary(Binary::Add, x1.clone(), Expr::Const(DARKEST));
-    let light = Expr::binary(Binary::Div, x0.clone(), surface.clone());
-    let light = Expr::unary(Unary::Log, Expr::binary(Binary::Add, light, Expr::Const(1.0)));
-    let light = g.elementwise(light, &[color, albedo])?;
-    let x = g.concat(&[light, albedo, normal], 3)?;
-    let x = g.cast(x, w.dtype)?;
-
-    let [height, width] = [g.shape(x)[1], g.shape(x)[2]];
+    let [height, width] = [g.shape(color)[1], g.shape(color)[2]];
+    let x = g.concat(&[color, albedo, normal], 3)?;
+    let x = within_range(g, x)?;
     let missing = |side: usize| [0, side.next_multiple_of(MULTIPLE) - side];
     let x = g.pad(x, &[[0, 0], missing(height), missing(width), [0, 0]], PadMode::Edge)?;
+    let [color, albedo] = [0, 3].map(|first| channels(g, x, first, 3));
+    let (color, albedo) = (color?, albedo?);
+    let surfaces = channels(g, x, 3, 6)?;
+
+    // The light without the surfaces' colours, and its means over larger and larger squares.
+    let [x0, x1, x2] = [Expr::input(0), Expr::input(1), Expr::input(2)];
+    let plus = |x: &Expr, c: f32| Expr::binary(Binary::Add, x.clone(), Expr::Const(c));
+    let light = g.elementwise(Expr::binary(Binary::Div, x0.clone(), plus(&x1, DARKEST)), &[color, albedo])?;
+    let mut means = vec![light];
+    for side in SQUARES {
+        means.push(mean(g, light, side)?);
+    }
+    // Of three of them, ln(1 + light).
+    let logarithm = Expr::unary(Unary::Log, plus(&x0, 1.0));
+    let logarithms = [0, 2, 4].map(|i| g.elementwise(logarithm.clone(), &[means[i]]));
+    let [a, b, c] = logarithms;
+    let x = g.concat(&[a?, b?, c?, surfaces], 3)?;
+    let x = g.cast(x, w.dtype)?;
     let y = network(g, w, x)?;
     let y = g.cast(y, DType::F32)?;
-    let part = |first: usize| {
-        let of = |start, size| Range { start, stop: Some(start + size), step: 1 };
-        [Range::all(), of(0, height), of(0, width), of(first, 3)]
-    };
-    let logarithm = g.slice(y, &part(0))?;
-    let correction = g.slice(y, &part(3))?;
-    // max(exp(logarithm) − 1, 0) · (clamp(albedo + correction, 0, 1) + DARKEST)
-    let light = Expr::unary(Unary::Exp, Expr::binary(Binary::Min, x0, Expr::Const(STEEPEST)));
-    let light = Expr::unary(Unary::Relu, Expr::binary(Binary::Sub, light, Expr::Const(1.0)));
-    let surface = Expr::clamp(Expr::binary(Binary::Add, x1, Expr::input(2)), 0.0, 1.0);
-    let surface = Expr::binary(Binary::Add, surface, Expr::Const(DARKEST));
-    g.elementwise(Expr::binary(Binary::Mul, light, surface), &[logarithm, albedo, correction])
+
+    let correction = channels(g, y, 0, 3)?;
+    let recolouring = channels(g, y, 3, 3)?;
+    let shares = channels(g, y, 6, means.len())?;
+    let shares = g.softmax(shares, 3)?;
+    let mut sum = None;
+    for (i, &mean) in means.iter().enumerate() {
+        let share = channels(g, shares, i, 1)?;
+        sum = Some(match sum {
+            None => g.mul(mean, share)?,
+            Some(sum) => {
+                let product = Expr::binary(Binary::Mul, x0.clone(), x1.clone());
+                g.elementwise(Expr::binary(Binary::Add, product, x2.clone()), &[mean, share, sum])?
+            }
+        });
+    }
+    let sum = sum.expect("there are five means");
+    // (sum + 1) · exp(correction) − 1, times clamp(albedo + recolouring, 0, 1) + DARKEST
+    let factor = Expr::unary(Unary::Exp, Expr::clamp(x1, -STEEPEST, STEEPEST));
+    let light = Expr::binary(Binary::Mul, plus(&x0, 1.0), factor);
+    let surface = Expr::clamp(Expr::binary(Binary::Add, x2, Expr::input(3)), 0.0, 1.0);
+    let color = Expr::binary(Binary::Mul, plus(&light, -1.0), plus(&surface, DARKEST));
+    let color = Expr::clamp(color, 0.0, BRIGHTEST);
+    let color = g.elementwise(color, &[sum, correction, albedo, recolouring])?;
+    let part = |size| Range { start: 0, stop: Some(size), step: 1 };
+    match [g.shape(color)[1], g.shape(color)[2]] == [height, width] {
+        true => Ok(color),
+        false => g.slice(color, &[Range::all(), part(height), part(width), Range::all()]),
+    }
 }
 
-/// `min(max(x, low), high)`, and 0 for NaN, of which WGSL does not say what a minimum makes.
-fn within(g: &mut Graph, x: ValueId, low: f32, high: f32) -> Result<ValueId> {
-    let nan = g.typed(Function::IsNan, &[x])?;
+/// The nine numbers of a pixel within their ranges, and 0 for NaN, of which WGSL does not say what a minimum makes.
+fn within_range(g: &mut Graph, x: ValueId) -> Result<ValueId> {
+    let (b, r) = (BRIGHTEST, 1.0);
+    let low = g.weight("low", Tensor::from_f32([9], &[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -r, -r, -r]));
+    let high = g.weight("high", Tensor::from_f32([9], &[b, b, b, r, r, r, r, r, r]));
     let zero = g.weight("zero", Tensor::from_f32([1], &[0.0]));
+    let nan = g.typed(Function::IsNan, &[x])?;
     let x = g.choose(nan, zero, x)?;
-    g.elementwise(Expr::clamp(Expr::input(0), low, high), &[x])
+    let x = g.binary(Binary::Max, x, low)?;
+    g.binary(Binary::Min, x, high)
 }
 
-/// A U-Net (Ronneberger et al. 2015) on squares of 2×2 pixels: `x` `[n, h, w, 9]`, sides multiples of [`MULTIPLE`] →
-/// `[n, h, w, 6]`: the light's logarithm, and what is to be added to the albedo, whose edges are as noisy as the frame's.
+/// Some of the channels.
+fn channels(g: &mut Graph, x: ValueId, first: usize, count: usize) -> Result<ValueId> {
+    let some = Range { start: first, stop: Some(first + count), step: 1 };
+    g.slice(x, &[Range::all(), Range::all(), Range::all(), some])
+}
+
+/// Means over squares side by side, and between their middles bilinear.
+fn mean(g: &mut Graph, x: ValueId, side: usize) -> Result<ValueId> {
+    let size = [g.shape(x)[1], g.shape(x)[2]];
+    let small = g.average_pool(x, PoolOptions::square(side), false)?;
+    let (interpolation, coordinates) = (Interpolation::Bilinear, Coordinates::HalfPixel);
+    g.push(Resize { size, interpolation, coordinates }, &[small])
+}
+
+/// A U-Net (Ronneberger et al. 2015) on squares of 2×2 pixels: `x` `[n, h, w, 15]`, sides multiples of [`MULTIPLE`] →
+/// `[n, h, w, 11]`: what is to be added to the light's logarithm, and to the albedo, whose edges are as noisy as the
+/// frame's; and shares of the means before their softmax.
 pub fn network(g: &mut Graph, w: Source, x: ValueId) -> Result<ValueId> {
     let [a, b, c, d] = WIDTHS;
     let h = g.pixel_unshuffle(x, 2)?;
@@ -125,7 +173,7 @@ pub fn network(g: &mut Graph, w: Source, x: ValueId) -> Result<ValueId> {
     let h = joined(g, h, h1)?;
     let h = layer(g, w, "dec1a", h, a)?;
     let h = layer(g, w, "dec1b", h, a)?;
-    let h = w.conv(g, "tail", h, 24, 3, Conv2dOptions::padded(1))?;
+    let h = w.conv(g, "tail", h, 44, 3, Conv2dOptions::padded(1))?;
     g.pixel_shuffle(h, 2)
 }
 
