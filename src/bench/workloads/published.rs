@@ -11,7 +11,7 @@ use crate::bench::hashed;
 use crate::bench::network::{Contents, Made, Reference as How};
 use crate::error::Result;
 use crate::models;
-use crate::models::autoencoder::decode;
+use crate::models::autoencoder::{AutoencoderConfig, decode};
 use crate::models::autoencoder_kl::AutoencoderKlConfig;
 use crate::models::clip_text::{ClipTextConfig, ClipTextOptions, clip_text_graph};
 use crate::models::unet2d::{UNet2dConfig, unet2d};
@@ -184,8 +184,11 @@ impl Published {
                 vec![("y".to_owned(), y)]
             }
             Kind::Decoder => {
-                let config = AutoencoderKlConfig::from_json(&text)?.into();
-                vec![("y".to_owned(), decode(g, &config, source, x)?)]
+                let config: AutoencoderConfig = AutoencoderKlConfig::from_json(&text)?.into();
+                // Pipelines decode latents as samplers have them: scaled.
+                let [scale, shift] = config.scaling();
+                let z = g.affine(x, 1.0 / scale, shift)?;
+                vec![("y".to_owned(), decode(g, &config, source, z)?)]
             }
             Kind::TextEncoder => unreachable!("built above"),
         };
