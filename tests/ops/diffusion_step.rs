@@ -1,6 +1,15 @@
-use aquatint::diffusion::{MAX_HISTORY, Row, cuda_normal};
+use aquatint::diffusion::{MAX_HISTORY, Row, philox_block};
 
 use crate::harness::{Array, Case, Rng};
+
+/// Box and Muller's normal numbers out of the uniform ones that cuRAND makes of words, which are f32 by definition. What
+/// follows them is f64 here: rates double what the last bits of an f32 are off by.
+fn normal(seed: u64, draw: u32, index: u32) -> f64 {
+    let [a, b, ..] = philox_block(seed, draw, index);
+    let part = |word: u32| word as f32 / 4_294_967_296.0 + 0.5 / 4_294_967_296.0;
+    let (u, turn) = (f64::from(part(a)), f64::from(part(b)));
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * turn).sin()
+}
 
 /// The step by its definition (`Row`), for the sample `[2 + history, n, h, w, c]`.
 fn step(
@@ -32,7 +41,7 @@ fn step(
             0 => {
                 let history: f64 = (0..slots - 2).map(|k| row.next_h[k] * of(2 + k)).sum();
                 let index = ((c * h + y) * w + x) as u32;
-                let noise = f64::from(cuda_normal(seeds[picture], row.draw, index));
+                let noise = normal(seeds[picture], row.draw, index);
                 let [a, b] = [0, 1].map(|k| rates.map_or(1.0, |rates| rates.at(&[picture, k])));
                 row.next_x * of(0) + row.next_x0 * x0 + row.next_m * a * m + history + row.noise * b * noise
             }
