@@ -65,13 +65,22 @@ struct Told {
     /// Seconds of its n-th sample.
     seconds: fn(usize) -> f64,
     fails: Option<fn() -> Error>,
+    /// The sample that fails.
+    breaks: Option<usize>,
     sampled: usize,
 }
 
 impl Told {
     fn new(name: &str) -> Told {
         let label = label(name, DType::F32);
-        Told { label, estimate: Estimate::default(), seconds: |_| 0.01, fails: None, sampled: 0 }
+        Told {
+            label,
+            estimate: Estimate::default(),
+            seconds: |_| 0.01,
+            fails: None,
+            breaks: None,
+            sampled: 0,
+        }
     }
 }
 
@@ -110,6 +119,10 @@ impl Subject for Told {
         // The first is the one that says how many runs make a sample.
         let wall = (self.seconds)(self.sampled.saturating_sub(1)) * f64::from(runs);
         self.sampled += 1;
+        if self.breaks == Some(self.sampled) {
+            let [what, expected, found] = ["a run", "an answer", "none, once"].map(str::to_owned);
+            return Err(Error::Invalid { what, expected, found });
+        }
         std::thread::sleep(Duration::from_millis(2));
         Ok(RunTime { encode: wall / 10.0, wall, device: None })
     }
@@ -273,6 +286,19 @@ fn rows_take_turns() {
     assert_eq!(measured.rows[0].times.as_ref().map(|times| times.samples.len()), Some(18));
     // Before all, and after each visit.
     assert_eq!(measured.canary.len(), 7);
+}
+
+#[test]
+fn a_row_that_failed_once_is_not_made_good_by_later_visits() {
+    let Some(gpu) = own_gpu() else { return };
+    let broken = Told { breaks: Some(10), ..Told::new("broken") };
+    let stop = StopOptions { warm_up: 0.0, least: 18, precision: 1.0, ..StopOptions::default() };
+    let all: Vec<Box<dyn Case>> = vec![Box::new(broken), Box::new(Told::new("whole"))];
+    let measured = measure(&gpu, all, &RunOptions { stop, visits: 4, ..options() });
+    let [broken, whole] = &measured.rows[..] else { panic!("two rows") };
+    assert_eq!((broken.status, whole.status), (Status::Error, Status::Ok));
+    assert!(broken.times.is_none() && reason(broken).contains("once"), "{broken:?}");
+    assert_eq!(whole.times.as_ref().map(|times| times.visits.len()), Some(4));
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub struct RunOptions {
     pub visits: u32,
     /// Seconds for all rows; those that do not fit are skipped.
     pub time_limit: Option<f64>,
-    /// Seconds of rest before each row.
+    /// Seconds of rest before each visit of a row.
     pub cooldown: f64,
     /// What times are taken with.
     pub clock: ClockSource,
@@ -94,16 +94,16 @@ pub fn run(
         watch(Event::Done(&run.measured.rows[at]));
     }
     for visit in 2..=options.visits {
-        if open.is_empty() || stop.load(Ordering::Relaxed) || run.measured.cut_short.is_some() {
+        if open.is_empty() || run.measured.cut_short.is_some() {
             break;
         }
         watch(Event::Again { rows: open.len(), visit, of: options.visits });
-        for i in 0..open.len() {
-            if run.goes_on(open[i].at, stop) {
-                let to_come = open.len() - i + (options.visits - visit) as usize * open.len();
-                run.again(&mut open[i], to_come);
-            }
-        }
+        let mut to_come = open.len() * (options.visits - visit + 1) as usize;
+        open.retain_mut(|row| {
+            let right = run.goes_on(row.at, stop) && run.again(row, to_come);
+            to_come -= 1;
+            right
+        });
     }
     Ok(run.measured)
 }
@@ -224,21 +224,23 @@ impl Run<'_> {
         }
     }
 
-    /// Samples a row once more, if there is time; `to_come` visits, with this one, are still to be made.
-    fn again(&mut self, open: &mut Open, to_come: usize) {
+    /// Samples a row once more, if there is time; `to_come` visits, with this one, are still to be made. False if that failed:
+    /// such a row is not visited again, lest it come out as if nothing had been.
+    fn again(&mut self, open: &mut Open, to_come: usize) -> bool {
         let share = self.left().map(|left| left / to_come as f64);
         if share.is_some_and(|share| open.series.once() > GENEROUS * share) {
-            return;
+            return true;
         }
         if self.options.cooldown > 0.0 {
             std::thread::sleep(Duration::from_secs_f64(self.options.cooldown));
         }
         let (stop, now) = (self.stop(share), self.start.elapsed().as_secs_f64());
         let visited = open.series.visit(open.subject.as_mut(), stop, now);
-        if self.settle(open.at, visited).is_none() {
-            return;
+        let visited = self.settle(open.at, visited);
+        if visited.is_some() {
+            self.sung(open);
         }
-        self.sung(open);
+        visited.is_some()
     }
 
     /// What came of a row; errors stand in it.

@@ -58,7 +58,7 @@ pub struct Run {
     /// How well the median must be known before sampling ends, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
     confidence: f64,
-    /// Seconds of rest before each row
+    /// Seconds of rest before each visit of a row
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     cooldown: f64,
     /// Repeat the suite for so many minutes, to see what the device does when it is warm
