@@ -81,7 +81,7 @@ impl Program {
             profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
             wgpu: option_env!("AQUATINT_BUILD_WGPU").unwrap_or("unknown").to_owned(),
             rustc: option_env!("AQUATINT_BUILD_RUSTC").unwrap_or("unknown").to_owned(),
-            command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            command: std::env::args_os().map(|word| without_folders(&word)).collect(),
         }
     }
 }
@@ -103,6 +103,13 @@ impl Settings {
 /// The time as results have it: RFC 3339 in UTC, to the second.
 pub fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+/// A word of a command line; of an absolute path its last part, as results are kept and shown elsewhere than on this machine.
+fn without_folders(word: &std::ffi::OsStr) -> String {
+    let path = std::path::Path::new(word);
+    let kept = path.file_name().filter(|_| path.is_absolute()).unwrap_or(word);
+    kept.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub struct Program {
     pub profile: String,
     pub wgpu: String,
     pub rustc: String,
-    /// As it was called.
+    /// As it was called, of absolute paths the last part.
     pub command: Vec<String>,
 }
 
