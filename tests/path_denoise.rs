@@ -1,23 +1,11 @@
 //! The bundled denoiser of path-traced frames: against PyTorch (`training/export_path_denoise.py`), at odd sizes, and
 //! with numbers that are none.
 
-use std::sync::OnceLock;
+mod hashed;
 
 use aquatint::models::path_denoise::path_denoise;
 use aquatint::{DType, Error, Gpu, Network, Tensor, Weights};
-
-fn gpu() -> Option<&'static Gpu> {
-    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| match Gpu::headless() {
-        Ok(gpu) => Some(gpu),
-        Err(Error::NoAdapter { .. }) if std::env::var_os("REQUIRE_GPU").is_none() => {
-            eprintln!("SKIPPED: no adapter; set REQUIRE_GPU=1 to fail instead");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    })
-    .as_ref()
-}
+use hashed::gpu;
 
 /// A tensor of the fixture, its channels last.
 fn load(name: &str) -> Tensor {

@@ -3,25 +3,13 @@
 #[path = "../examples/path_tracer/mod.rs"]
 mod path_tracer;
 
-use std::sync::OnceLock;
+mod hashed;
 
-use aquatint::{Error, Gpu};
+use aquatint::Gpu;
+use hashed::gpu;
 use path_tracer::{
     Camera, FAMILIES, Frame, MOST_PRIMITIVES, Material, Primitive, Scene, Shape, Sky, Texture, Tracer,
 };
-
-fn gpu() -> Option<&'static Gpu> {
-    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| match Gpu::headless() {
-        Ok(gpu) => Some(gpu),
-        Err(Error::NoAdapter { .. }) if std::env::var_os("REQUIRE_GPU").is_none() => {
-            eprintln!("SKIPPED: no adapter; set REQUIRE_GPU=1 to fail instead");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    })
-    .as_ref()
-}
 
 /// Colour, albedo and normal of each pixel.
 fn render(

@@ -81,19 +81,10 @@ pub(super) fn read(
     if plane.is_none() {
         kernel = kernel.function("keep", "fn keep(pixel: u32, alpha: f32) { }");
     }
-    let [width, height] = pictures.size;
     let end = |i: usize| window.origin[i] + window.size[i] - 1;
     let mut params = normalisation(texels);
-    params.extend([
-        ("width", width.into()),
-        ("height", height.into()),
-        ("left", window.origin[0].into()),
-        ("top", window.origin[1].into()),
-        ("right", end(0).into()),
-        ("bottom", end(1).into()),
-        ("first", pictures.first.into()),
-        ("opaque", opaque.into()),
-    ]);
+    params.extend(places(&pictures, &window));
+    params.extend([("right", end(0).into()), ("bottom", end(1).into()), ("opaque", opaque.into())]);
     let mut buffers = vec![("dst", tensor)];
     buffers.extend(plane.map(|plane| ("alphas", plane.buffer.as_entire_buffer_binding())));
     let step = step(gpu, port, &kernel, texels, buffers, &params, pictures.size)?;
@@ -139,16 +130,11 @@ pub(super) fn write(
         }
     }
     let [alpha_width, alpha_height] = plane.map_or([1; 2], |plane| plane.size);
-    let [width, height] = pictures.size;
     let mut params = normalisation(texels);
+    params.extend(places(&pictures, &window));
     params.extend([
-        ("width", width.into()),
-        ("height", height.into()),
-        ("left", window.origin[0].into()),
-        ("top", window.origin[1].into()),
         ("columns", window.size[0].into()),
         ("lines", window.size[1].into()),
-        ("first", pictures.first.into()),
         ("alpha_width", alpha_width.into()),
         ("alpha_height", alpha_height.into()),
         ("opaque", opaque.into()),
@@ -157,6 +143,18 @@ pub(super) fn write(
     buffers.extend(plane.map(|plane| ("alphas", plane.buffer.as_entire_buffer_binding())));
     let step = step(gpu, port, &kernel, texels, buffers, &params, window.size)?;
     Ok((step, pictures.bytes(port)))
+}
+
+/// Where pixels are in a tensor and in a texture.
+fn places(pictures: &Pictures, window: &Window) -> [(&'static str, Param); 5] {
+    let ([width, height], [left, top]) = (pictures.size, window.origin);
+    [
+        ("width", width.into()),
+        ("height", height.into()),
+        ("left", left.into()),
+        ("top", top.into()),
+        ("first", pictures.first.into()),
+    ]
 }
 
 /// From a tensor into another of as many bytes.
