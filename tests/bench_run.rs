@@ -10,6 +10,7 @@ use aquatint::bench::case::{Case, Estimate, Label, Subject};
 use aquatint::bench::network::{Made, NetworkCase, Reference};
 use aquatint::bench::record::{
     Canary, Check, ClockSource, Group, KernelTime, Limit, LimitKind, Memory, Roof, Row, Start, Status,
+    Stopped,
 };
 use aquatint::bench::run::{self, Measured, RunOptions};
 use aquatint::bench::stop::StopOptions;
@@ -286,6 +287,14 @@ fn rows_take_turns() {
     assert_eq!(measured.rows[0].times.as_ref().map(|times| times.samples.len()), Some(18));
     // Before all, and after each visit.
     assert_eq!(measured.canary.len(), 7);
+}
+
+#[test]
+fn what_takes_longer_than_a_row_may_is_timed_once() {
+    let Some(gpu) = own_gpu() else { return };
+    let long = Told { seconds: |n| 40.0 + n as f64, ..Told::new("long") };
+    let times = measure(&gpu, vec![Box::new(long)], &options()).rows.remove(0).times.expect("times");
+    assert_eq!((times.samples, times.stopped), (vec![40.0], Stopped::TimeUp));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::record::{ClockSource, Stopped, Summary, Times, Visit};
 use super::statistics::{Sorted, drift};
 use super::stop::{Stop, StopOptions};
 use super::visits;
+use crate::engine::RunTime;
 use crate::error::{Error, Result};
 
 /// A sample lasts at least so long, by running a network several times: clocks are no better than that.
@@ -31,8 +32,8 @@ struct Taken {
 pub(super) struct Series {
     by_device: bool,
     runs: u32,
-    /// Seconds of one run, when it was first timed.
-    once: f64,
+    /// One run, when it was first timed.
+    once: RunTime,
     taken: Vec<Taken>,
 }
 
@@ -42,22 +43,24 @@ impl Series {
         let once = subject.time(1)?;
         let runs = (SAMPLE / once.wall.max(1e-7)).ceil().clamp(1.0, MOST_RUNS) as u32;
         let by_device = clock == ClockSource::Timestamps && once.device.is_some();
-        Ok(Series { by_device, runs, once: once.wall, taken: Vec::new() })
+        Ok(Series { by_device, runs, once, taken: Vec::new() })
     }
 
     /// Seconds of one run.
     pub fn once(&self) -> f64 {
-        self.once
+        self.once.wall
     }
 
     /// Takes samples until they are enough. `at` is when that begins, since the start of all rows.
     pub fn visit(&mut self, subject: &mut dyn Subject, options: StopOptions, at: f64) -> Result<()> {
-        let warm_up = match self.taken.is_empty() {
-            true => options.warm_up,
-            // It was run before: what takes long has little to gain from one more that does not count.
-            false if self.once > WARM_AGAIN => 0.0,
-            false => options.warm_up.min(WARM_AGAIN),
-        };
+        let first = self.taken.is_empty();
+        if first && self.once.wall > options.limit.max(options.warm_up) {
+            self.count_once(at);
+            return Ok(());
+        }
+        let warm_up = if first { options.warm_up } else { options.warm_up.min(WARM_AGAIN) };
+        // It was run before: what takes so long has nothing to gain from one more that does not count.
+        let warm_up = if self.once.wall >= warm_up { 0.0 } else { warm_up };
         let mut stop = Stop::new(StopOptions { warm_up, ..options });
         let (mut wall, mut encode) = (Vec::new(), Vec::new());
         let per_run = f64::from(self.runs);
@@ -83,6 +86,21 @@ impl Series {
         let main = stop.samples().to_vec();
         self.taken.push(Taken { at, stopped, main, wall, encode, canary: None });
         Ok(())
+    }
+
+    /// The run that was timed first is the only sample of what takes longer than a row may: its check ran it before.
+    fn count_once(&mut self, at: f64) {
+        let RunTime { wall, encode, device } = self.once;
+        let main = if self.by_device { device.unwrap_or(wall) } else { wall };
+        let stopped = Stopped::TimeUp;
+        self.taken.push(Taken {
+            at,
+            stopped,
+            main: vec![main],
+            wall: vec![wall],
+            encode: vec![encode],
+            canary: None,
+        });
     }
 
     /// What the canary took round the last visit.
