@@ -3,7 +3,7 @@
 mod pipelines;
 mod requirements;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -189,6 +189,8 @@ struct Inner {
     counters: Counters,
     /// Changes to kernels' texts: kernel, text, and what stands there instead.
     faults: Mutex<Vec<[String; 3]>>,
+    /// Whether kernels are compiled with bounds checks, see [`Gpu::check_bounds`].
+    checks_bounds: AtomicBool,
 }
 
 impl Drop for Inner {
@@ -239,6 +241,7 @@ impl Gpu {
     }
 
     /// A device on the adapter that the options name.
+    #[expect(unsafe_code)]
     pub fn with_options(options: &AdapterOptions) -> Result<Gpu> {
         let adapter = choose_adapter(options)?;
         let Abilities { mut features, limits, class } = options.abilities(&adapter)?;
@@ -326,6 +329,7 @@ impl Gpu {
             patience: AtomicU64::new(PATIENCE.as_millis() as u64),
             counters: Counters::default(),
             faults: Mutex::default(),
+            checks_bounds: AtomicBool::new(false),
         };
         Gpu(Arc::new(inner), Arc::new(target))
     }
@@ -336,6 +340,13 @@ impl Gpu {
     pub fn plant_fault(&self, kernel: &str, text: &str, instead: &str) {
         let fault = [kernel, text, instead].map(str::to_owned);
         self.0.faults.lock().unwrap_or_else(|e| e.into_inner()).push(fault);
+        self.0.pipelines.forget();
+    }
+
+    /// Compiles kernels with the bounds checks that wgpu adds for shaders from strangers: what they compute must not change. For tests.
+    #[doc(hidden)]
+    pub fn check_bounds(&self) {
+        self.0.checks_bounds.store(true, Ordering::Relaxed);
         self.0.pipelines.forget();
     }
 

@@ -63,6 +63,7 @@ struct Kept {
 
 impl Kept {
     /// None where nothing is to be kept, or the device cannot.
+    #[expect(unsafe_code)]
     fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, cache: &Cache) -> Option<Kept> {
         if !cache.is_on() || !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
@@ -138,8 +139,10 @@ impl Gpu {
             (_, true) => None,
             (text, false) => Some(text),
         };
+        let checks = self.0.checks_bounds.load(Ordering::Relaxed);
         let compile = || {
             let module = match changed {
+                None if checks => self.0.device.create_shader_module(descriptor(shader)),
                 None => trusted_module(&self.0.device, shader),
                 Some(text) => self.0.device.create_shader_module(wgpu::ShaderModuleDescriptor {
                     label: Some(name),
@@ -220,17 +223,21 @@ fn texture_format(format: naga::StorageFormat) -> wgpu::TextureFormat {
     }
 }
 
+fn descriptor(shader: &Shader) -> wgpu::ShaderModuleDescriptor<'_> {
+    wgpu::ShaderModuleDescriptor {
+        label: Some(shader.kernel.name),
+        source: wgpu::ShaderSource::Naga(Cow::Owned(shader.module.clone())),
+    }
+}
+
 /// Compiles without the bounds checks and loop counters that wgpu adds for
 /// shaders from strangers; they cost up to half of a small kernel's time. The
 /// one place where that is done.
+#[expect(unsafe_code)]
 fn trusted_module(device: &wgpu::Device, shader: &Shader) -> wgpu::ShaderModule {
-    let descriptor = wgpu::ShaderModuleDescriptor {
-        label: Some(shader.kernel.name),
-        source: wgpu::ShaderSource::Naga(Cow::Owned(shader.module.clone())),
-    };
     // SAFETY: every kernel is this crate's own, checked against shapes that were
     // verified when the graph was built; each checks its own end of the grid and
     // its loops are bounded by parameters. The tests run every variant with
-    // buffers of exactly the planned size.
-    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+    // buffers of exactly the planned size, and with checks to the same bits.
+    unsafe { device.create_shader_module_trusted(descriptor(shader), wgpu::ShaderRuntimeChecks::unchecked()) }
 }

@@ -104,6 +104,12 @@ impl Rng {
     }
 }
 
+/// One case in so many is run with bounds checks, too; `AQUATINT_TEST_CHECKED=1` for all of them.
+fn one_checked_in() -> usize {
+    std::env::var("AQUATINT_TEST_CHECKED")
+        .map_or(4, |n| n.parse().expect("AQUATINT_TEST_CHECKED is a number from 1"))
+}
+
 fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| {
@@ -126,6 +132,16 @@ pub fn gpu() -> Option<&'static Gpu> {
         Err(error) => panic!("{error}"),
     })
     .as_ref()
+}
+
+/// The same device, with bounds checks in all kernels.
+fn with_checks() -> &'static Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(|| {
+        let gpu = Gpu::headless().unwrap();
+        gpu.check_bounds();
+        gpu
+    })
 }
 
 /// How an input reaches the graph.
@@ -269,6 +285,7 @@ impl Case {
         network.poison().unwrap();
         let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
         compare(&name, &found.to_f32(), &expected, tolerance);
+        same_with_checks(&name, &graph, &inputs, &found);
         examined(gpu, &name, &graph, &inputs);
         for (weaker, play) in PLAYED.iter().filter(|_| self.played && dtype == DType::F32) {
             let name = format!("{name}, {weaker}");
@@ -279,6 +296,25 @@ impl Case {
             compare(&name, &found.to_f32(), &expected, tolerance);
         }
     }
+}
+
+/// Bounds checks find nothing to change in a kernel that keeps to its buffers. They take longer to compile, so that each run of the tests tries
+/// a part of all cases.
+fn same_with_checks(name: &str, graph: &Graph, inputs: &[(&str, &Tensor)], trusted: &Tensor) {
+    if Rng::new(name).below(one_checked_in()) > 0 {
+        return;
+    }
+    let network = Network::new(with_checks(), graph).unwrap_or_else(|e| panic!("{name}, checked: {e}"));
+    network.poison().unwrap();
+    let checked = network.run(inputs).unwrap_or_else(|e| panic!("{name}, checked: {e}")).remove(0);
+    assert_eq!(trusted.desc, checked.desc, "{name}");
+    // A NaN is a NaN: its bits are the device's own affair.
+    let same = trusted
+        .to_f32()
+        .iter()
+        .zip(checked.to_f32())
+        .all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan());
+    assert!(same, "{name}: with bounds checks something else comes out");
 }
 
 type Play = fn(&Target) -> Target;
