@@ -42,7 +42,6 @@ fn turned(values: &[f32], [a, b, c]: [usize; 3]) -> Vec<f32> {
 }
 
 /// A graph under construction, with the numbers of its inputs and parameters.
-#[derive(Default)]
 struct Net {
     graph: Graph,
     inputs: Vec<(String, Vec<f32>)>,
@@ -53,6 +52,10 @@ struct Net {
 type Size = [u32; 3];
 
 impl Net {
+    fn new() -> Net {
+        Net { graph: Graph::new(), inputs: Vec::new(), parameters: Vec::new() }
+    }
+
     fn input(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> NodeId {
         self.inputs.push((name.to_owned(), values));
         self.graph.input(name, shape)
@@ -99,7 +102,7 @@ impl Net {
 fn kernel(items: &Items, item: &str) -> Result<Loaded, Trouble> {
     let numbers = items.numbers(item, "safetensors");
     let get = |name: &str| numbers(name).expect("the item's file has it");
-    let mut net = Net::default();
+    let mut net = Net::new();
     let family = item.split('-').next().expect("a name");
     match family {
         "matmul" => {
@@ -174,7 +177,7 @@ fn network(items: &Items, item: &str) -> Result<Loaded, Trouble> {
     let weights = items.numbers(item, "folded.safetensors");
     let picture = items.inputs(item).remove(0).1;
     let size = [picture.shape[1] as u32, picture.shape[2] as u32, picture.shape[3] as u32];
-    let mut net = Net::default();
+    let mut net = Net::new();
     let x = net.input("x", &[picture.values.len()], picture.values);
     let mut values: Vec<(NodeId, Size)> = vec![(x, size)];
     for line in text.lines() {
