@@ -55,6 +55,12 @@ pub enum Error {
         crate::units::bytes(*needed), crate::units::bytes(*budget)
     )]
     Budget { budget: u64, needed: u64, parts: String, advice: String },
+    /// More than [`Limits`](crate::Limits) allow of something.
+    #[error(
+        "{what}: {}: {}, and {} are allowed; --limits {}={found} raises that",
+        bound.counts(), bound.show(*found), bound.show(*most), bound.name()
+    )]
+    Bound { what: String, bound: crate::limits::Bound, found: u64, most: u64 },
     /// The device lacks an optional feature.
     #[error("the device \"{device}\" has no {feature}; {advice}")]
     Feature { device: String, feature: &'static str, advice: &'static str },

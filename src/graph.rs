@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
+use crate::limits::{Bound, Limits};
 use crate::ops::{Op, Operator};
 use crate::tensor::{DType, MAX_RANK, Shape, Tensor, TensorDesc};
 
@@ -125,6 +126,8 @@ impl Graph {
     }
 
     pub(crate) fn push_named(&mut self, name: String, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
+        let what = || format!("{} \"{name}\"", op.name());
+        Limits::current().check(Bound::Nodes, what, self.values.len() as u64 + 1)?;
         let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| &self.value(i).desc).collect();
         // Kernels clamp to the last element and are not bounds-checked: there must be one.
         let empty = descs.iter().position(|d| d.shape.elements() == 0);

@@ -1,9 +1,12 @@
 //! The command line: parses, calls the library, prints.
 
+#![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
+
 mod cli;
 
 use std::process::ExitCode;
 
+#[expect(unsafe_code)]
 fn main() -> ExitCode {
     // Mesa's device-select layer complains on stderr when there is no session
     // to connect to, as over ssh or in a container. Adapters are sorted here anyway.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
+use crate::limits::{Bound, Limits};
 use crate::lower::{Launch, Lower, Slot, SlotInfo, link};
 use crate::ops::Operator;
 use crate::ops::packed_weight::PackedWeight;
@@ -196,6 +197,10 @@ const LOAD_CHUNK: u64 = 32 << 20;
 
 impl Plan {
     /// Plans `graph`, already rewritten by the passes, for a device.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) for what the device cannot hold, [`Error::Bound`](crate::Error::Bound) for a network of more
+    /// than [`Limits`] allow.
     pub fn new(graph: &Graph, target: &Target) -> Result<Plan> {
         Self::with_kernels(graph, target, &[])
     }
@@ -209,6 +214,8 @@ impl Plan {
     }
 
     fn with_kernels(graph: &Graph, target: &Target, kernels: &[Arc<Shader>]) -> Result<Plan> {
+        let (limits, what) = (Limits::current(), || "the network".to_owned());
+        limits.check(Bound::Outputs, what, graph.outputs().len() as u64)?;
         let constant = graph.constants();
         let while_loading = target.while_loading();
         let mut slots: Vec<SlotInfo> = Vec::new();
@@ -304,7 +311,7 @@ impl Plan {
         let named = |wanted: fn(&Source) -> bool| -> Vec<Port> {
             graph.values().filter(|(_, v)| wanted(&v.source)).map(|(id, v)| port(&v.name, id)).collect()
         };
-        Ok(Plan {
+        let plan = Plan {
             target: target.clone(),
             load,
             run,
@@ -326,12 +333,15 @@ impl Plan {
             places: slot_of.iter().map(|slot| buffer_of[slot.0]).collect(),
             operations,
             buffers,
-        })
+        };
+        limits.check(Bound::Flops, what, plan.flops())?;
+        limits.check(Bound::Device, what, plan.peak_bytes())?;
+        Ok(plan)
     }
 
     /// Operations of one run.
     pub fn flops(&self) -> u64 {
-        self.run.iter().map(|d| d.flops).sum()
+        self.run.iter().fold(0, |sum, dispatch| sum.saturating_add(dispatch.flops))
     }
 
     /// Bytes that the network holds on the device while it exists.

@@ -32,6 +32,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "m" => 2,
         "g" => 3,
         "t" => 4,
+        "p" => 5,
         _ => return Err(format!("\"{text}\" is no number of bytes, as 6GB, 900MiB or 123456")),
     };
     let number: f64 = text[..end].parse().map_err(|_| format!("\"{text}\" does not begin with a number"))?;

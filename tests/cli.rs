@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use aquatint::formats::picture;
+use aquatint::limits::{Bound, Limits};
 
 fn aquatint() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aquatint"));
@@ -305,7 +306,7 @@ fn a_picture_too_large_for_the_device_is_named() {
     let limits = adapter.limits();
     let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
     let side = ((bytes / 4) as f64).sqrt() as u32 + 1;
-    if u64::from(side) * u64::from(side) > picture::MAX_PIXELS {
+    if u64::from(side) * u64::from(side) > Limits::DEFAULT.of(Bound::Pixels) {
         return; // Refused by its pixels before the device is asked.
     }
     let folder = tempfile::tempdir().unwrap();

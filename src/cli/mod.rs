@@ -32,10 +32,11 @@ mod tune;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::Context;
-use aquatint::AdapterOptions;
 use aquatint::cache::Cache;
+use aquatint::{AdapterOptions, Limits};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Draw and read pictures with neural networks, entirely on the GPU.
@@ -44,6 +45,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 struct Cli {
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    bounds: BoundArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -62,6 +65,14 @@ struct DeviceArgs {
     /// storage-buffers, invocations, workgroups, no-subgroups, no-timestamps, class=discrete|integrated|cpu
     #[arg(long, global = true, env = aquatint::gpu::AS_IF_VARIABLE, value_name = "ABILITIES", value_parser = as_if)]
     as_if: Option<String>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Files of strangers")]
+struct BoundArgs {
+    /// What models and pictures may ask for at most, as `flops=20T,file=8GiB`; also text, tensors, nodes, outputs, device, pixels
+    #[arg(long, global = true, env = "AQUATINT_LIMITS", value_name = "BOUND=N,…", value_parser = Limits::from_str)]
+    limits: Option<Limits>,
 }
 
 /// Checked here, and read again for each adapter.
@@ -131,6 +142,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| wrong_usage(&error));
     let device = cli.device.options();
+    cli.bounds.limits.unwrap_or_default().install();
     let mut out = io::stdout().lock();
     // What benchmarks end with says more.
     #[cfg_attr(not(feature = "bench"), expect(unused_mut))]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::weights::Weights;
 
 /// A pipeline's folder.
@@ -33,7 +34,7 @@ impl Folder {
         let index = path.join("model_index.json");
         let format = |message: String| Error::Format { path: index.clone(), message };
         let mut entries: serde_json::Map<String, Value> =
-            serde_json::from_str(&read(&index)?).map_err(|e| format(e.to_string()))?;
+            serde_json::from_str(&files::text(&index)?).map_err(|e| format(e.to_string()))?;
         match entries.remove("_class_name") {
             Some(Value::String(class)) => Ok(Folder { path, class, entries }),
             _ => Err(format("has no _class_name: not the index of a pipeline of diffusers".to_owned())),
@@ -72,7 +73,7 @@ impl Folder {
     /// # Errors
     /// [`Error::Io`].
     pub fn text(&self, part: &str, file: &str) -> Result<String> {
-        read(&self.path.join(part).join(file))
+        files::text(&self.path.join(part).join(file))
     }
 
     /// The weights of a part.
@@ -161,7 +162,7 @@ fn sharded(folder: &Path, path: &Path) -> Result<Weights> {
 /// The file of each tensor, by an index; all lie in the index's own folder.
 pub(crate) fn weight_map(path: &Path) -> Result<BTreeMap<String, String>> {
     let format = |message: String| Error::Format { path: path.to_owned(), message };
-    let index: Index = serde_json::from_str(&read(path)?).map_err(|e| format(e.to_string()))?;
+    let index: Index = serde_json::from_str(&files::text(path)?).map_err(|e| format(e.to_string()))?;
     match index.weight_map.values().find(|file| !is_plain(file)) {
         Some(file) => Err(format(format!("names \"{file}\", expected a file in the same folder"))),
         None => Ok(index.weight_map),
@@ -172,8 +173,4 @@ pub(crate) fn weight_map(path: &Path) -> Result<BTreeMap<String, String>> {
 pub(crate) fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
-}
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }

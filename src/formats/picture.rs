@@ -7,9 +7,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageReader, Rgb, RgbImage};
 
 use crate::error::{Error, Result};
-
-/// Most pixels that a picture may have: 64 Mpixel, 192 MiB as RGB.
-pub const MAX_PIXELS: u64 = 1 << 26;
+use crate::limits::{Bound, Limits};
 
 /// Most bytes that a decoder may use besides, and most bytes of text.
 const MAX_DECODER_BYTES: u64 = 1 << 30;
@@ -26,7 +24,7 @@ fn io_error(path: &Path, source: std::io::Error) -> Error {
 /// right way up; what is transparent becomes white.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Format`] for what is no picture, [`Error::Invalid`] for more than [`MAX_PIXELS`].
+/// [`Error::Io`], [`Error::Format`] for what is no picture, [`Error::Bound`] for more than [`Bound::Pixels`].
 pub fn open(path: impl AsRef<Path>) -> Result<RgbImage> {
     let path = path.as_ref();
     let file = File::open(path).map_err(|source| io_error(path, source))?;
@@ -36,7 +34,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<RgbImage> {
 /// The same for a file in memory; `name` stands in messages.
 ///
 /// # Errors
-/// [`Error::Format`] and [`Error::Invalid`], as [`open`].
+/// [`Error::Format`] and [`Error::Bound`], as [`open`].
 pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<RgbImage> {
     decode(Path::new(name), Cursor::new(bytes))
 }
@@ -58,13 +56,8 @@ fn decode(path: &Path, file: impl BufRead + Seek) -> Result<RgbImage> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(Error::Invalid {
-            what: format!("size of the picture {}", path.display()),
-            expected: format!("at most {} megapixels", MAX_PIXELS >> 20),
-            found: format!("{width} × {height}"),
-        });
-    }
+    let what = || format!("{}, {width} × {height}", path.display());
+    Limits::current().check(Bound::Pixels, what, u64::from(width) * u64::from(height))?;
     let orientation = decoder.orientation().map_err(failed)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
     picture.apply_orientation(orientation);

@@ -6,13 +6,14 @@
 //! size, and the largest allocation is the header itself.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::error::{Error, Result};
+use crate::files;
+use crate::limits::{Bound, Limits};
 use crate::tensor::{Bytes, DType, Shape, Tensor, TensorDesc};
 
 /// One tensor of a file. Types that no kernel reads are kept as their name, so
@@ -26,16 +27,10 @@ pub enum Entry {
 /// Maps a file and lists its tensors by name. No bytes are copied.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be opened, [`Error::Format`] when it is not a sound safetensors file.
+/// [`Error::Io`] when it cannot be opened, [`Error::Format`] when it is not a sound safetensors file, [`Error::Bound`] for one that is
+/// larger, or has more tensors or a longer header, than [`Limits`] allow.
 pub fn open(path: &Path) -> Result<HashMap<String, Entry>> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.len() == 0 {
-        return Err(Error::Format { path: path.to_owned(), message: "the file is empty".to_owned() });
-    }
-    // SAFETY: the map is only read. Should another process shorten the file
-    // meanwhile, the read faults, as it does for every program that maps files.
-    let map = Arc::new(unsafe { memmap2::Mmap::map(&file) }.map_err(io)?);
+    let map = Arc::new(files::map(path)?);
     let whole = map.clone();
     parse(path, &whole, move |range| Bytes::Mapped { map: map.clone(), range })
 }
@@ -50,15 +45,9 @@ pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<HashMap<String, E
 /// # Errors
 /// As [`open`].
 pub fn metadata(path: &Path) -> Result<HashMap<String, String>> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
     let fail = |message: String| Error::Format { path: path.to_owned(), message };
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.len() == 0 {
-        return Err(fail("the file is empty".to_owned()));
-    }
-    // SAFETY: as above.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-    check_extent(&map).map_err(fail)?;
+    let map = files::map(path)?;
+    check_extent(path, &map)?;
     let (_, metadata) = SafeTensors::read_metadata(&map).map_err(|e| fail(explain(&e)))?;
     Ok(metadata.metadata().clone().unwrap_or_default())
 }
@@ -75,7 +64,7 @@ fn parse(
     window: impl Fn(std::ops::Range<usize>) -> Bytes,
 ) -> Result<HashMap<String, Entry>> {
     let fail = |message: String| Error::Format { path: path.to_owned(), message };
-    check_extent(file).map_err(fail)?;
+    check_extent(path, file)?;
     let (header, metadata) = SafeTensors::read_metadata(file).map_err(|e| fail(explain(&e)))?;
     let start = 8 + header;
     Ok(metadata
@@ -104,29 +93,35 @@ fn parse(
 
 /// Checks the header's length and that no tensor ends behind the file, before
 /// the library adds these numbers up.
-fn check_extent(file: &[u8]) -> Result<(), String> {
+fn check_extent(path: &Path, file: &[u8]) -> Result<()> {
+    let fail = |message: String| Err(Error::Format { path: path.to_owned(), message });
+    let limits = Limits::current();
     let Some((length, rest)) = file.split_first_chunk::<8>() else {
-        return Err(format!("not safetensors: {} bytes, the header's length alone takes 8", file.len()));
+        return fail(format!("not safetensors: {} bytes, the header's length alone takes 8", file.len()));
     };
     let length = u64::from_le_bytes(*length);
     if length > rest.len() as u64 {
-        return Err(format!(
+        return fail(format!(
             "truncated, or not safetensors: the header says that it has {length} bytes, {} follow",
             rest.len()
         ));
     }
+    limits.check(Bound::Text, || format!("the header of {}", path.display()), length)?;
     #[derive(serde::Deserialize)]
     struct Extent {
         data_offsets: Option<(u64, u64)>,
     }
     let (header, data) = rest.split_at(length as usize);
-    let extents: HashMap<String, Extent> = serde_json::from_slice(header)
-        .map_err(|e| format!("the header is not JSON that describes tensors: {e}"))?;
+    let extents: HashMap<String, Extent> = match serde_json::from_slice(header) {
+        Ok(extents) => extents,
+        Err(e) => return fail(format!("the header is not JSON that describes tensors: {e}")),
+    };
+    limits.check(Bound::Tensors, || path.display().to_string(), extents.len() as u64)?;
     for (name, extent) in &extents {
         if let Some((first, end)) = extent.data_offsets
             && (first > end || end > data.len() as u64)
         {
-            return Err(format!(
+            return fail(format!(
                 "tensor \"{name}\" claims bytes {first} to {end} of {} (truncated file, or a wrong header)",
                 data.len()
             ));

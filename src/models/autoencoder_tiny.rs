@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::config::Class;
 use super::latent_diffusion::Part;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::formats::diffusers;
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
@@ -120,8 +121,7 @@ impl Part<AutoencoderTinyConfig> {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
-            let file = path.join("config.json");
-            let text = std::fs::read_to_string(&file).map_err(|source| Error::Io { path: file, source })?;
+            let text = files::text(&path.join("config.json"))?;
             let config = AutoencoderTinyConfig::from_json(&text)?;
             return Ok(Part { config, weights: diffusers::weights(path)? });
         }

@@ -9,7 +9,8 @@ use super::config::Class;
 use super::latent_checkpoint::control_config;
 use super::latent_diffusion::Part;
 use super::unet2d_condition::{Conditions, Encoded, Residuals, UNet2dConditionConfig, encode};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::formats::{diffusers, ldm};
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
@@ -92,8 +93,7 @@ impl Part<ControlNetConfig> {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
-            let file = path.join("config.json");
-            let text = std::fs::read_to_string(&file).map_err(|source| Error::Io { path: file, source })?;
+            let text = files::text(&path.join("config.json"))?;
             return Ok(Part {
                 config: ControlNetConfig::from_json(&text)?,
                 weights: diffusers::weights(path)?,

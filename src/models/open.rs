@@ -12,6 +12,7 @@ use super::{
     timm_mobile, unet, vgg, yolo,
 };
 use crate::error::{Error, Result};
+use crate::files;
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
 use crate::tensor::DType;
@@ -262,7 +263,7 @@ pub fn open_with(path_or_name: &str, labels: Option<Vec<String>>) -> Result<Visi
 /// # Errors
 /// [`Error::Io`], and [`Error::Format`] for JSON that is no list of names, and for no names at all.
 pub fn read_labels(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let text = files::text(path)?;
     let bad = |message: String| Error::Format { path: path.to_owned(), message };
     let labels = match text.trim_start().starts_with('[') {
         true => serde_json::from_str(&text).map_err(|e| bad(format!("is no list of names: {e}")))?,
@@ -358,7 +359,7 @@ struct Pretrained {
 
 fn open_folder(folder: &Path, labels: Option<Vec<String>>) -> Result<VisionModel> {
     let path = folder.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let text = files::text(&path)?;
     let config = Config::parse(&path, &text)?;
     open_weights(&folder.join(WEIGHTS), &config, labels)
 }

@@ -7,6 +7,7 @@ use super::sampling_state::SamplingState;
 use crate::diffusion::{NoiseSchedule, Sampler, ScheduleConfig, SigmaSchedule, Table};
 use crate::engine::Network;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::formats::diffusers;
 use crate::gpu::Gpu;
 use crate::graph::Graph;
@@ -65,8 +66,8 @@ impl DiffusionModel {
             true => folder.join("scheduler/scheduler_config.json"),
             false => folder.join("scheduler_config.json"),
         };
-        let config = UNet2dConfig::from_json(&read(&network.join("config.json"))?)?;
-        let schedule = ScheduleConfig::from_json(&read(&scheduler)?)?;
+        let config = UNet2dConfig::from_json(&files::text(&network.join("config.json"))?)?;
+        let schedule = ScheduleConfig::from_json(&files::text(&scheduler)?)?;
         let weights = diffusers::weights(&network)?;
         let name =
             folder.file_name().map_or_else(|| folder.display().to_string(), |n| n.display().to_string());
@@ -182,10 +183,6 @@ impl DiffusionModel {
         let GenerateOptions { dtype, noise, .. } = *options;
         Ok(Step { table, batch, shape: self.shape()?, copies, dtype, noise, draws: Draws::default() })
     }
-}
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 /// How pictures are made; [`DiffusionModel::options`] gives a model's own.

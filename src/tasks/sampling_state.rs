@@ -8,6 +8,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, View};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::formats::picture::write_whole;
 use crate::tensor::{Bytes, DType, Tensor};
 
@@ -88,7 +89,7 @@ impl SamplingState {
     /// [`Error::Io`], and [`Error::Format`] for any other file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let bytes = files::map(path)?;
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(path, e))?;
         let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|e| bad(path, e))?;
         let metadata = header.metadata().clone().unwrap_or_default();

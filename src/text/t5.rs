@@ -8,6 +8,7 @@ use super::encoder::{finite, weigh};
 use super::prompt::{Piece, pieces};
 use crate::engine::Network;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::models::t5_encoder::{T5EncoderConfig, t5_encoder_graph};
@@ -42,11 +43,11 @@ impl T5Tokenizer {
                     .to_owned(),
             });
         }
-        let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        let bytes = files::bytes(&path)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| fail(e.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
-        let settings: Value = std::fs::read_to_string(folder.join("tokenizer_config.json"))
+        let settings: Value = files::text(&folder.join("tokenizer_config.json"))
             .ok()
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();

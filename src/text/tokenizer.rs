@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A tokenizer with the tokens that stand around a text.
 #[derive(Clone, Debug)]
@@ -39,14 +40,14 @@ impl Tokenizer {
         let vocabulary = folder.join("vocab.json");
         let (path, bytes) = match vocabulary.is_file() {
             true => (vocabulary.clone(), of_files(&vocabulary, &folder.join("merges.txt"))?),
-            false => (whole.clone(), read(&whole)?.into_bytes()),
+            false => (whole.clone(), files::text(&whole)?.into_bytes()),
         };
         let fail = |message: String| Error::Format { path: path.clone(), message };
         let inner = plain(&bytes).map_err(fail)?;
 
         let settings: Vec<Value> = ["special_tokens_map.json", "tokenizer_config.json"]
             .into_iter()
-            .filter_map(|file| serde_json::from_str(&read(&folder.join(file)).ok()?).ok())
+            .filter_map(|file| serde_json::from_str(&files::text(&folder.join(file)).ok()?).ok())
             .collect();
         let special = |setting: &str, default: &str| {
             let named = settings.iter().find_map(|s| match &s[setting] {
@@ -209,9 +210,9 @@ fn pairs(merges: &str) -> impl Iterator<Item = &str> {
 
 /// CLIP's tokenizer of its two files, in the form of a `tokenizer.json`.
 fn of_files(vocabulary: &Path, merges: &Path) -> Result<Vec<u8>> {
-    let vocab = serde_json::from_str(&read(vocabulary)?)
+    let vocab = serde_json::from_str(&files::text(vocabulary)?)
         .map_err(|e| Error::Format { path: vocabulary.to_owned(), message: e.to_string() })?;
-    Ok(clip(vocab, &read(merges)?))
+    Ok(clip(vocab, &files::text(merges)?))
 }
 
 /// CLIP's tokenizer, as transformers' `CLIPTokenizer` makes it, in the form of a `tokenizer.json`.
@@ -249,8 +250,4 @@ fn clip(vocab: Vocabulary, merges: &str) -> Vec<u8> {
         },
     });
     tokenizer.to_string().into_bytes()
-}
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }

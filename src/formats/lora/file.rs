@@ -11,6 +11,7 @@ use super::layer::{Layer, Reading};
 use super::modules::{Module, Modules};
 use super::peft::PeftConfig;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::formats::safetensors;
 use crate::weights::Weights;
 
@@ -233,9 +234,7 @@ fn configs(path: &Path, of_peft: bool) -> Result<HashMap<Part, PeftConfig>> {
     }
     let beside = path.with_file_name("adapter_config.json");
     if of_peft && beside.is_file() {
-        let text =
-            std::fs::read_to_string(&beside).map_err(|source| Error::Io { path: beside.clone(), source })?;
-        add(&beside, &text, &[("", Part::Any)])?;
+        add(&beside, &files::text(&beside)?, &[("", Part::Any)])?;
     }
     Ok(configs)
 }

@@ -11,6 +11,8 @@ use super::host::Host;
 use super::names::names;
 use super::proto;
 use crate::error::{Error, Result};
+use crate::files;
+use crate::limits::{Bound, Limits};
 use crate::tensor::Bytes;
 
 /// Largest model file, bytes: protobuf itself ends there.
@@ -31,9 +33,10 @@ pub struct File {
 /// Opens a model.
 ///
 /// # Errors
-/// [`Error::Io`] for files that cannot be read, [`Error::Format`] for what is no model or not a sound one.
+/// [`Error::Io`] for files that cannot be read, [`Error::Format`] for what is no model or not a sound one, [`Error::Bound`] for more
+/// than [`Limits`] allow.
 pub fn open(path: &Path) -> Result<File> {
-    let map = map(path)?;
+    let map = files::map(path)?;
     if map.len() as u64 > LARGEST {
         return Err(format(path, "is larger than protobuf allows (2 GiB)".to_owned()));
     }
@@ -46,6 +49,9 @@ pub fn decode(path: &Path, bytes: bytes::Bytes) -> Result<File> {
         proto::Model::decode(bytes).map_err(|e| format(path, format!("is not an ONNX model: {e}")))?;
     let graph =
         model.graph.ok_or_else(|| format(path, "is not an ONNX model: it has no graph".to_owned()))?;
+    let (limits, what) = (Limits::current(), || path.display().to_string());
+    limits.check(Bound::Tensors, what, graph.initializer.len() as u64)?;
+    limits.check(Bound::Nodes, what, graph.node.len() as u64)?;
     let standard = model.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx"));
     let opset = standard.map_or(1, |o| o.version);
     let mut files = HashMap::new();
@@ -68,16 +74,6 @@ pub fn decode(path: &Path, bytes: bytes::Bytes) -> Result<File> {
 
 fn format(path: &Path, message: String) -> Error {
     Error::Format { path: path.to_owned(), message }
-}
-
-fn map(path: &Path) -> Result<memmap2::Mmap> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
-    if !file.metadata().map_err(io)?.is_file() {
-        return Err(format(path, "is not a file".to_owned()));
-    }
-    // SAFETY: as with weights of safetensors, the file must not be changed while it is mapped.
-    unsafe { memmap2::Mmap::map(&file) }.map_err(io)
 }
 
 /// The values of a tensor that lie in another file, which must be in the model's own folder or below it.
@@ -108,7 +104,7 @@ fn external(
             let message = format!("its values lie in \"{location}\", which is outside the model's folder");
             return Err(format(path, message));
         }
-        files.insert(location.to_owned(), bytes::Bytes::from_owner(map(&target)?));
+        files.insert(location.to_owned(), bytes::Bytes::from_owner(files::map(&target)?));
     }
     let bytes = &files[location];
     let number = |key: &str| -> Result<Option<usize>> {
