@@ -62,6 +62,9 @@ struct DeviceArgs {
     /// storage-buffers, invocations, workgroups, no-subgroups, no-timestamps, class=discrete|integrated|cpu
     #[arg(long, global = true, env = aquatint::gpu::AS_IF_VARIABLE, value_name = "ABILITIES", value_parser = as_if)]
     as_if: Option<String>,
+    /// Use cooperative matrices too, where the device has them: wgpu calls them experimental, and drivers may misbehave
+    #[arg(long, global = true)]
+    experimental: bool,
 }
 
 /// Checked here, and read again for each adapter.
@@ -84,7 +87,7 @@ impl DeviceArgs {
             adapter: given(self.adapter),
             backend: given(self.backend),
             as_if: given(self.as_if),
-            experimental: false,
+            experimental: self.experimental,
             cache: Cache::from_env(),
             tuned: true,
         }

@@ -3,6 +3,7 @@
 use super::Conv2d;
 use super::winograd::POINTS;
 use crate::ops::ConvWeight;
+use crate::ops::matrices::Block;
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
@@ -27,6 +28,8 @@ pub enum Method {
     /// Through the points of Winograd's convolution, with the tile of the products there, whose pixels are squares of the
     /// result. 3×3 kernels of stride one, channels in multiples of four, f32.
     Winograd(Tile),
+    /// Products of cooperative matrices, on devices that have them. f16, one group.
+    Matrices(Block),
     /// A tile in each thread, with a weight in blocks of small integers, in a buffer; the source in a buffer or, on
     /// software adapters, read through a texture.
     Blocks { tile: Tile, format: BlockFormat, texels: bool },
@@ -84,6 +87,9 @@ impl Conv2d {
             if !(self.c_in / groups).is_multiple_of(4) || !(self.c_out / groups).is_multiple_of(4) {
                 return Method::Direct;
             }
+        }
+        if let Some(block) = self.choose_block(target, output) {
+            return Method::Matrices(block);
         }
         let tile = self.tile(target, output);
         match self.allows_texels(target, source, output) {
@@ -226,6 +232,9 @@ impl Conv2d {
                 Some(ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads })
             }
             Method::Winograd(tile) => Some(ConvWeight::Winograd { quads: tile.quads }),
+            Method::Matrices(block) => {
+                Some(ConvWeight::Matrices { columns: block.columns(), depth: block.depth })
+            }
             Method::Blocks { tile, format, .. } => {
                 let taps = self.taps_written_out();
                 Some(ConvWeight::Blocks { taps, quads: tile.quads, format })

@@ -3,6 +3,7 @@
 mod candidates;
 mod depthwise;
 mod direct;
+mod matrices;
 mod method;
 mod tiles;
 pub(crate) mod winograd;
@@ -151,6 +152,7 @@ impl Operator for Conv2d {
                 tiles::lower_blocks(self, tile, format, texels, cx);
             }
             Some(Method::Winograd(tile)) => winograd::lower(self, tile, cx),
+            Some(Method::Matrices(block)) => matrices::lower(self, block, cx),
             Some(Method::Depthwise) => depthwise::lower(self, cx),
             Some(Method::Direct) => direct::lower(self, cx),
             None => unreachable!("the pass `choose` gives every convolution a method"),
