@@ -6,7 +6,8 @@
 // conv_weight_matrices.
 //
 // A workgroup computes ROWS pixels × COLUMNS channels, DEPTH channels of a tap at a time, zeros where there is no source
-// (lib/matrices). The threads fetch a step while the one before is multiplied.
+// (lib/matrices). The threads fetch a step while the one before is multiplied. Where the result has too few such parts for a
+// device, their sums are cut in `parts` as well, which sum_parts adds.
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -28,8 +29,11 @@ struct Params {
     c_out: u32,
     quads_out: u32,
     tiles_x: u32, // of output channels
+    tiles: u32, // of pixels and channels
     slices: u32, // of DEPTH channels, for each tap
     steps: u32, // taps · slices
+    parts: u32, // of the steps
+    steps_part: u32,
     kernel_x: u32,
     stride_y: u32,
     stride_x: u32,
@@ -45,7 +49,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read> extra0: array<Dst>;
 @group(0) @binding(4) var<storage, read> extra1: array<Dst>;
 @group(0) @binding(5) var<storage, read> extra2: array<Dst>;
-@group(0) @binding(6) var<uniform> P: Params;
+@group(0) @binding(6) var<storage, read_write> partial: array<V>; // [parts, pixels, channels]
+@group(0) @binding(7) var<uniform> P: Params;
 
 // #include lib/index
 // #include lib/math
@@ -74,14 +79,21 @@ fn epilogue(value: V, pixel: u32, sample: u32, at: u32) -> V {
     return value;
 }
 
+fn finish(value: V, part: u32, pixel: u32, quad: u32) {
+    store(pixel, quad, epilogue(value, pixel, pixel / P.pixels_sample, quad));
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32, @builtin(subgroup_id) subgroup: u32) {
-    let tile = linear_group(group, groups);
-    let tile_x = tile % P.tiles_x;
-    let first_pixel = tile / P.tiles_x * ROWS;
-    if (first_pixel >= P.pixels) {
+    let index = linear_group(group, groups);
+    let tile_x = index % P.tiles_x;
+    let first_pixel = index % P.tiles / P.tiles_x * ROWS;
+    let part = index / P.tiles;
+    if (part >= P.parts) {
         return;
     }
+    let first_step = part * P.steps_part;
+    let end_step = min(first_step + P.steps_part, P.steps);
 
     // Where the first tap of the pixels lies that this thread fetches.
     let quad = local % QUADS_LEFT;
@@ -98,22 +110,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     let first_weight = tile_x * P.steps * (LINES_RIGHT * QUADS_RIGHT);
     let last_weight = first_weight + P.steps * (LINES_RIGHT * QUADS_RIGHT) - 1u;
+    // Of the step that is fetched.
+    var slice = first_step % P.slices;
+    var tap_y = first_step / P.slices / P.kernel_x;
+    var tap_x = first_step / P.slices % P.kernel_x;
 
     var fetched_left: array<vec4<f16>, LOADS_LEFT>; // #registers
     var fetched_right: array<vec4<f16>, LOADS_RIGHT>; // #registers
     for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
-        fetched_left[i] = fetch(of_sample[i], at_y[i], at_x[i], quad);
+        fetched_left[i] = fetch(of_sample[i], at_y[i] + tap_y * P.dilation_y, at_x[i] + tap_x * P.dilation_x, slice * QUADS_LEFT + quad);
     }
     for (var i = 0u; i < LOADS_RIGHT; i++) { // #unroll
-        fetched_right[i] = weight[min(first_weight + local + i * THREADS, last_weight)];
+        fetched_right[i] = weight[min(first_weight + first_step * (LINES_RIGHT * QUADS_RIGHT) + local + i * THREADS, last_weight)];
     }
 
     var sum: array<array<Sum, HELD_X>, HELD_Y>; // #registers
     var of_left: array<Left, HELD_Y>; // #registers
-    var slice = 0u; // of what is fetched
-    var tap_y = 0u;
-    var tap_x = 0u;
-    for (var step = 1u; step <= P.steps; step++) {
+    for (var step = first_step + 1u; step <= end_step; step++) {
         workgroupBarrier(); // the step before is multiplied
         for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
             put_left(local + i * THREADS, fetched_left[i]);
@@ -131,7 +144,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 tap_y += 1u;
             }
         }
-        if (step < P.steps) {
+        if (step < end_step) {
             for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
                 fetched_left[i] = fetch(of_sample[i], at_y[i] + tap_y * P.dilation_y, at_x[i] + tap_x * P.dilation_x, slice * QUADS_LEFT + quad);
             }
@@ -164,7 +177,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 let pixel = first_pixel + row_of_sum(at, i);
                 let channels = tile_x * QUADS_RIGHT + quad_of_sum(at, j);
                 if (pixel < P.pixels && channels < P.quads_out) {
-                    store(pixel, channels, epilogue(sums[at], pixel, pixel / P.pixels_sample, channels));
+                    finish(sums[at], part, pixel, channels);
                 }
             }
             workgroupBarrier(); // it is written

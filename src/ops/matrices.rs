@@ -23,6 +23,23 @@ pub struct Block {
 /// Subgroups and what each holds, the largest part first. Larger parts fetch less for a product, smaller ones are more.
 const SHAPES: [([usize; 2], [usize; 2]); 3] = [([2, 4], [4, 2]), ([2, 2], [2, 2]), ([1, 2], [2, 1])];
 
+/// Workgroups that keep a device busy; none where a matrix is multiplied number by number.
+pub fn enough(target: &Target) -> Option<usize> {
+    match target.class {
+        DeviceClass::Discrete => Some(128),
+        DeviceClass::Integrated => Some(32),
+        DeviceClass::Cpu => None,
+    }
+}
+
+/// WGSL's names of matrices with this side: a left and a right factor, and a sum of products.
+pub fn types(side: usize) -> [&'static str; 3] {
+    match side {
+        8 => ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"],
+        _ => ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"],
+    }
+}
+
 impl Block {
     /// All that the device can take for sums of `length` products, the largest first.
     pub fn all(target: &Target, dtype: DType, length: usize) -> impl Iterator<Item = Block> {
@@ -44,15 +61,10 @@ impl Block {
         length: usize,
         batches: usize,
     ) -> Option<Block> {
-        let enough = match target.class {
-            DeviceClass::Discrete => 128,
-            DeviceClass::Integrated => 32,
-            // There a matrix is multiplied number by number.
-            DeviceClass::Cpu => return None,
-        };
+        let enough = enough(target)?;
         let blocks: Vec<Block> = Block::all(target, dtype, length).collect();
         let first = blocks.first()?;
-        let count = |b: &Block| batches * rows.div_ceil(b.rows()) * columns.div_ceil(b.columns());
+        let count = |b: &Block| batches * b.count(rows, columns);
         let own_side = || blocks.iter().filter(|block| block.side == first.side);
         own_side().find(|block| count(block) >= enough).or_else(|| own_side().last()).copied()
     }
@@ -63,6 +75,11 @@ impl Block {
 
     pub fn columns(&self) -> usize {
         self.subgroups[1] * self.held[1] * self.side
+    }
+
+    /// How many workgroups the numbers of a result take.
+    pub fn count(&self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.rows()) * columns.div_ceil(self.columns())
     }
 
     /// Threads of a workgroup.
@@ -96,10 +113,7 @@ impl Block {
         };
         let left = stored(self.rows(), self.depth, turned_left);
         let right = stored(self.depth, self.columns(), turned_right);
-        let types = match self.side {
-            8 => ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"],
-            _ => ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"],
-        };
+        let types = types(self.side);
         Kernel::new(name)
             .constant("SIDE", unsigned(self.side))
             .constant("ROWS", unsigned(self.rows()))

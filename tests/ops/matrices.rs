@@ -3,11 +3,13 @@
 
 use std::sync::OnceLock;
 
+use aquatint::ops::attention::AttentionOptions;
 use aquatint::ops::conv2d::Conv2dOptions;
 use aquatint::ops::{Matmul, Op};
 use aquatint::{DType, DeviceClass, Gpu, Graph, Matrices, Network, Plan, Source, Target, Tensor, Tuning, ValueId};
 use aquatint::{gpu, passes};
 
+use crate::attention::attention;
 use crate::conv2d::conv2d;
 use crate::harness::{self, Array, Rng};
 use crate::matmul::product;
@@ -262,4 +264,47 @@ fn products_in_large_parts() {
     in_all_directions(&[130], &[], [20, 33, 19]);
     in_all_directions(&[40], &[40], [70, 18, 66]);
     matmul(&[33], &[33], [130, 32, 129], Matmul::default());
+}
+
+/// `mask` has so many samples and heads.
+fn attended(n: usize, [lq, lk]: [usize; 2], [heads, d]: [usize; 2], causal: bool, mask: Option<[usize; 2]>) {
+    let name = format!("attention n {n}, {lq}×{lk}, {heads} heads of {d}, causal {causal}, mask {mask:?}");
+    let mut rng = Rng::new(&name);
+    // Wide enough that the softmax is not flat.
+    let mut sequence = |l: usize| rng.array_in(&[n, l, heads * d], -2.0, 2.0);
+    let (q, k, v) = (sequence(lq), sequence(lk), sequence(lk));
+    let mask = mask.map(|[a, b]| {
+        let mut mask = rng.array_in(&[a, b, lq, lk], -3.0, 3.0);
+        mask.data.iter_mut().for_each(|m| *m = if rng.below(4) == 0 { f64::NEG_INFINITY } else { *m });
+        // One query that sees nothing.
+        mask.data[..lk].fill(f64::NEG_INFINITY);
+        mask
+    });
+    let mut inputs = vec![(&q, false), (&k, false), (&v, false)];
+    inputs.extend(mask.as_ref().map(|mask| (mask, false)));
+    Case { name, inputs }.check(
+        "attention_matrices",
+        false,
+        |g, x| {
+            let options = AttentionOptions { causal, mask: x.get(3).copied(), scale: None };
+            g.attention(x[0], x[1], x[2], heads, options)
+        },
+        |a| attention(&a[0], &a[1], &a[2], heads, (d as f64).powf(-0.5), causal, a.get(3)),
+    );
+}
+
+#[test]
+fn attention_over_long_and_short_sequences() {
+    attended(1, [16, 16], [1, 16], false, None);
+    attended(2, [64, 77], [2, 40], false, None);
+    attended(1, [70, 33], [3, 20], false, None);
+    attended(1, [17, 130], [1, 64], false, None);
+    attended(1, [33, 20], [1, 160], false, None);
+}
+
+#[test]
+fn attention_that_hides_keys() {
+    attended(1, [50, 50], [2, 32], true, None);
+    attended(2, [19, 37], [2, 24], true, Some([2, 1]));
+    attended(2, [70, 40], [2, 16], false, Some([1, 2]));
 }

@@ -46,7 +46,7 @@ impl Conv2d {
                 } else {
                     found.extend(tiles().map(Method::Rows));
                 }
-                found.extend(self.blocks(target, output).map(Method::Matrices));
+                found.extend(self.all_blocks(target, output).into_iter().map(Method::Matrices));
                 if flops <= FEW {
                     found.push(Method::Direct);
                 }
@@ -150,7 +150,7 @@ impl fmt::Display for Method {
             Method::Blocks { tile, texels: false, .. } => write!(f, "blocks {tile}"),
             Method::Blocks { tile, texels: true, .. } => write!(f, "blocks and texels {tile}"),
             Method::Winograd(tile) => write!(f, "winograd {tile}"),
-            Method::Matrices(block) => write!(f, "matrices {block}"),
+            Method::Matrices(blocks) => write!(f, "matrices {blocks}"),
             Method::Depthwise => write!(f, "depthwise"),
             Method::Direct => write!(f, "direct"),
         }

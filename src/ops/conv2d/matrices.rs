@@ -1,12 +1,26 @@
 //! A convolution as one product of cooperative matrices.
 
+use std::fmt;
+
 use super::Conv2d;
 use super::tiles::{LOAD_SCALARS, STORE_SCALARS, unsigned};
 use crate::lower::{Grid, Lower};
 use crate::ops::epilogue::Width;
-use crate::ops::matrices::Block;
+use crate::ops::matrices::{Block, enough};
+use crate::shader::{Kernel, Param};
 use crate::target::Target;
 use crate::tensor::{DType, TensorDesc};
+
+/// A part for each workgroup, and into how many the sums are cut besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    pub block: Block,
+    pub parts: usize,
+}
+
+/// Most parts of a sum, and least steps in one.
+const MOST_PARTS: usize = 16;
+const LEAST_STEPS: usize = 8;
 
 impl Conv2d {
     /// Whether the method computes this convolution, and fills matrices of this side.
@@ -14,20 +28,82 @@ impl Conv2d {
         self.options.groups == 1 && dtype == DType::F16 && self.c_in >= side && self.c_out >= side
     }
 
-    /// Parts for workgroups that the device can take, the largest first.
-    pub(super) fn blocks(&self, target: &Target, output: &TensorDesc) -> impl Iterator<Item = Block> {
-        let dtype = output.dtype;
-        Block::all(target, dtype, self.c_in).filter(move |block| self.allows_matrices(dtype, block.side))
+    /// What the device can take, the largest parts for workgroups first, then what is cut for few workgroups.
+    pub(super) fn all_blocks(&self, target: &Target, output: &TensorDesc) -> Vec<Blocks> {
+        let blocks: Vec<Block> = Block::all(target, output.dtype, self.c_in)
+            .filter(|block| self.allows_matrices(output.dtype, block.side))
+            .collect();
+        let pixels: usize = self.extent(output).iter().product();
+        let cut = blocks.iter().filter(|block| block.count(pixels, self.c_out) < FEW).flat_map(|&block| {
+            [4, MOST_PARTS].into_iter().filter_map(move |parts| self.cut(target, output, block, parts))
+        });
+        blocks.iter().map(|&block| Blocks { block, parts: 1 }).chain(cut).collect()
     }
 
-    pub(super) fn choose_block(&self, target: &Target, output: &TensorDesc) -> Option<Block> {
+    pub(super) fn choose_blocks(&self, target: &Target, output: &TensorDesc) -> Option<Blocks> {
         let pixels = self.extent(output).iter().product();
-        Block::choose(target, output.dtype, [pixels, self.c_out], self.c_in, 1)
-            .filter(|block| self.allows_matrices(output.dtype, block.side))
+        let block = Block::choose(target, output.dtype, [pixels, self.c_out], self.c_in, 1)
+            .filter(|block| self.allows_matrices(output.dtype, block.side))?;
+        let parts = self.parts(target, output, block.side);
+        if parts == 1 {
+            return Some(Blocks { block, parts });
+        }
+        let enough = enough(target)?.div_ceil(parts);
+        let own_side = || Block::all(target, output.dtype, self.c_in).filter(|b| b.side == block.side);
+        let block = own_side().find(|b| b.count(pixels, self.c_out) >= enough).or_else(|| own_side().last())?;
+        self.cut(target, output, block, parts).or(Some(Blocks { block, parts: 1 }))
+    }
+
+    /// Into how many parts sums are cut. Of one sample, since a picture is the same to the bit however many are computed
+    /// with it; rows of a linear layer, of which that cannot be known, stay whole.
+    fn parts(&self, target: &Target, output: &TensorDesc, side: usize) -> usize {
+        let pixels = output.shape[1] * output.shape[2];
+        let Some(enough) = enough(target).filter(|_| pixels > 1) else { return 1 };
+        let mut parts = 1;
+        for block in Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side) {
+            let count = block.count(pixels, self.c_out);
+            let most = (self.steps(block) / LEAST_STEPS).clamp(1, MOST_PARTS);
+            parts = enough.div_ceil(count).min(most);
+            if parts * count >= enough {
+                break;
+            }
+        }
+        parts
+    }
+
+    /// So many parts, or as many as have at least a step, if there is room for their sums.
+    fn cut(&self, target: &Target, output: &TensorDesc, block: Block, parts: usize) -> Option<Blocks> {
+        let steps = self.steps(block);
+        let parts = steps.div_ceil(steps.div_ceil(parts));
+        let room = self.bytes_of_parts(output, parts) <= target.max_binding.min(target.max_buffer);
+        (parts > 1 && room).then_some(Blocks { block, parts })
+    }
+
+    fn bytes_of_parts(&self, output: &TensorDesc, parts: usize) -> u64 {
+        let pixels: usize = output.shape[..3].iter().product();
+        (parts * pixels * self.c_out.next_multiple_of(4) * size_of::<f32>()) as u64
+    }
+
+    /// Steps of a sum.
+    fn steps(&self, block: Block) -> usize {
+        self.kernel[0] * self.kernel[1] * self.c_in.div_ceil(block.depth)
     }
 }
 
-pub fn lower(conv: &Conv2d, block: Block, cx: &mut Lower) {
+/// Workgroups, below which cutting sums is worth a trial on any device.
+const FEW: usize = 256;
+
+impl fmt::Display for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.block)?;
+        if self.parts > 1 {
+            write!(f, " in {}", self.parts)?;
+        }
+        Ok(())
+    }
+}
+
+pub fn lower(conv: &Conv2d, Blocks { block, parts }: Blocks, cx: &mut Lower) {
     let (source, output, o) = (cx.desc(0), cx.output_desc(), &conv.options);
     let [n, height_out, width_out] = conv.extent(output);
     let [height, width] = match conv.is_pointwise() {
@@ -36,47 +112,78 @@ pub fn lower(conv: &Conv2d, block: Block, cx: &mut Lower) {
     };
     let pixels = n * height_out * width_out;
     let (tiles_y, tiles_x) = (pixels.div_ceil(block.rows()), conv.c_out.div_ceil(block.columns()));
-    let slices = conv.c_in.div_ceil(block.depth);
+    let steps = conv.steps(block);
     let mut kernel = block
         .kernel("conv2d_matrices", cx.target(), [false, false])
         .constant("UPSAMPLE", unsigned(conv.upsample));
     if !conv.c_in.is_multiple_of(4) {
         kernel = kernel.alias("Src", "f16").function("load", load_halves());
     }
-    let (kernel, width_of_dst) = match conv.c_out.is_multiple_of(4) {
-        true => (kernel, Width::Quads),
-        false => (kernel.alias("Dst", "f16").function("store", STORE_SCALARS), Width::QuadsOfScalars),
+    let mut buffers = conv.buffers(cx);
+    let kernel = match parts {
+        1 => finished(conv, kernel),
+        _ => {
+            let bytes = conv.bytes_of_parts(output, parts);
+            buffers.push(("partial", cx.scratch(bytes as usize)));
+            kernel.function("finish", FINISH_PART)
+        }
     };
-    let kernel = conv.epilogue.splice(kernel, width_of_dst);
-    let buffers = conv.buffers(cx);
-    cx.dispatch(
-        kernel,
-        &buffers,
-        &[
-            ("height", height.into()),
-            ("width", width.into()),
-            ("c_in", conv.c_in.into()),
-            ("quads_in", conv.c_in.div_ceil(4).into()),
-            ("height_out", height_out.into()),
-            ("width_out", width_out.into()),
+    let common = |parts: usize| {
+        let pixels_sample = output.shape[1] * output.shape[2];
+        [
+            ("parts", Param::from(parts)),
             ("pixels", pixels.into()),
-            ("pixels_sample", (output.shape[1] * output.shape[2]).into()),
+            // Of the tensor, even when all pixels are taken as one row.
+            ("pixels_sample", pixels_sample.into()),
             ("c_out", conv.c_out.into()),
             ("quads_out", conv.c_out.div_ceil(4).into()),
-            ("tiles_x", tiles_x.into()),
-            ("slices", slices.into()),
-            ("steps", (conv.kernel[0] * conv.kernel[1] * slices).into()),
-            ("kernel_x", conv.kernel[1].into()),
-            ("stride_y", o.stride[0].into()),
-            ("stride_x", o.stride[1].into()),
-            ("dilation_y", o.dilation[0].into()),
-            ("dilation_x", o.dilation[1].into()),
-            ("pad_top", o.padding[0].into()),
-            ("pad_left", o.padding[1].into()),
-        ],
-        Grid::Groups(tiles_y * tiles_x),
-    );
+        ]
+    };
+    let mut params = vec![
+        ("height", height.into()),
+        ("width", width.into()),
+        ("c_in", conv.c_in.into()),
+        ("quads_in", conv.c_in.div_ceil(4).into()),
+        ("height_out", height_out.into()),
+        ("width_out", width_out.into()),
+        ("tiles_x", tiles_x.into()),
+        ("tiles", (tiles_y * tiles_x).into()),
+        ("slices", conv.c_in.div_ceil(block.depth).into()),
+        ("steps", steps.into()),
+        ("steps_part", steps.div_ceil(parts).into()),
+        ("kernel_x", conv.kernel[1].into()),
+        ("stride_y", o.stride[0].into()),
+        ("stride_x", o.stride[1].into()),
+        ("dilation_y", o.dilation[0].into()),
+        ("dilation_x", o.dilation[1].into()),
+        ("pad_top", o.padding[0].into()),
+        ("pad_left", o.padding[1].into()),
+    ];
+    params.extend(common(parts));
+    cx.dispatch(kernel, &buffers, &params, Grid::Groups(parts * tiles_y * tiles_x));
+    if parts > 1 {
+        let quads = pixels * conv.c_out.div_ceil(4);
+        let (_, partial) = buffers.pop().expect("it was put there");
+        buffers[0] = ("src", partial);
+        let kernel = finished(conv, Kernel::new("sum_parts").alias("Dst", "vec4<f16>"));
+        cx.dispatch(kernel, &buffers, &common(parts), Grid::Threads(quads));
+    }
 }
+
+/// The kernel with the epilogue, and the way in which results are written.
+fn finished(conv: &Conv2d, kernel: Kernel) -> Kernel {
+    match conv.c_out.is_multiple_of(4) {
+        true => conv.epilogue.splice(kernel, Width::Quads),
+        false => {
+            let kernel = kernel.alias("Dst", "f16").function("store", STORE_SCALARS);
+            conv.epilogue.splice(kernel, Width::QuadsOfScalars)
+        }
+    }
+}
+
+const FINISH_PART: &str = "fn finish(value: V, part: u32, pixel: u32, quad: u32) {
+    partial[(part * P.pixels + pixel) * P.quads_out + quad] = value;
+}";
 
 /// [`LOAD_SCALARS`] without the way through f32.
 fn load_halves() -> String {

@@ -1,9 +1,9 @@
 //! How a convolution is computed on a device.
 
 use super::Conv2d;
+use super::matrices::Blocks;
 use super::winograd::POINTS;
 use crate::ops::ConvWeight;
-use crate::ops::matrices::Block;
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
@@ -29,7 +29,7 @@ pub enum Method {
     /// result. 3×3 kernels of stride one, channels in multiples of four, f32.
     Winograd(Tile),
     /// Products of cooperative matrices, on devices that have them. f16, one group.
-    Matrices(Block),
+    Matrices(Blocks),
     /// A tile in each thread, with a weight in blocks of small integers, in a buffer; the source in a buffer or, on
     /// software adapters, read through a texture.
     Blocks { tile: Tile, format: BlockFormat, texels: bool },
@@ -88,8 +88,8 @@ impl Conv2d {
                 return Method::Direct;
             }
         }
-        if let Some(block) = self.choose_block(target, output) {
-            return Method::Matrices(block);
+        if let Some(blocks) = self.choose_blocks(target, output) {
+            return Method::Matrices(blocks);
         }
         let tile = self.tile(target, output);
         match self.allows_texels(target, source, output) {
@@ -232,7 +232,7 @@ impl Conv2d {
                 Some(ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads })
             }
             Method::Winograd(tile) => Some(ConvWeight::Winograd { quads: tile.quads }),
-            Method::Matrices(block) => {
+            Method::Matrices(Blocks { block, .. }) => {
                 Some(ConvWeight::Matrices { columns: block.columns(), depth: block.depth })
             }
             Method::Blocks { tile, format, .. } => {
