@@ -52,7 +52,6 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> partial: array<V>; // [parts, pixels, channels]
 @group(0) @binding(7) var<uniform> P: Params;
 
-// #include lib/index
 // #include lib/math
 // #include lib/matrices
 
@@ -85,7 +84,8 @@ fn finish(value: V, part: u32, pixel: u32, quad: u32) {
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32, @builtin(subgroup_id) subgroup: u32) {
-    let index = linear_group(group, groups);
+    // As in lib/index, but naga takes what functions return to differ between threads, and then allows no barriers.
+    let index = group.y * groups.x + group.x;
     let tile_x = index % P.tiles_x;
     let first_pixel = index % P.tiles / P.tiles_x * ROWS;
     let part = index / P.tiles;

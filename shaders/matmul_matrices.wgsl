@@ -36,7 +36,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> dst: array<Dst>;
 @group(0) @binding(3) var<uniform> P: Params;
 
-// #include lib/index
 // #include lib/matrices
 
 fn load_a(line: u32, quad: u32) -> vec4<f16> {
@@ -72,7 +71,8 @@ fn store(batch: u32, i: u32, j: u32, value: V) {
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32, @builtin(subgroup_id) subgroup: u32) {
-    let tile = linear_group(group, groups);
+    // As in lib/index, but naga takes what functions return to differ between threads, and then allows no barriers.
+    let tile = group.y * groups.x + group.x;
     let column = tile % P.tiles_x * COLUMNS;
     let row = tile / P.tiles_x % P.tiles_y * ROWS;
     let batch = tile / P.tiles_x / P.tiles_y;

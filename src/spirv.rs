@@ -4,9 +4,10 @@
 //! visible to its own, unless it says so, and orders only what is accessed as not private to a thread (SPIR-V specification,
 //! sections "Memory Semantics" and "Memory Operands"; Vulkan specification, appendix "Memory Model"). naga 30 writes barriers
 //! and accesses as for the older GLSL450 model, where both go without saying. So every barrier is given MakeAvailable and
-//! MakeVisible here, and every access to workgroup memory NonPrivatePointer.
+//! MakeVisible here, and every access to workgroup memory NonPrivatePointer. Arrays in workgroup memory lose their strides,
+//! which naga gives them too: they have no layout there (VUID-StandaloneSpirv-None-10684).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use naga::back::spv;
 
@@ -53,6 +54,7 @@ pub fn words(shader: &Shader) -> Result<Vec<u32>> {
 
 /// Opcodes, by their numbers in the specification.
 mod op {
+    pub const DECORATE: u32 = 71;
     pub const TYPE_POINTER: u32 = 32;
     pub const CONSTANT: u32 = 43;
     pub const FUNCTION: u32 = 54;
@@ -73,6 +75,7 @@ const HEADER: usize = 5;
 const BOUND: usize = 3;
 
 const WORKGROUP: u32 = 4;
+const ARRAY_STRIDE: u32 = 6;
 const NON_PRIVATE_POINTER: u32 = 0x20;
 const MAKE_AVAILABLE_AND_VISIBLE: u32 = 0x2000 | 0x4000;
 
@@ -102,10 +105,18 @@ fn access(opcode: u32) -> Option<(usize, usize)> {
 fn ordered(words: &[u32]) -> Vec<u32> {
     // Storage classes of types of pointers, then of pointers; types and values of constants.
     let (mut classes, mut pointers, mut constants) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let mut without_layout = HashSet::new();
     for (opcode, words) in instructions(words) {
         match opcode {
-            op::TYPE_POINTER => drop(classes.insert(words[1], words[2])),
-            op::CONSTANT => drop(constants.insert(words[2], (words[1], words[3]))),
+            op::TYPE_POINTER => {
+                classes.insert(words[1], words[2]);
+                if words[2] == WORKGROUP {
+                    without_layout.insert(words[3]);
+                }
+            }
+            op::CONSTANT => {
+                constants.insert(words[2], (words[1], words[3]));
+            }
             op::VARIABLE | op::FUNCTION_PARAMETER | op::ACCESS_CHAIN | op::IN_BOUNDS_ACCESS_CHAIN => {
                 if let Some(&class) = classes.get(&words[1]) {
                     pointers.insert(words[2], class);
@@ -121,6 +132,9 @@ fn ordered(words: &[u32]) -> Vec<u32> {
     let mut in_functions = false;
     for (opcode, words) in instructions(words) {
         in_functions |= opcode == op::FUNCTION;
+        if opcode == op::DECORATE && words[2] == ARRAY_STRIDE && without_layout.contains(&words[1]) {
+            continue;
+        }
         let mut words = words.to_vec();
         let barrier = match opcode {
             op::CONTROL_BARRIER => Some(3),
@@ -153,8 +167,11 @@ fn ordered(words: &[u32]) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
     use crate::ops::matrices::Block;
+    use crate::shader::Kernel;
     use crate::target::{Matrices, Target};
     use crate::tensor::DType;
 
@@ -175,6 +192,7 @@ mod tests {
                 }
             }
         }
+        shaders.push(Shader::new(&Kernel::new("attention_matrices")).unwrap_or_else(|e| panic!("{e}")));
         shaders
     }
 
@@ -205,6 +223,30 @@ mod tests {
             }
             let ids: Vec<u32> = constants.keys().copied().collect();
             assert!(ids.iter().all(|&id| id < words[BOUND]));
+        }
+    }
+
+    /// By the validator of SPIRV-Tools, where there is one that knows these matrices.
+    #[test]
+    fn they_are_valid() {
+        let Ok(found) = Command::new("spirv-val").arg("--version").output() else {
+            eprintln!("SKIPPED: no spirv-val");
+            return;
+        };
+        let version = String::from_utf8_lossy(&found.stdout).into_owned();
+        let year = version.split('v').find_map(|word| word.get(..4)?.parse::<u32>().ok());
+        if year.is_none_or(|year| year < 2024) {
+            eprintln!("SKIPPED: spirv-val is too old: {version}");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for (i, shader) in shaders().iter().enumerate() {
+            let path = folder.path().join(format!("{i}.spv"));
+            let words = words(shader).unwrap();
+            std::fs::write(&path, bytemuck::cast_slice::<u32, u8>(&words)).unwrap();
+            let found = Command::new("spirv-val").args(["--target-env", "vulkan1.3"]).arg(&path).output().unwrap();
+            let variant = shader.kernel.variant();
+            assert!(found.status.success(), "{variant}: {}", String::from_utf8_lossy(&found.stderr));
         }
     }
 }
