@@ -252,8 +252,9 @@ impl Shader {
         let fail = |message: String| Error::Shader { kernel: kernel.name.to_owned(), message };
         let module = naga::front::wgsl::parse_str(&source)
             .map_err(|e| fail(e.emit_to_string_with_path(&source, kernel.name)))?;
-        let info = Self::validator().validate(&module)
-        .map_err(|e| fail(e.emit_to_string_with_path(&source, kernel.name)))?;
+        let info = Self::validator()
+            .validate(&module)
+            .map_err(|e| fail(e.emit_to_string_with_path(&source, kernel.name)))?;
 
         let [entry] = module.entry_points.as_slice() else {
             return Err(fail("must have one entry point".to_owned()));

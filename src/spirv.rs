@@ -244,7 +244,8 @@ mod tests {
             let path = folder.path().join(format!("{i}.spv"));
             let words = words(shader).unwrap();
             std::fs::write(&path, bytemuck::cast_slice::<u32, u8>(&words)).unwrap();
-            let found = Command::new("spirv-val").args(["--target-env", "vulkan1.3"]).arg(&path).output().unwrap();
+            let found =
+                Command::new("spirv-val").args(["--target-env", "vulkan1.3"]).arg(&path).output().unwrap();
             let variant = shader.kernel.variant();
             assert!(found.status.success(), "{variant}: {}", String::from_utf8_lossy(&found.stderr));
         }

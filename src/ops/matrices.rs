@@ -47,7 +47,8 @@ impl Block {
         sides.flat_map(move |&side| {
             let side = side as usize;
             // Two matrices deep, unless that is further than the sums go.
-            let depth = if length.next_multiple_of(2 * side) == length.next_multiple_of(side) { 2 } else { 1 };
+            let depth =
+                if length.next_multiple_of(2 * side) == length.next_multiple_of(side) { 2 } else { 1 };
             let block = move |(subgroups, held)| Block { side, subgroups, held, depth: depth * side };
             SHAPES.into_iter().map(block).filter(|block| block.fits(target))
         })
@@ -104,7 +105,12 @@ impl Block {
     }
 
     /// The kernel of this name with the constants of `lib/matrices`.
-    pub fn kernel(&self, name: &'static str, target: &Target, [turned_left, turned_right]: [bool; 2]) -> Kernel {
+    pub fn kernel(
+        &self,
+        name: &'static str,
+        target: &Target,
+        [turned_left, turned_right]: [bool; 2],
+    ) -> Kernel {
         let unsigned = |n: usize| format!("{n}u");
         let threads = self.threads(target);
         let stored = |lines: usize, width: usize, turned: bool| match turned {
@@ -176,6 +182,8 @@ mod tests {
         assert_eq!(count(&Target::typical(), DType::F16), 0);
         assert_eq!(count(&Target { max_invocations: 128, ..own.clone() }, DType::F16), 4);
         assert_eq!(count(&Target { shared_memory: 16 << 10, ..own.clone() }, DType::F16), 5);
-        assert!(Block::choose(&Target { class: DeviceClass::Cpu, ..own }, DType::F16, [64, 64], 64, 1).is_none());
+        assert!(
+            Block::choose(&Target { class: DeviceClass::Cpu, ..own }, DType::F16, [64, 64], 64, 1).is_none()
+        );
     }
 }

@@ -28,7 +28,12 @@ fn place_in_tiles(
 }
 
 /// Where `ConvWeight::Matrices` puts a number.
-fn place_in_matrices([c_in, taps]: [usize; 2], [columns, depth]: [usize; 2], [co, ci]: [usize; 2], tap: usize) -> usize {
+fn place_in_matrices(
+    [c_in, taps]: [usize; 2],
+    [columns, depth]: [usize; 2],
+    [co, ci]: [usize; 2],
+    tap: usize,
+) -> usize {
     ((co / columns * taps + tap) * c_in.next_multiple_of(depth) + ci) * columns + co % columns
 }
 

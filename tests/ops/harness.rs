@@ -8,8 +8,8 @@
 use std::sync::OnceLock;
 
 use aquatint::{
-    DType, DeviceClass, Error, Gpu, Graph, Matrices, Network, Plan, Result, Target, Tensor, ValueId, doctor, passes,
-    reference,
+    DType, DeviceClass, Error, Gpu, Graph, Matrices, Network, Plan, Result, Target, Tensor, ValueId, doctor,
+    passes, reference,
 };
 
 /// Largest error in f32: rounding of sums of some thousand terms stays well below it.

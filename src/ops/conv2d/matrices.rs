@@ -189,3 +189,76 @@ const FINISH_PART: &str = "fn finish(value: V, part: u32, pixel: u32, quad: u32)
 fn load_halves() -> String {
     LOAD_SCALARS.replace("vec4<f32>", "vec4<f16>").replace("f32(src", "f16(src")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::conv2d::{Conv2dOptions, Method};
+    use crate::ops::epilogue::Epilogue;
+    use crate::target::Matrices;
+
+    fn device() -> Target {
+        let matrices = Some(Matrices { sides: vec![16, 8], subgroup_size: 32 });
+        Target { matrices, ..Target::typical() }
+    }
+
+    fn conv(channels: usize, side: usize) -> Conv2d {
+        Conv2d {
+            options: Conv2dOptions::padded(side / 2),
+            kernel: [side; 2],
+            c_in: channels,
+            c_out: channels,
+            products: channels * side * side,
+            upsample: 1,
+            epilogue: Epilogue::default(),
+            method: None,
+        }
+    }
+
+    fn chosen(conv: &Conv2d, shape: [usize; 4]) -> Blocks {
+        conv.choose_blocks(&device(), &TensorDesc::new(shape, DType::F16)).expect("f16 of many channels")
+    }
+
+    #[test]
+    fn sums_are_cut_in_the_same_way_however_many_samples_there_are() {
+        let small = conv(1280, 3);
+        let of_one = chosen(&small, [1, 8, 8, 1280]);
+        assert!(of_one.parts > 1, "{of_one}");
+        for n in [2, 5, 32] {
+            assert_eq!(chosen(&small, [n, 8, 8, 1280]).parts, of_one.parts);
+        }
+        // Large enough in one sample; rows of a linear layer, which may be of one sample or of many.
+        assert_eq!(chosen(&conv(320, 3), [1, 64, 64, 320]).parts, 1);
+        assert_eq!(chosen(&conv(1280, 1), [64, 1, 1, 1280]).parts, 1);
+    }
+
+    #[test]
+    fn every_part_has_a_step() {
+        let (device, output) = (device(), TensorDesc::new([1, 4, 4, 40], DType::F16));
+        let conv = conv(40, 3);
+        let all = conv.all_blocks(&device, &output);
+        assert!(all.iter().any(|blocks| blocks.parts > 1));
+        for Blocks { block, parts } in all {
+            let steps = conv.steps(block);
+            assert!((parts - 1) * steps.div_ceil(parts) < steps, "{parts} parts of {steps} steps");
+        }
+    }
+
+    #[test]
+    fn few_channels_and_f32_are_left_to_others() {
+        let shape = [1, 32, 32, 32];
+        let methods = |conv: &Conv2d, dtype| {
+            let (source, output) = (TensorDesc::new(shape, dtype), TensorDesc::new(shape, dtype));
+            conv.candidates(&device(), &source, &output, None)
+        };
+        let matrices = |methods: &[Method]| methods.iter().filter(|m| matches!(m, Method::Matrices(_))).count();
+        assert!(matrices(&methods(&conv(32, 3), DType::F16)) > 0);
+        assert_eq!(matrices(&methods(&conv(32, 3), DType::F32)), 0);
+        let mut few = conv(32, 3);
+        few.c_in = 3;
+        assert_eq!(matrices(&methods(&few, DType::F16)), 0);
+        let mut grouped = conv(32, 3);
+        grouped.options.groups = 2;
+        assert_eq!(matrices(&methods(&grouped, DType::F16)), 0);
+    }
+}
