@@ -183,6 +183,8 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
+    /// Of the cooperative matrices that it can multiply, whatever plans use.
+    matrix_sides: Vec<u32>,
     /// Why the device was lost, once it was. For devices of others only known if they [say so](Gpu::set_lost).
     lost: Arc<OnceLock<String>>,
     /// Milliseconds that a submission may take before the device counts as lost.
@@ -301,6 +303,11 @@ impl Gpu {
         Gpu(self.0.clone(), Arc::new(Target { matrices: None, ..Target::clone(&self.1) }))
     }
 
+    /// Sides of the cooperative matrices of f16, with sums of f32, that the device can multiply.
+    pub(crate) fn matrix_sides(&self) -> &[u32] {
+        &self.0.matrix_sides
+    }
+
     /// Whether both are clones of one, or [tuned](Gpu::tuned) from it: what is made on one can be used with the other.
     pub(crate) fn is(&self, other: &Gpu) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -324,6 +331,10 @@ impl Gpu {
         let target = Target { class: class.unwrap_or(target.class), ..target };
         let inner = Inner {
             pipelines: Pipelines::new(&device, &info, cache),
+            matrix_sides: match device.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+                true => matrices::sides(adapter),
+                false => Vec::new(),
+            },
             device,
             queue,
             info,

@@ -59,7 +59,7 @@ struct DeviceArgs {
           value_parser = backend)]
     backend: Option<String>,
     /// Play a weaker device, as `webgpu` or `max-binding=128MiB,no-f16,shared=16KiB`; also max-buffer, max-texture,
-    /// storage-buffers, invocations, workgroups, no-subgroups, no-timestamps, class=discrete|integrated|cpu
+    /// storage-buffers, invocations, workgroups, no-subgroups, no-timestamps, no-matrices, class=discrete|integrated|cpu
     #[arg(long, global = true, env = aquatint::gpu::AS_IF_VARIABLE, value_name = "ABILITIES", value_parser = as_if)]
     as_if: Option<String>,
     /// Use cooperative matrices too, where the device has them: wgpu calls them experimental, and drivers may misbehave

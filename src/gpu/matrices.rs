@@ -18,6 +18,12 @@ pub(super) fn matrices(
     if info.backend != wgpu::Backend::Vulkan || !features.contains(needed) {
         return None;
     }
+    let sides = sides(adapter);
+    (!sides.is_empty()).then_some(Matrices { sides, subgroup_size: info.subgroup_max_size })
+}
+
+/// Sides of square ones, the largest first.
+pub(super) fn sides(adapter: &wgpu::Adapter) -> Vec<u32> {
     let offered = adapter.cooperative_matrix_properties();
     let fits = |side: u32| {
         offered.iter().any(|p| {
@@ -27,6 +33,5 @@ pub(super) fn matrices(
                 && !p.saturating_accumulation
         })
     };
-    let sides: Vec<u32> = [16, 8].into_iter().filter(|&side| fits(side)).collect();
-    (!sides.is_empty()).then_some(Matrices { sides, subgroup_size: info.subgroup_max_size })
+    [16, 8].into_iter().filter(|&side| fits(side)).collect()
 }

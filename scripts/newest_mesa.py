@@ -1,6 +1,6 @@
 """Unpacks the newest Mesa of Debian with all that it needs, its own C library among it, into a folder: nothing is installed.
 
-    python3 scripts/matrices.py FOLDER
+    python3 scripts/newest_mesa.py FOLDER
 
 The index is checked against Debian's signature, the packages against the index.
 """
