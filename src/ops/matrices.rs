@@ -67,7 +67,7 @@ impl Block {
         let first = blocks.first()?;
         let count = |b: &Block| batches * b.count(rows, columns);
         let own_side = || blocks.iter().filter(|block| block.side == first.side);
-        own_side().find(|block| count(block) >= enough).or_else(|| own_side().last()).copied()
+        own_side().find(|block| count(block) >= enough).or_else(|| own_side().next_back()).copied()
     }
 
     pub fn rows(&self) -> usize {

@@ -41,10 +41,11 @@ fn device() -> Option<&'static Gpu> {
 }
 
 /// Devices that plans are made for: the one that there is, for each of its sides alone, or else some that there could be.
-fn targets() -> Vec<Target> {
-    let one = |own: &Target, side, subgroup_size| Target {
+/// Their subgroups could be larger than they are, so many times.
+fn targets(spare: u32) -> Vec<Target> {
+    let one = |own: &Target, side, subgroup_size: u32| Target {
         class: DeviceClass::Discrete,
-        matrices: Some(Matrices { sides: vec![side], subgroup_size }),
+        matrices: Some(Matrices { sides: vec![side], subgroup_size: subgroup_size * spare }),
         ..own.clone()
     };
     match device() {
@@ -85,6 +86,7 @@ fn forms(graph: &Graph, target: &Target) -> Vec<(String, Target)> {
 struct Case<'a> {
     name: String,
     inputs: Vec<(&'a Array, bool)>,
+    spare: u32,
 }
 
 impl Case<'_> {
@@ -124,7 +126,7 @@ impl Case<'_> {
         assert_eq!(graph.shape(result)[..], expected.shape[..], "{}: shape", self.name);
         let given: Vec<(&str, &Tensor)> =
             given.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
-        for target in targets() {
+        for target in targets(self.spare) {
             let mut planned = forms(&graph, &target);
             if planned.is_empty() {
                 planned.push(("as planned".to_owned(), target));
@@ -171,12 +173,16 @@ fn drawn(rng: &mut Rng, shape: &[usize], exact: bool) -> Array {
 }
 
 fn convolution(x: [usize; 4], w: [usize; 4], options: Conv2dOptions) {
+    convolution_with(1, x, w, options);
+}
+
+fn convolution_with(spare: u32, x: [usize; 4], w: [usize; 4], options: Conv2dOptions) {
     for exact in [true, false] {
         let name = format!("conv2d {x:?} {w:?} {options:?}");
         let mut rng = Rng::new(&name);
         let (x, w, b) =
             (drawn(&mut rng, &x, exact), drawn(&mut rng, &w, exact), drawn(&mut rng, &w[..1], exact));
-        Case { name, inputs: vec![(&x, false), (&w, true), (&b, true)] }.check(
+        Case { name, inputs: vec![(&x, false), (&w, true), (&b, true)], spare }.check(
             "conv2d_matrices",
             exact,
             |g, v| g.conv2d(v[0], v[1], Some(v[2]), options),
@@ -221,7 +227,7 @@ fn epilogues() {
         let (b, t) = (drawn(&mut rng, &[channels], exact), drawn(&mut rng, &[2, 1, 1, channels], exact));
         let residual = drawn(&mut rng, &[2, 8, 10, channels], exact);
         let inputs = vec![(&x, false), (&w, true), (&b, true), (&t, false), (&residual, false)];
-        Case { name, inputs }.check(
+        Case { name, inputs, spare: 1 }.check(
             "conv2d_matrices",
             exact,
             |g, v| {
@@ -240,7 +246,11 @@ fn epilogues() {
     }
 }
 
-fn matmul(batch_a: &[usize], batch_b: &[usize], [m, k, n]: [usize; 3], options: Matmul) {
+fn matmul(batch_a: &[usize], batch_b: &[usize], size: [usize; 3], options: Matmul) {
+    matmul_with(1, batch_a, batch_b, size, options);
+}
+
+fn matmul_with(spare: u32, batch_a: &[usize], batch_b: &[usize], [m, k, n]: [usize; 3], options: Matmul) {
     let Matmul { transpose_a, transpose_b } = options;
     for exact in [true, false] {
         let name = format!("matmul {batch_a:?}×{batch_b:?} {m}×{k}×{n} {options:?}");
@@ -250,7 +260,7 @@ fn matmul(batch_a: &[usize], batch_b: &[usize], [m, k, n]: [usize; 3], options: 
         };
         let a = drawn(&mut rng, &shape(batch_a, [m, k], transpose_a), exact);
         let b = drawn(&mut rng, &shape(batch_b, [k, n], transpose_b), exact);
-        Case { name, inputs: vec![(&a, false), (&b, false)] }.check(
+        Case { name, inputs: vec![(&a, false), (&b, false)], spare }.check(
             "matmul_matrices",
             exact,
             |g, v| g.matmul(v[0], v[1], options),
@@ -285,7 +295,18 @@ fn products_in_large_parts() {
 }
 
 /// `mask` has so many samples and heads.
-fn attended(n: usize, [lq, lk]: [usize; 2], [heads, d]: [usize; 2], causal: bool, mask: Option<[usize; 2]>) {
+fn attended(n: usize, lengths: [usize; 2], heads: [usize; 2], causal: bool, mask: Option<[usize; 2]>) {
+    attended_with(1, n, lengths, heads, causal, mask);
+}
+
+fn attended_with(
+    spare: u32,
+    n: usize,
+    [lq, lk]: [usize; 2],
+    [heads, d]: [usize; 2],
+    causal: bool,
+    mask: Option<[usize; 2]>,
+) {
     let name = format!("attention n {n}, {lq}×{lk}, {heads} heads of {d}, causal {causal}, mask {mask:?}");
     let mut rng = Rng::new(&name);
     // Wide enough that the softmax is not flat.
@@ -300,7 +321,7 @@ fn attended(n: usize, [lq, lk]: [usize; 2], [heads, d]: [usize; 2], causal: bool
     });
     let mut inputs = vec![(&q, false), (&k, false), (&v, false)];
     inputs.extend(mask.as_ref().map(|mask| (mask, false)));
-    Case { name, inputs }.check(
+    Case { name, inputs, spare }.check(
         "attention_matrices",
         false,
         |g, x| {
@@ -325,4 +346,13 @@ fn attention_that_hides_keys() {
     attended(1, [50, 50], [2, 32], true, None);
     attended(2, [19, 37], [2, 24], true, Some([2, 1]));
     attended(2, [70, 40], [2, 16], false, Some([1, 2]));
+}
+
+/// Where a driver makes subgroups smaller than they can be, workgroups have more of them than there are parts.
+#[test]
+fn subgroups_to_spare() {
+    convolution_with(2, [1, 7, 9, 16], [20, 16, 3, 3], Conv2dOptions::padded(1));
+    matmul_with(2, &[2], &[2], [37, 24, 22], Matmul::default());
+    attended_with(2, 1, [20, 19], [2, 16], true, None);
+    matmul_with(4, &[], &[], [33, 16, 17], Matmul { transpose_b: true, ..Default::default() });
 }

@@ -54,21 +54,18 @@ impl Conv2d {
         self.cut(target, output, block, parts).or(Some(Blocks { block, parts: 1 }))
     }
 
-    /// Into how many parts sums are cut. Of one sample, since a picture is the same to the bit however many are computed
-    /// with it; rows of a linear layer, of which that cannot be known, stay whole.
+    /// Into how many parts sums are cut: not at all where blocks that are not the smallest are enough. Of one sample, since a
+    /// picture is the same to the bit however many are computed with it; rows of a linear layer, of which that cannot be
+    /// known, stay whole.
     fn parts(&self, target: &Target, output: &TensorDesc, side: usize) -> usize {
         let pixels = output.shape[1] * output.shape[2];
         let Some(enough) = enough(target).filter(|_| pixels > 1) else { return 1 };
-        let mut parts = 1;
-        for block in Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side) {
-            let count = block.count(pixels, self.c_out);
-            let most = (self.steps(block) / LEAST_STEPS).clamp(1, MOST_PARTS);
-            parts = enough.div_ceil(count).min(most);
-            if parts * count >= enough {
-                break;
-            }
-        }
-        parts
+        let blocks: Vec<Block> =
+            Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side).collect();
+        // The smallest fetches most for a product.
+        let Some(block) = blocks.iter().rev().nth(1).or(blocks.first()) else { return 1 };
+        let most = (self.steps(*block) / LEAST_STEPS).clamp(1, MOST_PARTS);
+        enough.div_ceil(block.count(pixels, self.c_out)).min(most)
     }
 
     /// So many parts, or as many as have at least a step, if there is room for their sums.
