@@ -48,10 +48,11 @@ const KEYS: [(&str, Key); 7] = [
     ("workgroups", Key::Workgroups),
 ];
 
-const FEATURES: [(&str, wgpu::Features); 3] = [
+const FEATURES: [(&str, wgpu::Features); 4] = [
     ("no-f16", wgpu::Features::SHADER_F16),
     ("no-subgroups", wgpu::Features::SUBGROUP),
     ("no-timestamps", wgpu::Features::TIMESTAMP_QUERY),
+    ("no-matrices", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
 ];
 
 const CLASSES: [(&str, DeviceClass); 3] =

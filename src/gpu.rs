@@ -1,5 +1,6 @@
 //! The device: which one, what it can do, and the objects made on it.
 
+mod matrices;
 mod pipelines;
 mod requirements;
 
@@ -15,6 +16,7 @@ use crate::shader::Kernel;
 use crate::target::{DeviceClass, SPARE, Target};
 use crate::tuning::Tuning;
 
+use matrices::{MATRIX_FEATURES, matrices};
 pub(crate) use pipelines::Pipeline;
 use pipelines::Pipelines;
 
@@ -62,7 +64,7 @@ impl AdapterOptions {
     /// [`Error::Unknown`] and [`Error::Invalid`] for what cannot be taken away from this adapter.
     pub fn abilities(&self, adapter: &wgpu::Adapter) -> Result<Abilities> {
         let as_if: AsIf = self.as_if.as_deref().unwrap_or_default().parse()?;
-        let experimental = if self.experimental { EXPERIMENTAL_FEATURES } else { wgpu::Features::empty() };
+        let experimental = if self.experimental { MATRIX_FEATURES } else { wgpu::Features::empty() };
         let features = adapter.features() & (used_features(&adapter.get_info()) | experimental);
         as_if.apply(&adapter.get_info().name, features, adapter.limits())
     }
@@ -73,7 +75,7 @@ impl AdapterOptions {
     /// As [`AdapterOptions::abilities`].
     pub fn target(&self, adapter: &wgpu::Adapter) -> Result<Target> {
         let Abilities { features, limits, class } = self.abilities(adapter)?;
-        let target = target(&adapter.get_info(), features, &limits);
+        let target = target(adapter, features, &limits);
         Ok(self.tuned(Target { class: class.unwrap_or(target.class), ..target }, &adapter.get_info()))
     }
 
@@ -181,6 +183,8 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
+    /// Of the cooperative matrices that it can multiply, whatever plans use.
+    matrix_sides: Vec<u32>,
     /// Why the device was lost, once it was. For devices of others only known if they [say so](Gpu::set_lost).
     lost: Arc<OnceLock<String>>,
     /// Milliseconds that a submission may take before the device counts as lost.
@@ -224,9 +228,6 @@ fn used_features(info: &wgpu::AdapterInfo) -> wgpu::Features {
     }
 }
 
-/// Features that are used where they exist and the caller wants them.
-const EXPERIMENTAL_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-
 /// No submission may take longer than this before the device counts as lost.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -252,7 +253,7 @@ impl Gpu {
             label: Some("aquatint"),
             required_features: features,
             required_limits: limits,
-            experimental_features: match features.intersects(EXPERIMENTAL_FEATURES) {
+            experimental_features: match features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
                 // SAFETY: the caller of `with_options` asked for them, and the kernels that use them keep to wgpu's rules.
                 true => unsafe { wgpu::ExperimentalFeatures::enabled() },
                 false => wgpu::ExperimentalFeatures::disabled(),
@@ -274,7 +275,7 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(|error: wgpu::Error| {
             eprintln!("aquatint: uncaptured GPU error: {error}");
         }));
-        let gpu = Self::assemble(adapter.get_info(), device, queue, class, lost, &options.cache);
+        let gpu = Self::assemble(&adapter, device, queue, class, lost, &options.cache);
         let target = options.tuned(gpu.target().clone(), gpu.info());
         Ok(Gpu(gpu.0, Arc::new(target)))
     }
@@ -292,12 +293,22 @@ impl Gpu {
         queue: wgpu::Queue,
         cache: &Cache,
     ) -> Gpu {
-        Self::assemble(adapter.get_info(), device, queue, None, Arc::default(), cache)
+        Self::assemble(adapter, device, queue, None, Arc::default(), cache)
     }
 
     /// The same device with kernels chosen by what was measured on it, for plans that are made from now on.
     pub fn tuned(&self, tuning: Tuning) -> Gpu {
         Gpu(self.0.clone(), Arc::new(Target { tuning: Some(Arc::new(tuning)), ..Target::clone(&self.1) }))
+    }
+
+    /// The same device without cooperative matrices, for plans that are made from now on.
+    pub fn without_matrices(&self) -> Gpu {
+        Gpu(self.0.clone(), Arc::new(Target { matrices: None, ..Target::clone(&self.1) }))
+    }
+
+    /// Sides of the cooperative matrices of f16, with sums of f32, that the device can multiply.
+    pub(crate) fn matrix_sides(&self) -> &[u32] {
+        &self.0.matrix_sides
     }
 
     /// Whether both are clones of one, or [tuned](Gpu::tuned) from it: what is made on one can be used with the other.
@@ -311,17 +322,22 @@ impl Gpu {
     }
 
     fn assemble(
-        info: wgpu::AdapterInfo,
+        adapter: &wgpu::Adapter,
         device: wgpu::Device,
         queue: wgpu::Queue,
         class: Option<DeviceClass>,
         lost: Arc<OnceLock<String>>,
         cache: &Cache,
     ) -> Gpu {
-        let target = target(&info, device.features(), &device.limits());
+        let info = adapter.get_info();
+        let target = target(adapter, device.features(), &device.limits());
         let target = Target { class: class.unwrap_or(target.class), ..target };
         let inner = Inner {
             pipelines: Pipelines::new(&device, &info, cache),
+            matrix_sides: match device.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+                true => matrices::sides(adapter),
+                false => Vec::new(),
+            },
             device,
             queue,
             info,
@@ -654,7 +670,8 @@ fn identity(info: &wgpu::AdapterInfo, target: &Target) -> Identity {
 }
 
 /// What the planner needs to know of an adapter.
-pub fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Target {
+pub fn target(adapter: &wgpu::Adapter, features: wgpu::Features, limits: &wgpu::Limits) -> Target {
+    let info = &adapter.get_info();
     Target {
         name: info.name.clone(),
         class: match info.device_type {
@@ -668,6 +685,7 @@ pub fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu:
             true => info.subgroup_min_size,
             false => 1,
         },
+        matrices: matrices(adapter, info, features),
         max_buffer: limits.max_buffer_size,
         max_binding: limits.max_storage_buffer_binding_size,
         max_texture: limits.max_texture_dimension_2d,

@@ -252,15 +252,9 @@ impl Shader {
         let fail = |message: String| Error::Shader { kernel: kernel.name.to_owned(), message };
         let module = naga::front::wgsl::parse_str(&source)
             .map_err(|e| fail(e.emit_to_string_with_path(&source, kernel.name)))?;
-        let info = naga::valid::Validator::new(
-            naga::valid::ValidationFlags::all(),
-            naga::valid::Capabilities::SHADER_FLOAT16
-                | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32
-                | naga::valid::Capabilities::SUBGROUP
-                | naga::valid::Capabilities::COOPERATIVE_MATRIX,
-        )
-        .validate(&module)
-        .map_err(|e| fail(e.emit_to_string_with_path(&source, kernel.name)))?;
+        let info = Self::validator()
+            .validate(&module)
+            .map_err(|e| fail(e.emit_to_string_with_path(&source, kernel.name)))?;
 
         let [entry] = module.entry_points.as_slice() else {
             return Err(fail("must have one entry point".to_owned()));
@@ -315,6 +309,23 @@ impl Shader {
         }
         shader.module = module;
         Ok(shader)
+    }
+
+    /// What knows all that kernels may use.
+    pub(crate) fn validator() -> naga::valid::Validator {
+        naga::valid::Validator::new(
+            naga::valid::ValidationFlags::all(),
+            naga::valid::Capabilities::SHADER_FLOAT16
+                | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32
+                | naga::valid::Capabilities::SUBGROUP
+                | naga::valid::Capabilities::COOPERATIVE_MATRIX,
+        )
+    }
+
+    /// Whether it multiplies cooperative matrices.
+    pub(crate) fn has_matrices(&self) -> bool {
+        let mut types = self.module.types.iter();
+        types.any(|(_, ty)| matches!(ty.inner, naga::TypeInner::CooperativeMatrix { .. }))
     }
 
     fn reflect_params(&mut self, module: &naga::Module, ty: naga::Handle<naga::Type>) -> Result<(), String> {

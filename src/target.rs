@@ -23,6 +23,16 @@ pub enum DeviceClass {
 /// [`Target::spare`] where nobody asked to be thrifty: a small part of what devices have that large models run on.
 pub(crate) const SPARE: u64 = 2 << 30;
 
+/// Cooperative matrices of a device: small ones of f16 that the threads of a subgroup hold together, whose products are summed
+/// in f32.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Matrices {
+    /// Sides that they can have, 8 and 16, the largest first.
+    pub sides: Vec<u32>,
+    /// Most invocations that a subgroup can have.
+    pub subgroup_size: u32,
+}
+
 /// Capabilities and limits of a device.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Target {
@@ -33,6 +43,9 @@ pub struct Target {
     pub subgroups: bool,
     /// Fewest invocations that a subgroup can have; 1 without subgroups.
     pub subgroup_size: u32,
+    /// Cooperative matrices, where the device was opened with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matrices: Option<Matrices>,
     /// Largest buffer, bytes.
     pub max_buffer: u64,
     /// Largest storage binding, bytes.
@@ -67,6 +80,7 @@ impl Target {
             f16: true,
             subgroups: true,
             subgroup_size: 32,
+            matrices: None,
             max_buffer: 1 << 31,
             max_binding: (1 << 31) - 4,
             max_texture: 16384,

@@ -228,15 +228,13 @@ fn arithmetic(gpu: &Gpu, scalar: &'static str, latency: Option<f64>) -> Result<F
 }
 
 fn matrix(gpu: &Gpu, latency: Option<f64>) -> Result<Found> {
-    let features = gpu.device().features();
-    if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-        return Err(lacks(gpu, "cooperative matrices (EXPERIMENTAL_COOPERATIVE_MATRIX)"));
+    if gpu.matrix_sides().is_empty() {
+        return Err(lacks(gpu, "cooperative matrices of f16 (EXPERIMENTAL_COOPERATIVE_MATRIX)"));
     }
-    if !features.contains(wgpu::Features::SHADER_F16) {
+    if !gpu.target().f16 {
         return Err(lacks(gpu, "16-bit floats (SHADER_F16)"));
     }
-    // Which sizes a device takes is told by adapters alone; a size that it does not is refused.
-    fastest([16u32, 8].into_iter().map(|side| {
+    fastest(gpu.matrix_sides().iter().map(|&side| {
         const ACCUMULATORS: u64 = 4;
         let threads = gpu.info().subgroup_max_size.max(1);
         let kernel = matrix_kernel(side, threads);

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use aquatint::units::bytes;
-use aquatint::{AdapterOptions, gpu};
+use aquatint::{AdapterOptions, Target, gpu};
 use serde::Serialize;
 
 #[derive(clap::Args)]
@@ -40,6 +40,45 @@ struct Features {
     subgroup_size: [u32; 2],
     timestamps: bool,
     cooperative_matrix: bool,
+    /// What matrices can be multiplied.
+    cooperative_matrices: Vec<Matrices>,
+}
+
+/// Cooperative matrices of m × k and k × n.
+#[derive(Serialize)]
+struct Matrices {
+    m: u32,
+    n: u32,
+    k: u32,
+    factors: String,
+    sums: String,
+    saturating: bool,
+    /// Whether kernels use them on a device that is opened with `--experimental`.
+    used: bool,
+}
+
+impl Matrices {
+    fn all(adapter: &wgpu::Adapter, target: &Target) -> Vec<Matrices> {
+        let scalar = |ty: wgpu::CooperativeScalarType| format!("{ty:?}").to_lowercase();
+        let sides = target.matrices.iter().flat_map(|m| m.sides.clone()).collect::<Vec<u32>>();
+        let row = |p: &wgpu::CooperativeMatrixProperties| {
+            let (factors, sums) = (scalar(p.ab_type), scalar(p.cr_type));
+            let (m, n, k, saturating) = (p.m_size, p.n_size, p.k_size, p.saturating_accumulation);
+            let mixed = factors == "f16" && sums == "f32" && !saturating;
+            let used = mixed && m == n && n == k && sides.contains(&m);
+            Matrices { m, n, k, factors, sums, saturating, used }
+        };
+        adapter.cooperative_matrix_properties().iter().map(row).collect()
+    }
+}
+
+impl std::fmt::Display for Matrices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Matrices { m, n, k, factors, sums, .. } = self;
+        let saturating = if self.saturating { ", saturating" } else { "" };
+        let used = if self.used { " (used with --experimental)" } else { "" };
+        write!(f, "{m}×{n}×{k} {factors} to {sums}{saturating}{used}")
+    }
 }
 
 #[derive(Serialize)]
@@ -81,6 +120,10 @@ impl Row {
                 subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
                 timestamps: has(wgpu::Features::TIMESTAMP_QUERY),
                 cooperative_matrix: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+                cooperative_matrices: match has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+                    true => Matrices::all(adapter, &target),
+                    false => Vec::new(),
+                },
             },
             limits: Limits {
                 max_buffer: target.max_buffer,
@@ -116,6 +159,10 @@ impl Row {
             yes(f.timestamps),
             yes(f.cooperative_matrix),
         )?;
+        if !f.cooperative_matrices.is_empty() {
+            let matrices: Vec<String> = f.cooperative_matrices.iter().map(ToString::to_string).collect();
+            writeln!(out, "   matrices  {}", matrices.join(", "))?;
+        }
         writeln!(
             out,
             "   limits    buffer {}, binding {}, {} storage buffers, shared memory {}, {} invocations",

@@ -62,9 +62,12 @@ struct DeviceArgs {
           value_parser = backend)]
     backend: Option<String>,
     /// Play a weaker device, as `webgpu` or `max-binding=128MiB,no-f16,shared=16KiB`; also max-buffer, max-texture,
-    /// storage-buffers, invocations, workgroups, no-subgroups, no-timestamps, class=discrete|integrated|cpu
+    /// storage-buffers, invocations, workgroups, no-subgroups, no-timestamps, no-matrices, class=discrete|integrated|cpu
     #[arg(long, global = true, env = aquatint::gpu::AS_IF_VARIABLE, value_name = "ABILITIES", value_parser = as_if)]
     as_if: Option<String>,
+    /// Use cooperative matrices too, where the device has them: wgpu calls them experimental, and drivers may misbehave
+    #[arg(long, global = true)]
+    experimental: bool,
 }
 
 #[derive(Args)]
@@ -95,7 +98,7 @@ impl DeviceArgs {
             adapter: given(self.adapter),
             backend: given(self.backend),
             as_if: given(self.as_if),
-            experimental: false,
+            experimental: self.experimental,
             cache: Cache::from_env(),
             tuned: true,
         }

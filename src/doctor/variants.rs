@@ -49,6 +49,7 @@ fn targets(own: &Target) -> Vec<(&'static str, Target)> {
         ("as planned", own.clone()),
         ("without textures", Target { max_texture: 0, ..own.clone() }),
         ("without subgroups", Target { subgroups: false, subgroup_size: 1, ..own.clone() }),
+        ("without cooperative matrices", Target { matrices: None, ..own.clone() }),
         ("as for a discrete GPU", class(DeviceClass::Discrete)),
         ("as for an integrated GPU", class(DeviceClass::Integrated)),
         ("as for a software adapter", class(DeviceClass::Cpu)),

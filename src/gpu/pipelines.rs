@@ -10,6 +10,7 @@ use crate::cache::{self, Cache, Identity, checksum};
 use crate::error::Result;
 use crate::parallel;
 use crate::shader::{Access, Kernel, Shader};
+use crate::spirv;
 
 /// A compiled kernel.
 pub(crate) struct Pipeline {
@@ -140,8 +141,11 @@ impl Gpu {
             (text, false) => Some(text),
         };
         let checks = self.0.checks_bounds.load(Ordering::Relaxed);
+        let passes = changed.is_none() && shader.has_matrices() && self.passes_spirv();
+        let words = passes.then(|| spirv::words(shader)).transpose()?;
         let compile = || {
             let module = match changed {
+                None if passes => spirv_module(&self.0.device, shader, words.as_deref().unwrap_or_default()),
                 None if checks => self.0.device.create_shader_module(descriptor(shader)),
                 None => trusted_module(&self.0.device, shader),
                 Some(text) => self.0.device.create_shader_module(wgpu::ShaderModuleDescriptor {
@@ -154,6 +158,12 @@ impl Gpu {
         let pipeline = Arc::new(self.checked(|| format!("kernel {name}"), compile)?);
         // Another thread may have been quicker: then there is one still.
         Ok(pipelines.made().entry(shader.kernel.clone()).or_insert(pipeline).clone())
+    }
+
+    /// Whether the driver can be given SPIR-V of ours.
+    fn passes_spirv(&self) -> bool {
+        let vulkan = self.0.info.backend == wgpu::Backend::Vulkan;
+        vulkan && self.0.device.features().contains(wgpu::Features::PASSTHROUGH_SHADERS)
     }
 
     fn compile(&self, shader: &Shader, module: &wgpu::ShaderModule) -> Pipeline {
@@ -231,8 +241,7 @@ fn descriptor(shader: &Shader) -> wgpu::ShaderModuleDescriptor<'_> {
 }
 
 /// Compiles without the bounds checks and loop counters that wgpu adds for
-/// shaders from strangers; they cost up to half of a small kernel's time. The
-/// one place where that is done.
+/// shaders from strangers; they cost up to half of a small kernel's time.
 #[expect(unsafe_code)]
 fn trusted_module(device: &wgpu::Device, shader: &Shader) -> wgpu::ShaderModule {
     // SAFETY: every kernel is this crate's own, checked against shapes that were
@@ -240,4 +249,23 @@ fn trusted_module(device: &wgpu::Device, shader: &Shader) -> wgpu::ShaderModule 
     // its loops are bounded by parameters. The tests run every variant with
     // buffers of exactly the planned size, and with checks to the same bits.
     unsafe { device.create_shader_module_trusted(descriptor(shader), wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+/// For kernels with cooperative matrices, whose barriers wgpu gets wrong.
+#[expect(unsafe_code)]
+fn spirv_module(device: &wgpu::Device, shader: &Shader, words: &[u32]) -> wgpu::ShaderModule {
+    let entry = wgpu::PassthroughShaderEntryPoint {
+        name: Cow::Borrowed("main"),
+        workgroup_size: shader.workgroup_size.into(),
+    };
+    let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
+        label: Some(shader.kernel.name),
+        entry_points: Cow::Owned(vec![entry]),
+        spirv: Some(Cow::Borrowed(words)),
+        ..Default::default()
+    };
+    // SAFETY: the words are what naga makes of a kernel that it has validated, with its bindings in the order that wgpu
+    // gives those of a layout, and nothing changed but the order of accesses to memory, which is made stricter. As for
+    // the kernel, see `trusted_module`.
+    unsafe { device.create_shader_module_passthrough(descriptor) }
 }

@@ -1,6 +1,6 @@
 //! What a plan asks of a device, known before there is one.
 
-use naga::{ScalarKind, Statement, TypeInner};
+use naga::{Binding, BuiltIn, ScalarKind, Statement, TypeInner};
 
 use crate::error::{Error, Lack, Result};
 use crate::gpu::Gpu;
@@ -217,10 +217,14 @@ fn features(shader: &Shader) -> wgpu::Features {
                 features |= wgpu::Features::SHADER_F16;
             }
             TypeInner::CooperativeMatrix { .. } => {
-                features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+                features |= super::MATRIX_FEATURES;
             }
             _ => {}
         }
+    }
+    let arguments = shader.module.entry_points.iter().flat_map(|entry| &entry.function.arguments);
+    if arguments.into_iter().any(|argument| argument.binding == Some(Binding::BuiltIn(BuiltIn::SubgroupId))) {
+        features |= wgpu::Features::SUBGROUP;
     }
     let functions = shader.module.functions.iter().map(|(_, function)| function);
     let entries = shader.module.entry_points.iter().map(|entry| &entry.function);

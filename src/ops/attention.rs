@@ -1,11 +1,11 @@
 //! Attention: scaled dot-product attention, self and cross.
 
-use super::{Operator, float, share};
+use super::{Operator, float, matrices, share};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Grid, Lower};
 use crate::shader::Kernel;
-use crate::target::DeviceClass;
+use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
 
 /// Largest number of channels in a head.
@@ -76,6 +76,9 @@ impl Operator for Attention {
         if d.is_multiple_of(4) && cx.prefers_texels(q) && cx.target().reads_texels(k) {
             return self.lower_texels(cx);
         }
+        if let Some(blocks) = Blocks::choose(cx.target(), q.dtype, [lq, lk, d]) {
+            return self.lower_matrices(blocks, cx);
+        }
         let quads = d.div_ceil(4);
         // As many queries as registers hold beside their results.
         let most = match cx.target().class {
@@ -137,6 +140,52 @@ impl Attention {
         self.scale.unwrap_or(1.0 / (head_size as f32).sqrt())
     }
 
+    /// With cooperative matrices.
+    fn lower_matrices(&self, blocks: Blocks, cx: &mut Lower) {
+        let [n, lq, c] = dims(cx.desc(0)).expect("checked by infer");
+        let lk = cx.desc(1).shape[1];
+        let d = c / self.heads;
+        let tiles = lq.div_ceil(blocks.rows());
+        let subgroup = cx.target().matrices.as_ref().map_or(1, |m| m.subgroup_size as usize);
+        let [left, right, sum] = matrices::types(blocks.side);
+        let mut kernel = Kernel::new("attention_matrices")
+            .constant("SIDE", unsigned(blocks.side))
+            .constant("SUBGROUPS", unsigned(blocks.subgroups))
+            .constant("THREADS", unsigned(blocks.subgroups * subgroup))
+            .constant("ROWS", unsigned(blocks.rows()))
+            .constant("KEYS", unsigned(blocks.keys))
+            .constant("DEPTH", unsigned(blocks.depth))
+            .constant("HELD_KEYS", unsigned(blocks.keys / blocks.side))
+            .constant("HELD_CHANNELS", unsigned(blocks.depth / blocks.side))
+            .constant("CAUSAL", self.causal)
+            .alias("Left", left)
+            .alias("Right", right)
+            .alias("Sum", sum);
+        let mut buffers =
+            vec![("query", cx.input(0)), ("key", cx.input(1)), ("value", cx.input(2)), ("dst", cx.output())];
+        if cx.inputs() == 4 {
+            kernel = kernel.alias("Mask", "f16").function("bias", BIAS);
+            buffers.push(("mask", cx.input(3)));
+        }
+        let [mask_sample, mask_head] = mask_strides(cx);
+        cx.dispatch(
+            kernel,
+            &buffers,
+            &[
+                ("samples", n.into()),
+                ("heads", self.heads.into()),
+                ("quads", (d / 4).into()),
+                ("queries", lq.into()),
+                ("keys", lk.into()),
+                ("tiles", tiles.into()),
+                ("scale", self.factor(d).into()),
+                ("mask_sample", mask_sample.into()),
+                ("mask_head", mask_head.into()),
+            ],
+            Grid::Groups(n * self.heads * tiles),
+        );
+    }
+
     /// All that is read in textures.
     fn lower_texels(&self, cx: &mut Lower) {
         let [n, lq, c] = dims(cx.desc(0)).expect("checked by infer");
@@ -181,6 +230,49 @@ impl Attention {
             ],
             Grid::Groups(n * self.heads * blocks),
         );
+    }
+}
+
+/// How a workgroup with cooperative matrices divides its queries.
+struct Blocks {
+    side: usize,
+    /// Each has `side` queries.
+    subgroups: usize,
+    /// Keys at a time, and channels of a head, both in whole matrices.
+    keys: usize,
+    depth: usize,
+}
+
+impl Blocks {
+    /// As many subgroups as there is workgroup memory for, where there are enough queries, keys and channels to fill
+    /// matrices, and a thread for each query.
+    fn choose(target: &Target, dtype: DType, [lq, lk, d]: [usize; 3]) -> Option<Blocks> {
+        let matrices = target.matrices.as_ref()?;
+        let whole = d.is_multiple_of(4) && dtype == DType::F16 && target.class != DeviceClass::Cpu;
+        let sides = matrices.sides.iter().map(|&side| side as usize);
+        let subgroup = matrices.subgroup_size as usize;
+        let fitting = sides.filter(|&side| side <= lq.min(lk).min(d).min(subgroup));
+        let mut all = fitting.flat_map(|side| {
+            let depth = d.next_multiple_of(side);
+            [4, 2, 1].map(|subgroups| Blocks { side, subgroups, keys: 2 * side, depth })
+        });
+        all.find(|blocks| {
+            whole
+                && blocks.subgroups * subgroup <= target.max_invocations as usize
+                && blocks.memory() <= target.shared_memory as usize
+        })
+    }
+
+    fn rows(&self) -> usize {
+        self.subgroups * self.side
+    }
+
+    /// Workgroup memory, bytes.
+    fn memory(&self) -> usize {
+        let line = |numbers: usize, size: usize| (numbers + 8) * size;
+        let sides = (self.rows() + 2 * self.keys) * line(self.depth, 2);
+        // Scores, weights in two parts, and their sum.
+        sides + self.rows() * (line(self.keys, 4) + 2 * line(self.keys, 2) + 4) + 6 * 16
     }
 }
 

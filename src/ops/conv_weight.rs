@@ -20,6 +20,8 @@ pub enum ConvWeight {
     /// For Winograd's convolution: a 3×3 kernel at 6×6 points, `[rows, row]`, a row for each point, tile of `quads` quads of
     /// output channels and quad of input channels.
     Winograd { quads: usize },
+    /// For `conv2d_matrices`: `[tiles · kh · kw · c, columns]`, where c is the input channels up to a multiple of `depth`.
+    Matrices { columns: usize, depth: usize },
     /// For `conv2d_depthwise`: `[kh · kw, c]`.
     Depthwise,
 }
@@ -48,6 +50,9 @@ impl Operator for ConvWeight {
                     return Err(format!("kernel must be 3×3 over a multiple of four channels, found {}", inputs[0].shape));
                 }
                 Conv2d::weight_at_points(c_in, c_out, *quads)
+            }
+            ConvWeight::Matrices { columns, depth } => {
+                [c_out.div_ceil(*columns) * kh * kw * c_in.next_multiple_of(*depth), *columns]
             }
             ConvWeight::Depthwise => [kh * kw, c_out],
         };
@@ -114,6 +119,19 @@ impl Operator for ConvWeight {
                     Grid::Threads(tiles * 4 * quads * from[1]),
                 );
             }
+            ConvWeight::Matrices { columns, depth } => cx.dispatch(
+                Kernel::new("conv_weight_matrices").alias("Elem", elem(to)),
+                &buffers,
+                &[
+                    ("count", to.shape.elements().into()),
+                    ("columns", (*columns).into()),
+                    ("depth", from[1].next_multiple_of(*depth).into()),
+                    ("c_out", from[0].into()),
+                    ("c_in", from[1].into()),
+                    ("taps", (from[2] * from[3]).into()),
+                ],
+                Grid::Threads(to.shape.elements()),
+            ),
             ConvWeight::Depthwise => cx.dispatch(
                 Kernel::new("conv_weight_depthwise").alias("Elem", elem(to)),
                 &buffers,

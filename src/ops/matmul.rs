@@ -2,6 +2,7 @@
 //! linear layer, [`Graph::linear`].
 
 use super::elementwise::broadcast;
+use super::matrices::Block;
 use super::{Operator, arity, float, share};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -58,6 +59,9 @@ impl Operator for Matmul {
         if self.reads_texels(cx, m, k, n) {
             return self.lower_texels(cx);
         }
+        if let Some(block) = self.choose_block(cx, m, k, n) {
+            return self.lower_matrices(block, cx);
+        }
         let (tile_rows, tile_quads) = match cx.target().class {
             DeviceClass::Cpu => (8, 4),
             _ => (4, 2),
@@ -112,6 +116,56 @@ impl Matmul {
         let (a, b) = (cx.desc(0), cx.desc(1));
         let (worth, possible) = if a.shape.elements() < b.shape.elements() { (b, a) } else { (a, b) };
         quads && m >= 2 * CPU_WORKGROUP && cx.prefers_texels(worth) && cx.target().reads_texels(possible)
+    }
+
+    /// How workgroups divide the result, where cooperative matrices are filled by both sides.
+    fn choose_block(&self, cx: &Lower, m: usize, k: usize, n: usize) -> Option<Block> {
+        let output = cx.output_desc();
+        let batches = output.shape.elements() / (m * n).max(1);
+        Block::choose(cx.target(), output.dtype, [m, n], k, batches)
+            .filter(|block| m >= block.side && n >= block.side && k >= block.side)
+    }
+
+    fn lower_matrices(&self, block: Block, cx: &mut Lower) {
+        let (a, b) = (cx.desc(0), cx.desc(1));
+        let (_, m, k) = parts(a, self.transpose_a).expect("checked by infer");
+        let (_, _, n) = parts(b, self.transpose_b).expect("checked by infer");
+        let (tiles_y, tiles_x) = (m.div_ceil(block.rows()), n.div_ceil(block.columns()));
+        let [a_lines, a_width] = if self.transpose_a { [k, m] } else { [m, k] };
+        let [b_lines, b_width] = if self.transpose_b { [n, k] } else { [k, n] };
+        let mut kernel =
+            block.kernel("matmul_matrices", cx.target(), [self.transpose_a, self.transpose_b]);
+        if !a_width.is_multiple_of(4) {
+            kernel = kernel.alias("QuadA", "f16").function("load_a", load_halves("load_a", "a"));
+        }
+        if !b_width.is_multiple_of(4) {
+            kernel = kernel.alias("QuadB", "f16").function("load_b", load_halves("load_b", "b"));
+        }
+        if !n.is_multiple_of(4) {
+            kernel = kernel.alias("Dst", "f16").function("store", STORE_SCALARS);
+        }
+        let batch = Batch::of(self, cx);
+        cx.dispatch(
+            kernel,
+            &[("a", cx.input(0)), ("b", cx.input(1)), ("dst", cx.output())],
+            &[
+                ("m", m.into()),
+                ("n", n.into()),
+                ("a_lines", a_lines.into()),
+                ("a_width", a_width.into()),
+                ("b_lines", b_lines.into()),
+                ("b_width", b_width.into()),
+                ("batches", batch.count.into()),
+                ("tiles_y", tiles_y.into()),
+                ("tiles_x", tiles_x.into()),
+                ("steps", k.div_ceil(block.depth).into()),
+                ("rank", batch.shape.len().into()),
+                ("shape", batch.shape.into()),
+                ("a_strides", batch.a_strides.into()),
+                ("b_strides", batch.b_strides.into()),
+            ],
+            Grid::Groups(batch.count * tiles_y * tiles_x),
+        );
     }
 
     fn lower_texels(&self, cx: &mut Lower) {
@@ -223,6 +277,19 @@ fn load_transposed(name: &str, buffer: &str, i: &str, j: &str, rows: &str, colum
     var v = V(0.0);
     for (var t = 0u; t < min(4u, P.{columns} - {j} * 4u); t++) {{
         v[t] = f32({buffer}[(matrix * P.{columns} + {j} * 4u + t) * P.{rows} + {i}]);
+    }}
+    return v;
+}}"
+    )
+}
+
+/// Four numbers of a line for cooperative matrices, zero past its end.
+fn load_halves(name: &str, buffer: &str) -> String {
+    format!(
+        "fn {name}(line: u32, quad: u32) -> vec4<f16> {{
+    var v = vec4<f16>();
+    for (var t = 0u; t < min(4u, P.{buffer}_width - quad * 4u); t++) {{
+        v[t] = {buffer}[line * P.{buffer}_width + quad * 4u + t];
     }}
     return v;
 }}"

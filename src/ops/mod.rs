@@ -125,6 +125,7 @@ ops! {
 pub mod epilogue;
 pub mod expr;
 mod lines;
+pub mod matrices;
 mod share;
 
 /// Checks the number of inputs.

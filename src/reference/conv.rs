@@ -27,6 +27,16 @@ fn place_in_tiles(
     ((row * taps + kx % taps) * 4 + ci % 4) * channels + co % channels
 }
 
+/// Where `ConvWeight::Matrices` puts a number.
+fn place_in_matrices(
+    [c_in, taps]: [usize; 2],
+    [columns, depth]: [usize; 2],
+    [co, ci]: [usize; 2],
+    tap: usize,
+) -> usize {
+    ((co / columns * taps + tap) * c_in.next_multiple_of(depth) + ci) * columns + co % columns
+}
+
 /// Words of a record of `ConvWeight::Blocks`: where it begins, and the place of a tap and a quad of output channels in it.
 fn place_in_blocks(
     [c_in, kh, kw]: [usize; 3],
@@ -53,6 +63,9 @@ pub(crate) fn weight_of<'a>(conv: &Conv2d, weight: &'a Values) -> Weight<'a> {
         Some(ConvWeight::Tiles { taps, quads }) => {
             Box::new(move |co, ci, tap| weight.at(place_in_tiles(size, [taps, quads], [co, ci], tap)))
         }
+        Some(ConvWeight::Matrices { columns, depth }) => Box::new(move |co, ci, [ky, kx]| {
+            weight.at(place_in_matrices([c_in, kh * kw], [columns, depth], [co, ci], ky * kw + kx))
+        }),
         Some(ConvWeight::Winograd { quads }) => {
             let tiles = c_out.div_ceil(4 * quads);
             Box::new(move |co, ci, tap| {
@@ -220,6 +233,13 @@ pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
                 Approx::exact(at(tile * 4 * quads + channel, quad * 4 + lane, ky, step * taps + tap))
             })
         }
+        ConvWeight::Matrices { columns, depth } => {
+            let shape = [c_out.div_ceil(columns), kh, kw, c_in.next_multiple_of(depth), columns];
+            Box::new(move |i| {
+                let [tile, ky, kx, ci, column] = unravel(i, shape);
+                Approx::exact(at(tile * columns + column, ci, ky, kx))
+            })
+        }
         ConvWeight::Winograd { quads } => {
             let shape =
                 [winograd::POINTS, winograd::POINTS, c_out.div_ceil(4 * quads), c_in / 4, 4, 4 * quads];
@@ -320,6 +340,7 @@ pub(crate) fn allows(conv: &Conv2d, method: Method) -> bool {
         Method::Direct => true,
         Method::Depthwise => groups == conv.c_in && conv.c_in == conv.c_out && conv.c_in.is_multiple_of(4),
         Method::Winograd(_) => conv.allows_winograd(DType::F32),
+        Method::Matrices(blocks) => conv.allows_matrices(DType::F16, blocks.block.side),
         _ => {
             groups == 1 || ((conv.c_in / groups).is_multiple_of(4) && (conv.c_out / groups).is_multiple_of(4))
         }

@@ -2,7 +2,7 @@ use aquatint::ops::attention::AttentionOptions;
 
 use crate::harness::{Array, Case, Rng};
 
-fn attention(
+pub fn attention(
     q: &Array,
     k: &Array,
     v: &Array,

@@ -8,8 +8,8 @@
 use std::sync::OnceLock;
 
 use aquatint::{
-    DType, DeviceClass, Error, Gpu, Graph, Network, Plan, Result, Target, Tensor, ValueId, doctor, passes,
-    reference,
+    DType, DeviceClass, Error, Gpu, Graph, Matrices, Network, Plan, Result, Target, Tensor, ValueId, doctor,
+    passes, reference,
 };
 
 /// Largest error in f32: rounding of sums of some thousand terms stays well below it.
@@ -270,7 +270,14 @@ impl Case {
         // Every variant that any class of device would get, validated by naga.
         for class in [DeviceClass::Discrete, DeviceClass::Integrated, DeviceClass::Cpu] {
             let mappable = class == DeviceClass::Cpu;
-            let target = Target { class, mappable, ..Target::typical() };
+            // Those with cooperative matrices use them in f16.
+            let matrices = match class {
+                DeviceClass::Discrete => Some(Matrices { sides: vec![16, 8], subgroup_size: 32 }),
+                DeviceClass::Integrated => Some(Matrices { sides: vec![8], subgroup_size: 64 }),
+                DeviceClass::Cpu => None,
+            };
+            let matrices = matrices.filter(|_| dtype == DType::F16);
+            let target = Target { class, mappable, matrices, ..Target::typical() };
             Plan::compile(&graph, &target).unwrap_or_else(|e| panic!("{name}, {class:?}: {e}"));
             // What the passes make of the graph is to the library's reference what the graph is to this one.
             let rewritten = passes::optimise(&graph, &target).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -16,6 +16,7 @@ mod indexing;
 mod integer;
 mod lines;
 mod matmul;
+mod matrices;
 mod noise;
 mod norm;
 mod pad;

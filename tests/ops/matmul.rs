@@ -3,37 +3,46 @@ use proptest::prelude::*;
 
 use crate::harness::{Array, Case, Rng};
 
-fn check(batch_a: &[usize], batch_b: &[usize], [m, k, n]: [usize; 3], transpose_a: bool, transpose_b: bool) {
-    let name = format!("matmul {batch_a:?}×{batch_b:?} {m}×{k}×{n} {transpose_a} {transpose_b}");
-    let mut rng = Rng::new(&name);
-    let a = rng.array(&[batch_a, &if transpose_a { [k, m] } else { [m, k] }].concat());
-    let b = rng.array(&[batch_b, &if transpose_b { [n, k] } else { [k, n] }].concat());
+/// By its definition; batch dimensions broadcast.
+pub fn product(a: &Array, b: &Array, options: Matmul) -> Array {
+    let Matmul { transpose_a, transpose_b } = options;
+    let (batch_a, size_a) = a.shape.split_at(a.shape.len() - 2);
+    let (batch_b, size_b) = b.shape.split_at(b.shape.len() - 2);
+    let [m, k] = if transpose_a { [size_a[1], size_a[0]] } else { [size_a[0], size_a[1]] };
+    let n = if transpose_b { size_b[0] } else { size_b[1] };
     let rank = batch_a.len().max(batch_b.len());
     let dim = |s: &[usize], d: usize| (d + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
     let batch: Vec<usize> = (0..rank).map(|d| dim(batch_a, d).max(dim(batch_b, d))).collect();
     let own = |s: &[usize], i: &[usize]| -> Vec<usize> {
         (rank - s.len()..rank).map(|d| if dim(s, d) == 1 { 0 } else { i[d] }).collect()
     };
-    let shape = [&batch[..], &[m, n]].concat();
-    Case::new(name).played().input(&a).input(&b).check(
-        |g, v| g.matmul(v[0], v[1], Matmul { transpose_a, transpose_b }),
-        |x| {
-            Array::from_fn(&shape, |i| {
-                let (row, column) = (i[rank], i[rank + 1]);
-                let (mut at_a, mut at_b) = (own(batch_a, i), own(batch_b, i));
-                at_a.extend([0, 0]);
-                at_b.extend([0, 0]);
-                let (end_a, end_b) = (at_a.len() - 2, at_b.len() - 2);
-                (0..k)
-                    .map(|l| {
-                        at_a[end_a..].copy_from_slice(&if transpose_a { [l, row] } else { [row, l] });
-                        at_b[end_b..].copy_from_slice(&if transpose_b { [column, l] } else { [l, column] });
-                        x[0].at(&at_a) * x[1].at(&at_b)
-                    })
-                    .sum()
+    Array::from_fn(&[&batch[..], &[m, n]].concat(), |i| {
+        let (row, column) = (i[rank], i[rank + 1]);
+        let (mut at_a, mut at_b) = (own(batch_a, i), own(batch_b, i));
+        at_a.extend([0, 0]);
+        at_b.extend([0, 0]);
+        let (end_a, end_b) = (at_a.len() - 2, at_b.len() - 2);
+        (0..k)
+            .map(|l| {
+                at_a[end_a..].copy_from_slice(&if transpose_a { [l, row] } else { [row, l] });
+                at_b[end_b..].copy_from_slice(&if transpose_b { [column, l] } else { [l, column] });
+                a.at(&at_a) * b.at(&at_b)
             })
-        },
-    );
+            .sum()
+    })
+}
+
+fn check(batch_a: &[usize], batch_b: &[usize], [m, k, n]: [usize; 3], transpose_a: bool, transpose_b: bool) {
+    let name = format!("matmul {batch_a:?}×{batch_b:?} {m}×{k}×{n} {transpose_a} {transpose_b}");
+    let mut rng = Rng::new(&name);
+    let a = rng.array(&[batch_a, &if transpose_a { [k, m] } else { [m, k] }].concat());
+    let b = rng.array(&[batch_b, &if transpose_b { [n, k] } else { [k, n] }].concat());
+    let options = Matmul { transpose_a, transpose_b };
+    Case::new(name)
+        .played()
+        .input(&a)
+        .input(&b)
+        .check(|g, v| g.matmul(v[0], v[1], options), |x| product(&x[0], &x[1], options));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use aquatint::bench::roof;
 use aquatint::bench::run::{self, Event, Measured, RunOptions};
 use aquatint::bench::stop::StopOptions;
 use aquatint::bench::workloads::{Suite, cases};
-use aquatint::{AdapterOptions, DType, Error, Gpu, doctor, units};
+use aquatint::{AdapterOptions, DType, Error, Gpu, Tuning, doctor, units};
 
 use super::super::{interrupt, make_folder_of, network};
 use super::files::Files;
@@ -99,6 +99,19 @@ fn say(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }
 
+/// The device with all that there is to measure; networks use of it what the options say.
+fn opened(options: &AdapterOptions) -> Result<Gpu> {
+    let gpu = Gpu::with_options(&AdapterOptions { experimental: true, ..options.clone() })?;
+    if options.experimental || gpu.target().matrices.is_none() {
+        return Ok(gpu);
+    }
+    let gpu = gpu.without_matrices();
+    Ok(match options.tuned {
+        true => gpu.tuned(Tuning::kept(&options.cache, &gpu.identity())),
+        false => gpu,
+    })
+}
+
 pub fn run(args: &Run, device: &AdapterOptions, out: &mut dyn Write) -> Result<ExitReason> {
     let start = Instant::now();
     let started = machine::now();
@@ -117,7 +130,7 @@ pub fn run(args: &Run, device: &AdapterOptions, out: &mut dyn Write) -> Result<E
     args.json.as_ref().map_or(Ok(()), |path| make_folder_of(path))?;
     args.files.prepare()?;
 
-    let gpu = Gpu::with_options(&AdapterOptions { experimental: true, ..device.clone() })?;
+    let gpu = opened(device)?;
     gpu.set_patience(Duration::from_secs_f64(args.timeout));
     let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
     let dtypes = match args.precision.is_empty() {

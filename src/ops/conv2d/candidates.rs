@@ -46,6 +46,7 @@ impl Conv2d {
                 } else {
                     found.extend(tiles().map(Method::Rows));
                 }
+                found.extend(self.all_blocks(target, output).into_iter().map(Method::Matrices));
                 if flops <= FEW {
                     found.push(Method::Direct);
                 }
@@ -149,6 +150,7 @@ impl fmt::Display for Method {
             Method::Blocks { tile, texels: false, .. } => write!(f, "blocks {tile}"),
             Method::Blocks { tile, texels: true, .. } => write!(f, "blocks and texels {tile}"),
             Method::Winograd(tile) => write!(f, "winograd {tile}"),
+            Method::Matrices(blocks) => write!(f, "matrices {blocks}"),
             Method::Depthwise => write!(f, "depthwise"),
             Method::Direct => write!(f, "direct"),
         }

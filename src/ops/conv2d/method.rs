@@ -1,6 +1,7 @@
 //! How a convolution is computed on a device.
 
 use super::Conv2d;
+use super::matrices::Blocks;
 use super::winograd::POINTS;
 use crate::ops::ConvWeight;
 use crate::ops::quantized::{BLOCK, BlockFormat};
@@ -27,6 +28,8 @@ pub enum Method {
     /// Through the points of Winograd's convolution, with the tile of the products there, whose pixels are squares of the
     /// result. 3×3 kernels of stride one, channels in multiples of four, f32.
     Winograd(Tile),
+    /// Products of cooperative matrices, on devices that have them. f16, one group.
+    Matrices(Blocks),
     /// A tile in each thread, with a weight in blocks of small integers, in a buffer; the source in a buffer or, on
     /// software adapters, read through a texture.
     Blocks { tile: Tile, format: BlockFormat, texels: bool },
@@ -84,6 +87,9 @@ impl Conv2d {
             if !(self.c_in / groups).is_multiple_of(4) || !(self.c_out / groups).is_multiple_of(4) {
                 return Method::Direct;
             }
+        }
+        if let Some(blocks) = self.choose_blocks(target, output) {
+            return Method::Matrices(blocks);
         }
         let tile = self.tile(target, output);
         match self.allows_texels(target, source, output) {
@@ -226,6 +232,9 @@ impl Conv2d {
                 Some(ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads })
             }
             Method::Winograd(tile) => Some(ConvWeight::Winograd { quads: tile.quads }),
+            Method::Matrices(Blocks { block, .. }) => {
+                Some(ConvWeight::Matrices { columns: block.columns(), depth: block.depth })
+            }
             Method::Blocks { tile, format, .. } => {
                 let taps = self.taps_written_out();
                 Some(ConvWeight::Blocks { taps, quads: tile.quads, format })

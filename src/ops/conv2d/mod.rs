@@ -3,10 +3,12 @@
 mod candidates;
 mod depthwise;
 mod direct;
+mod matrices;
 mod method;
 mod tiles;
 pub(crate) mod winograd;
 
+pub use matrices::Blocks;
 pub(crate) use method::AtPoints;
 pub use method::Method;
 
@@ -151,6 +153,7 @@ impl Operator for Conv2d {
                 tiles::lower_blocks(self, tile, format, texels, cx);
             }
             Some(Method::Winograd(tile)) => winograd::lower(self, tile, cx),
+            Some(Method::Matrices(blocks)) => matrices::lower(self, blocks, cx),
             Some(Method::Depthwise) => depthwise::lower(self, cx),
             Some(Method::Direct) => direct::lower(self, cx),
             None => unreachable!("the pass `choose` gives every convolution a method"),

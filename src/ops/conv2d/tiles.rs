@@ -171,7 +171,7 @@ fn params(conv: &Conv2d, tile: Tile, cx: &Lower) -> (Vec<(&'static str, Param)>,
 }
 
 /// For a channel count that is not a multiple of four: the missing lanes are zero.
-const LOAD_SCALARS: &str = "fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
+pub(super) const LOAD_SCALARS: &str = "fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
     var v = vec4<f32>(0.0);
     let first = quad * 4u;
     for (var i = 0u; i < 4u; i++) { // #unroll
@@ -191,7 +191,7 @@ const Q4_INTEGERS: &str = "fn integers(word: u32, i: u32) -> V {
     return V((four >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u)) - 8.0;
 }";
 
-const STORE_SCALARS: &str = "fn store(pixel: u32, quad: u32, value: V) {
+pub(super) const STORE_SCALARS: &str = "fn store(pixel: u32, quad: u32, value: V) {
     let first = quad * 4u;
     for (var i = 0u; i < 4u; i++) { // #unroll
         if (first + i < P.c_out) {

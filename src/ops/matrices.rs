@@ -1,0 +1,189 @@
+//! How a workgroup divides a product among cooperative matrices: small ones that the threads of a subgroup hold together,
+//! of f16, whose products are summed in f32.
+
+use std::fmt;
+
+use crate::shader::Kernel;
+use crate::target::{DeviceClass, Target};
+use crate::tensor::DType;
+
+/// A workgroup's part of a product, `rows` × `columns` numbers of the result, `depth` columns of the left side and rows of
+/// the right one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Side of a matrix: 8 or 16.
+    pub side: usize,
+    /// Subgroups, down and across.
+    pub subgroups: [usize; 2],
+    /// Matrices of sums that each of them holds, down and across.
+    pub held: [usize; 2],
+    pub depth: usize,
+}
+
+/// Subgroups and what each holds, the largest part first. Larger parts fetch less for a product, smaller ones are more.
+const SHAPES: [([usize; 2], [usize; 2]); 3] = [([2, 4], [4, 2]), ([2, 2], [2, 2]), ([1, 2], [2, 1])];
+
+/// Workgroups that keep a device busy; none where a matrix is multiplied number by number.
+pub fn enough(target: &Target) -> Option<usize> {
+    match target.class {
+        DeviceClass::Discrete => Some(128),
+        DeviceClass::Integrated => Some(32),
+        DeviceClass::Cpu => None,
+    }
+}
+
+/// WGSL's names of matrices with this side: a left and a right factor, and a sum of products.
+pub fn types(side: usize) -> [&'static str; 3] {
+    match side {
+        8 => ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"],
+        _ => ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"],
+    }
+}
+
+impl Block {
+    /// All that the device can take for sums of `length` products, the largest first.
+    pub fn all(target: &Target, dtype: DType, length: usize) -> impl Iterator<Item = Block> {
+        let sides = target.matrices.iter().filter(move |_| dtype == DType::F16).flat_map(|m| m.sides.iter());
+        sides.flat_map(move |&side| {
+            let side = side as usize;
+            // Two matrices deep, unless that is further than the sums go.
+            let depth =
+                if length.next_multiple_of(2 * side) == length.next_multiple_of(side) { 2 } else { 1 };
+            let block = move |(subgroups, held)| Block { side, subgroups, held, depth: depth * side };
+            SHAPES.into_iter().map(block).filter(|block| block.fits(target))
+        })
+    }
+
+    /// The largest of which a result of `rows` × `columns` takes enough to keep the device busy, or else the smallest.
+    pub fn choose(
+        target: &Target,
+        dtype: DType,
+        [rows, columns]: [usize; 2],
+        length: usize,
+        batches: usize,
+    ) -> Option<Block> {
+        let enough = enough(target)?;
+        let blocks: Vec<Block> = Block::all(target, dtype, length).collect();
+        let first = blocks.first()?;
+        let count = |b: &Block| batches * b.count(rows, columns);
+        let own_side = || blocks.iter().filter(|block| block.side == first.side);
+        own_side().find(|block| count(block) >= enough).or_else(|| own_side().next_back()).copied()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.subgroups[0] * self.held[0] * self.side
+    }
+
+    pub fn columns(&self) -> usize {
+        self.subgroups[1] * self.held[1] * self.side
+    }
+
+    /// How many workgroups the numbers of a result take.
+    pub fn count(&self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.rows()) * columns.div_ceil(self.columns())
+    }
+
+    /// Threads of a workgroup.
+    fn threads(&self, target: &Target) -> usize {
+        let subgroup = target.matrices.as_ref().map_or(1, |m| m.subgroup_size as usize);
+        self.subgroups[0] * self.subgroups[1] * subgroup
+    }
+
+    fn fits(&self, target: &Target) -> bool {
+        let threads = self.threads(target);
+        threads <= target.max_invocations as usize
+            && self.memory() <= target.shared_memory as usize
+            // Then a thread always fetches the same columns of the left side.
+            && threads.is_multiple_of(self.depth / 4)
+    }
+
+    /// Workgroup memory, bytes, whichever side is turned.
+    fn memory(&self) -> usize {
+        let side = |lines: usize, width: usize| (lines * (width + 8)).max(width * (lines + 8)) * 2;
+        let sums = self.subgroups[0] * self.subgroups[1] * self.side * self.side * 4;
+        side(self.rows(), self.depth) + side(self.depth, self.columns()) + sums
+    }
+
+    /// The kernel of this name with the constants of `lib/matrices`.
+    pub fn kernel(
+        &self,
+        name: &'static str,
+        target: &Target,
+        [turned_left, turned_right]: [bool; 2],
+    ) -> Kernel {
+        let unsigned = |n: usize| format!("{n}u");
+        let threads = self.threads(target);
+        let stored = |lines: usize, width: usize, turned: bool| match turned {
+            false => [lines, width / 4],
+            true => [width, lines / 4],
+        };
+        let left = stored(self.rows(), self.depth, turned_left);
+        let right = stored(self.depth, self.columns(), turned_right);
+        let types = types(self.side);
+        Kernel::new(name)
+            .constant("SIDE", unsigned(self.side))
+            .constant("ROWS", unsigned(self.rows()))
+            .constant("COLUMNS", unsigned(self.columns()))
+            .constant("DEPTH", unsigned(self.depth))
+            .constant("SUBGROUPS", unsigned(self.subgroups[0] * self.subgroups[1]))
+            .constant("SUBGROUPS_X", unsigned(self.subgroups[1]))
+            .constant("HELD_Y", unsigned(self.held[0]))
+            .constant("HELD_X", unsigned(self.held[1]))
+            .constant("THREADS", unsigned(threads))
+            .constant("LOADS_LEFT", unsigned((left[0] * left[1]).div_ceil(threads)))
+            .constant("LOADS_RIGHT", unsigned((right[0] * right[1]).div_ceil(threads)))
+            .constant("TURNED_LEFT", turned_left)
+            .constant("TURNED_RIGHT", turned_right)
+            .constant("LINES_LEFT", unsigned(left[0]))
+            .constant("QUADS_LEFT", unsigned(left[1]))
+            .constant("LINES_RIGHT", unsigned(right[0]))
+            .constant("QUADS_RIGHT", unsigned(right[1]))
+            .alias("Left", types[0])
+            .alias("Right", types[1])
+            .alias("Sum", types[2])
+    }
+}
+
+/// Side of a matrix, then rows × columns × depth of the part.
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "of {} for {}×{}×{}", self.side, self.rows(), self.columns(), self.depth)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Matrices;
+
+    fn target(subgroup_size: u32, sides: &[u32]) -> Target {
+        Target { matrices: Some(Matrices { sides: sides.to_vec(), subgroup_size }), ..Target::typical() }
+    }
+
+    #[test]
+    fn large_results_get_large_parts() {
+        let target = target(32, &[16, 8]);
+        let size = |side: usize, length| {
+            let block = Block::choose(&target, DType::F16, [side, side], length, 1).unwrap();
+            [block.side, block.rows(), block.columns(), block.depth]
+        };
+        assert_eq!(size(4096, 320), [16, 128, 128, 32]);
+        assert_eq!(size(1024, 320), [16, 64, 64, 32]);
+        assert_eq!(size(64, 16), [16, 32, 32, 16]);
+        assert_eq!(size(64, 48), [16, 32, 32, 16]);
+    }
+
+    #[test]
+    fn what_a_device_has_not_is_not_offered() {
+        let count = |target: &Target, dtype| Block::all(target, dtype, 64).count();
+        let own = target(32, &[16, 8]);
+        assert_eq!(count(&own, DType::F16), 6);
+        assert_eq!(count(&own, DType::F32), 0);
+        assert_eq!(count(&Target::typical(), DType::F16), 0);
+        assert_eq!(count(&Target { max_invocations: 128, ..own.clone() }, DType::F16), 4);
+        assert_eq!(count(&Target { shared_memory: 16 << 10, ..own.clone() }, DType::F16), 5);
+        assert!(
+            Block::choose(&Target { class: DeviceClass::Cpu, ..own }, DType::F16, [64, 64], 64, 1).is_none()
+        );
+    }
+}
