@@ -122,6 +122,11 @@ impl Texels {
         Texels { alpha, ..self }
     }
 
+    /// Whether these are texels of the same layer and level of the same texture.
+    pub(super) fn is(&self, other: &Texels) -> bool {
+        self.texture == other.texture && self.layer == other.layer && self.mip == other.mip
+    }
+
     /// The format that kernels see.
     pub(super) fn format(&self) -> wgpu::TextureFormat {
         self.view.unwrap_or(self.texture.format())

@@ -9,3 +9,4 @@ mod recording;
 mod sharing;
 mod slices;
 mod textures;
+mod tiled;
