@@ -39,6 +39,7 @@ struct Params {
 // #include lib/transfer
 
 fn exposure() -> f32 { return exposures[0]; }
+fn stored(texel: vec4<f32>) -> vec4<f32> { return texel; }
 fn to_texture(x: vec3<f32>) -> vec3<f32> { return x / exposure(); }
 
 // The nearest pixel of the picture whose alpha is kept.
@@ -68,5 +69,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let place = id.xy + vec2<u32>(P.from_x, P.from_y);
     let value = finite(finite(load(P.first + place.y * P.width + place.x)) * scale + shift);
     let texel = finite(vec4<f32>(to_texture(value.xyz), opacity(place, value.w)));
-    textureStore(goal, id.xy + vec2<u32>(P.left, P.top), texel);
+    textureStore(goal, id.xy + vec2<u32>(P.left, P.top), stored(texel));
 }

@@ -49,7 +49,11 @@ struct Window {
 
 const SIDE: u32 = 8;
 
-/// From a texture into a tensor, with its alpha into a plane if that is wanted.
+const DISTANCE: &str = "fn loaded(texel: vec4<f32>) -> vec4<f32> {
+    return finite(vec4<f32>(distance_of(texel.x), texel.yzw));
+}";
+
+/// From a texture into a tensor, or into one of a part of it; with its alpha into a plane if that is wanted.
 pub(super) fn read(
     gpu: &Gpu,
     port: &Port,
@@ -62,14 +66,29 @@ pub(super) fn read(
     let part = part.unwrap_or(Part::all(pictures.size));
     let window = Window::of(port, texels, part.whole, wgpu::TextureUsages::TEXTURE_BINDING)?;
     let format = texels.format();
-    let sampled = format.sample_type(None, Some(gpu.device().features()));
-    if !matches!(sampled, Some(wgpu::TextureSampleType::Float { .. })) {
+    let sampled = format.sample_type(Some(texels.aspect()), Some(gpu.device().features()));
+    if !matches!(sampled, Some(wgpu::TextureSampleType::Float { .. } | wgpu::TextureSampleType::Depth)) {
         return Err(invalid(port, "a format that is sampled as floats", format!("{format:?}")));
     }
     let exposed = if texels.exposure.is_some() { " * exposure()" } else { "" };
     let mut kernel = Kernel::new("texture_to_tensor")
         .function("to_network", Transfer::function("to_network", texels.held(), texels.network, exposed))
         .alias("Elem", pictures.elem);
+    let [at_zero, at_one] = texels.distances.unwrap_or([1.0; 2]);
+    match (texels.distances, texels.premultiplied) {
+        (None, false) => {}
+        (None, true) => {
+            kernel = kernel
+                .function("loaded", "fn loaded(texel: vec4<f32>) -> vec4<f32> { return straight(texel); }")
+        }
+        (Some(_), false) if at_zero > 0.0 && at_one > 0.0 => kernel = kernel.function("loaded", DISTANCE),
+        (Some(_), false) => {
+            return Err(invalid(port, "distances greater than 0", format!("{at_zero} and {at_one}")));
+        }
+        (Some(_), true) => {
+            return Err(invalid(port, "either distances or colours", "distances multiplied by alpha".into()));
+        }
+    }
     kernel = match pictures.channels {
         Some(channels) => kernel.constant("CHANNELS", format!("{channels}u")),
         None => {
@@ -99,6 +118,7 @@ pub(super) fn read(
     let mut params = normalisation(texels);
     params.extend(places(&pictures, begin));
     params.extend([("right", end(0).into()), ("bottom", end(1).into()), ("opaque", opaque.into())]);
+    params.extend([("inverse_at_zero", (1.0 / at_zero).into()), ("inverse_at_one", (1.0 / at_one).into())]);
     let mut buffers = vec![("dst", tensor)];
     buffers.extend(plane.map(|plane| ("alphas", plane.buffer.as_entire_buffer_binding())));
     let step = step(gpu, port, &kernel, texels, buffers, &params, pictures.size)?;
@@ -128,6 +148,15 @@ pub(super) fn write(
             kernel.function("load", "fn load(pixel: u32) -> vec4<f32> { return unpack4x8unorm(src[pixel]); }")
         }
     };
+    if texels.distances.is_some() {
+        return Err(invalid(port, "colours or data, for an output", "distances".into()));
+    }
+    if texels.premultiplied {
+        kernel = kernel.function(
+            "stored",
+            "fn stored(texel: vec4<f32>) -> vec4<f32> { return vec4<f32>(texel.xyz * texel.w, texel.w); }",
+        );
+    }
     let (mut opaque, mut plane) = (1.0, None);
     let along = "fn opacity(place: vec2<u32>, alpha: f32) -> f32 { return alpha; }";
     let filled = "fn opacity(place: vec2<u32>, alpha: f32) -> f32 { return P.opaque; }";
@@ -326,13 +355,22 @@ fn step<'a>(
 }
 
 impl Texels {
+    /// What of its texels kernels see.
+    fn aspect(&self) -> wgpu::TextureAspect {
+        match self.format().has_depth_aspect() {
+            true => wgpu::TextureAspect::DepthOnly,
+            false => wgpu::TextureAspect::All,
+        }
+    }
+
     fn create_view(&self, usage: wgpu::TextureUsages) -> wgpu::TextureView {
         self.texture.create_view(&wgpu::TextureViewDescriptor {
             label: None,
-            format: Some(self.format()),
+            // Of its own, that of the aspect.
+            format: self.view,
             dimension: Some(wgpu::TextureViewDimension::D2),
             usage: Some(usage),
-            aspect: wgpu::TextureAspect::All,
+            aspect: self.aspect(),
             base_mip_level: self.mip,
             mip_level_count: Some(1),
             base_array_layer: self.layer,

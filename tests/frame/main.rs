@@ -2,8 +2,10 @@
 
 mod bound;
 mod cost;
+mod depth;
 mod harness;
 mod lost;
+mod premultiplied;
 mod read_back;
 mod recording;
 mod sharing;
