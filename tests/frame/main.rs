@@ -1,5 +1,6 @@
 //! Networks in a caller's frame: textures and buffers, nothing made while recording, slices, sharing, lost devices.
 
+mod bare;
 mod bound;
 mod cost;
 mod depth;
