@@ -1,6 +1,6 @@
-// texel (x + left, y + top) = to_texture(scale[c] · src[picture, y, x, c] + shift[c])
+// texel (x + left, y + top) = to_texture(scale[c] · src[picture, y + from_y, x + from_x, c] + shift[c])
 //
-// A feature map, or a packed picture as picture_from_tensor writes it, into part of a texture. What is beyond the part is not
+// Part of a feature map, or of a packed picture as picture_from_tensor writes it, into part of a texture. What is beyond is not
 // written. One channel becomes grey. NaN and infinity become finite. One thread does one pixel, a workgroup 8 × 8 of them.
 
 const CHANNELS: u32 = 3u;
@@ -14,6 +14,8 @@ struct Params {
     top: u32,
     columns: u32, // of the part
     lines: u32,
+    from_x: u32, // where it begins in the tensor
+    from_y: u32,
     first: u32, // pixels before the picture
     alpha_width: u32, // of the picture whose alpha is kept
     alpha_height: u32,
@@ -37,6 +39,7 @@ struct Params {
 // #include lib/transfer
 
 fn exposure() -> f32 { return exposures[0]; }
+fn stored(texel: vec4<f32>) -> vec4<f32> { return texel; }
 fn to_texture(x: vec3<f32>) -> vec3<f32> { return x / exposure(); }
 
 // The nearest pixel of the picture whose alpha is kept.
@@ -63,7 +66,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let scale = vec4<f32>(P.scale0, P.scale1, P.scale2, P.scale3);
     let shift = vec4<f32>(P.shift0, P.shift1, P.shift2, P.shift3);
-    let value = finite(finite(load(P.first + id.y * P.width + id.x)) * scale + shift);
-    let texel = finite(vec4<f32>(to_texture(value.xyz), opacity(id.xy, value.w)));
-    textureStore(goal, id.xy + vec2<u32>(P.left, P.top), texel);
+    let place = id.xy + vec2<u32>(P.from_x, P.from_y);
+    let value = finite(finite(load(P.first + place.y * P.width + place.x)) * scale + shift);
+    let texel = finite(vec4<f32>(to_texture(value.xyz), opacity(place, value.w)));
+    textureStore(goal, id.xy + vec2<u32>(P.left, P.top), stored(texel));
 }

@@ -16,6 +16,8 @@ struct Params {
     bottom: u32,
     first: u32, // pixels before the picture
     opaque: f32, // alpha where the texture's is not taken
+    inverse_at_zero: f32, // of the distances that depths 0 and 1 stand for
+    inverse_at_one: f32,
     scale0: f32,
     scale1: f32,
     scale2: f32,
@@ -34,7 +36,20 @@ struct Params {
 
 // #include lib/transfer
 
+// Straight colours out of those that are multiplied by alpha; nothing where there is no alpha.
+fn straight(texel: vec4<f32>) -> vec4<f32> {
+    let inverse = select(0.0, 1.0 / texel.w, texel.w > 0.0);
+    return finite(vec4<f32>(texel.xyz * inverse, texel.w));
+}
+
+// The distance out of a depth, whose inverse is linear between those of depths 0 and 1.
+fn distance_of(depth: f32) -> f32 {
+    let inverse = P.inverse_at_zero + depth * (P.inverse_at_one - P.inverse_at_zero);
+    return 1.0 / max(inverse, 1.0 / LARGEST);
+}
+
 fn exposure() -> f32 { return exposures[0]; }
+fn loaded(texel: vec4<f32>) -> vec4<f32> { return texel; }
 fn to_network(x: vec3<f32>) -> vec3<f32> { return x * exposure(); }
 fn opacity(alpha: f32) -> f32 { return alpha; }
 fn keep(pixel: u32, alpha: f32) { alphas[pixel] = alpha; }
@@ -53,7 +68,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let place = min(id.xy + vec2<u32>(P.left, P.top), vec2<u32>(P.right, P.bottom));
-    let texel = finite(textureLoad(source, place, 0));
+    let texel = loaded(finite(textureLoad(source, place, 0)));
     let pixel = id.y * P.width + id.x;
     keep(pixel, texel.w);
     let value = finite(vec4<f32>(to_network(texel.xyz), opacity(texel.w)));

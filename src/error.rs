@@ -61,6 +61,11 @@ pub enum Error {
         bound.counts(), bound.show(*found), bound.show(*most), bound.name()
     )]
     Bound { what: String, bound: crate::limits::Bound, found: u64, most: u64 },
+    /// A network that cannot be run in tiles, for a picture that is too large to be run at once: what in it cannot.
+    #[error(
+        "{op} \"{node}\" {why}, so that no tiles can be cut; {}", of_whole(*needed, *budget)
+    )]
+    Whole { op: &'static str, node: String, why: String, needed: Option<u64>, budget: u64 },
     /// The device lacks an optional feature.
     #[error("the device \"{device}\" has no {feature}; {advice}")]
     Feature { device: String, feature: &'static str, advice: &'static str },
@@ -106,6 +111,16 @@ fn listed(all: &[String]) -> String {
         text = format!("{text}; and {} more", all.len() - MOST);
     }
     text
+}
+
+fn of_whole(needed: Option<u64>, budget: u64) -> String {
+    let allowed = crate::units::bytes(budget);
+    match needed {
+        Some(needed) => {
+            format!("the whole picture takes {}, {allowed} are allowed", crate::units::bytes(needed))
+        }
+        None => "the whole picture is too large for the device".to_owned(),
+    }
 }
 
 /// Something that a device lacks.

@@ -67,6 +67,7 @@ mod target;
 pub mod tasks;
 mod tensor;
 pub mod text;
+mod tiles;
 #[cfg(feature = "bench")]
 pub mod tune;
 pub mod tuning;

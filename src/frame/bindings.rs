@@ -27,6 +27,9 @@ pub(super) struct Inner {
     pub run: Range<usize>,
     /// What ends a run: results become states.
     pub updates: Range<usize>,
+    /// Of each step, which launch of the plan's run it is, of how many.
+    pub launch: Vec<Option<usize>>,
+    pub launches: usize,
     /// Bytes that each step moves that is no launch of the run.
     pub bytes: Vec<u64>,
     /// A launch that needs copies before it.
@@ -77,7 +80,7 @@ impl Bindings {
         let mut before: Vec<Launch> = Vec::new();
         for (port, texels) in ports.textures(true) {
             let plane = planes.iter().find(|p| p.name == port.name && p.picture == texels.picture);
-            before.push(convert::read(gpu, port, texels, place(port.buffer), plane)?);
+            before.push(convert::read(gpu, port, texels, None, place(port.buffer), plane)?);
         }
         let run = run(gpu, plan, &loaded, &placed, place)?;
         let mut updates: Vec<Launch> = Vec::new();
@@ -91,21 +94,24 @@ impl Bindings {
             after.push(convert::copy(gpu, place(port.buffer), to, port.desc.bytes())?);
         }
         for (port, texels) in ports.textures(false) {
-            after.push(convert::write(gpu, port, texels, place(port.buffer), &planes)?);
+            after.push(convert::write(gpu, port, texels, None, place(port.buffer), &planes)?);
         }
 
         let ends = [before.len(), run.len(), updates.len()];
         let first = ends[0] + ends[1];
         let all = before.into_iter().chain(run.into_iter().map(|step| (step, 0))).chain(updates).chain(after);
-        let (steps, bytes) = all.unzip();
+        let (steps, bytes): (Vec<Step>, Vec<u64>) = all.unzip();
+        let launch = |at: usize| (ends[0]..first).contains(&at).then(|| at - ends[0]);
         Ok(Bindings(Arc::new(Inner {
             gpu: gpu.clone(),
             turn: network.turn().clone(),
+            launch: (0..steps.len()).map(launch).collect(),
+            launches: ends[1],
             steps,
             run: ends[0]..first,
             updates: first..first + ends[2],
             bytes,
-            filled: plan.run.iter().find(|d| !d.fills.is_empty()).map(|d| d.label.clone()),
+            filled: filled(plan),
             in_place,
         })))
     }
@@ -153,6 +159,11 @@ impl Bindings {
     }
 }
 
+/// A launch that needs copies before it.
+pub(super) fn filled(plan: &Plan) -> Option<String> {
+    plan.run.iter().find(|launch| !launch.fills.is_empty()).map(|launch| launch.label.clone())
+}
+
 /// The launches of a run: those of the network, bound anew where they touch what is placed.
 fn run<'a>(
     gpu: &Gpu,
@@ -176,13 +187,13 @@ fn run<'a>(
 }
 
 /// What is bound, by the ports of a network.
-struct Ports<'a> {
+pub(super) struct Ports<'a> {
     /// With whether it is an input.
     bound: Vec<(&'a Port, bool, &'a Bound)>,
 }
 
 impl<'a> Ports<'a> {
-    fn of(plan: &'a Plan, bound: &'a [(&str, Bound)]) -> Result<Ports<'a>> {
+    pub(super) fn of(plan: &'a Plan, bound: &'a [(&str, Bound)]) -> Result<Ports<'a>> {
         let mut found = Vec::new();
         for (name, bound) in bound {
             let inputs = plan.inputs.iter().map(|port| (port, true));
@@ -199,14 +210,14 @@ impl<'a> Ports<'a> {
         Ok(Ports { bound: found })
     }
 
-    fn textures(&self, input: bool) -> impl Iterator<Item = (&'a Port, &'a Texels)> {
+    pub(super) fn textures(&self, input: bool) -> impl Iterator<Item = (&'a Port, &'a Texels)> {
         self.bound.iter().filter(move |(_, of, _)| *of == input).filter_map(|(port, _, bound)| match bound {
             Bound::Texels(texels) => Some((*port, texels)),
             Bound::Buffer { .. } => None,
         })
     }
 
-    fn buffers(&self) -> impl Iterator<Item = (&'a Port, bool, &'a wgpu::Buffer, u64)> {
+    pub(super) fn buffers(&self) -> impl Iterator<Item = (&'a Port, bool, &'a wgpu::Buffer, u64)> {
         self.bound.iter().filter_map(|&(port, input, bound)| match bound {
             Bound::Buffer { buffer, offset } => Some((port, input, buffer, *offset)),
             Bound::Texels(_) => None,
@@ -248,7 +259,7 @@ impl<'a> Ports<'a> {
     }
 
     /// Memory for the alpha of textures that outputs keep.
-    fn planes(&self, gpu: &Gpu) -> Result<Vec<Plane>> {
+    pub(super) fn planes(&self, gpu: &Gpu) -> Result<Vec<Plane>> {
         let mut planes: Vec<Plane> = Vec::new();
         for (_, wanted) in self.textures(false) {
             let Alpha::Of(name) = &wanted.alpha else { continue };
@@ -285,10 +296,23 @@ fn is_placed(plan: &Plan, port: &Port, input: bool) -> bool {
 /// Whether a buffer can be bound to a port.
 fn check(gpu: &Gpu, plan: &Plan, port: &Port, buffer: &wgpu::Buffer, offset: u64) -> Result<()> {
     let bytes = plan.buffers[port.buffer].bytes;
-    let mut usage = wgpu::BufferUsages::STORAGE;
+    let mut usage = wgpu::BufferUsages::empty();
     if plan.run.iter().flat_map(|d| &d.fills).any(|fill| fill.buffer == port.buffer) {
         usage |= wgpu::BufferUsages::COPY_SRC;
     }
+    check_buffer(gpu, port, buffer, offset, bytes, usage)
+}
+
+/// Whether a buffer has so many bytes from an offset on, and these usages beside that of storage.
+pub(super) fn check_buffer(
+    gpu: &Gpu,
+    port: &Port,
+    buffer: &wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+    usage: wgpu::BufferUsages,
+) -> Result<()> {
+    let usage = usage | wgpu::BufferUsages::STORAGE;
     if !buffer.usage().contains(usage) {
         return Err(invalid(
             port,

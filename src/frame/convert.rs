@@ -30,6 +30,17 @@ struct Pictures {
     first: usize,
 }
 
+/// What a picture is of a larger one.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// Of the larger one, `[width, height]`.
+    pub whole: [u32; 2],
+    /// Where the picture begins in it.
+    pub start: [u32; 2],
+    /// What of the larger one is written: from, until.
+    pub keep: [[u32; 2]; 2],
+}
+
 /// Where a picture is in a texture, and how kernels see it.
 struct Window {
     origin: [u32; 2],
@@ -38,25 +49,46 @@ struct Window {
 
 const SIDE: u32 = 8;
 
-/// From a texture into a tensor, with its alpha into a plane if that is wanted.
+const DISTANCE: &str = "fn loaded(texel: vec4<f32>) -> vec4<f32> {
+    return finite(vec4<f32>(distance_of(texel.x), texel.yzw));
+}";
+
+/// From a texture into a tensor, or into one of a part of it; with its alpha into a plane if that is wanted.
 pub(super) fn read(
     gpu: &Gpu,
     port: &Port,
     texels: &Texels,
+    part: Option<Part>,
     tensor: wgpu::BufferBinding,
     plane: Option<&Plane>,
 ) -> Result<Launch> {
     let pictures = Pictures::of(port, texels)?;
-    let window = Window::of(port, texels, pictures.size, wgpu::TextureUsages::TEXTURE_BINDING)?;
+    let part = part.unwrap_or(Part::all(pictures.size));
+    let window = Window::of(port, texels, part.whole, wgpu::TextureUsages::TEXTURE_BINDING)?;
     let format = texels.format();
-    let sampled = format.sample_type(None, Some(gpu.device().features()));
-    if !matches!(sampled, Some(wgpu::TextureSampleType::Float { .. })) {
+    let sampled = format.sample_type(Some(texels.aspect()), Some(gpu.device().features()));
+    if !matches!(sampled, Some(wgpu::TextureSampleType::Float { .. } | wgpu::TextureSampleType::Depth)) {
         return Err(invalid(port, "a format that is sampled as floats", format!("{format:?}")));
     }
     let exposed = if texels.exposure.is_some() { " * exposure()" } else { "" };
     let mut kernel = Kernel::new("texture_to_tensor")
         .function("to_network", Transfer::function("to_network", texels.held(), texels.network, exposed))
         .alias("Elem", pictures.elem);
+    let [at_zero, at_one] = texels.distances.unwrap_or([1.0; 2]);
+    match (texels.distances, texels.premultiplied) {
+        (None, false) => {}
+        (None, true) => {
+            kernel = kernel
+                .function("loaded", "fn loaded(texel: vec4<f32>) -> vec4<f32> { return straight(texel); }")
+        }
+        (Some(_), false) if at_zero > 0.0 && at_one > 0.0 => kernel = kernel.function("loaded", DISTANCE),
+        (Some(_), false) => {
+            return Err(invalid(port, "distances greater than 0", format!("{at_zero} and {at_one}")));
+        }
+        (Some(_), true) => {
+            return Err(invalid(port, "either distances or colours", "distances multiplied by alpha".into()));
+        }
+    }
     kernel = match pictures.channels {
         Some(channels) => kernel.constant("CHANNELS", format!("{channels}u")),
         None => {
@@ -82,25 +114,29 @@ pub(super) fn read(
         kernel = kernel.function("keep", "fn keep(pixel: u32, alpha: f32) { }");
     }
     let end = |i: usize| window.origin[i] + window.size[i] - 1;
+    let begin = [0, 1].map(|i| window.origin[i] + part.start[i]);
     let mut params = normalisation(texels);
-    params.extend(places(&pictures, &window));
+    params.extend(places(&pictures, begin));
     params.extend([("right", end(0).into()), ("bottom", end(1).into()), ("opaque", opaque.into())]);
+    params.extend([("inverse_at_zero", (1.0 / at_zero).into()), ("inverse_at_one", (1.0 / at_one).into())]);
     let mut buffers = vec![("dst", tensor)];
     buffers.extend(plane.map(|plane| ("alphas", plane.buffer.as_entire_buffer_binding())));
     let step = step(gpu, port, &kernel, texels, buffers, &params, pictures.size)?;
     Ok((step, pictures.bytes(port)))
 }
 
-/// From a tensor into a texture.
+/// From a tensor, or one of a part of it, into a texture.
 pub(super) fn write(
     gpu: &Gpu,
     port: &Port,
     texels: &Texels,
+    part: Option<Part>,
     tensor: wgpu::BufferBinding,
     planes: &[Plane],
 ) -> Result<Launch> {
     let pictures = Pictures::of(port, texels)?;
-    let window = Window::of(port, texels, pictures.size, wgpu::TextureUsages::STORAGE_BINDING)?;
+    let part = part.unwrap_or(Part::all(pictures.size));
+    let window = Window::of(port, texels, part.whole, wgpu::TextureUsages::STORAGE_BINDING)?;
     let exposed = if texels.exposure.is_some() { " / exposure()" } else { "" };
     let mut kernel = Kernel::new("tensor_to_texture")
         .function("to_texture", Transfer::function("to_texture", texels.network, texels.held(), exposed))
@@ -112,6 +148,15 @@ pub(super) fn write(
             kernel.function("load", "fn load(pixel: u32) -> vec4<f32> { return unpack4x8unorm(src[pixel]); }")
         }
     };
+    if texels.distances.is_some() {
+        return Err(invalid(port, "colours or data, for an output", "distances".into()));
+    }
+    if texels.premultiplied {
+        kernel = kernel.function(
+            "stored",
+            "fn stored(texel: vec4<f32>) -> vec4<f32> { return vec4<f32>(texel.xyz * texel.w, texel.w); }",
+        );
+    }
     let (mut opaque, mut plane) = (1.0, None);
     let along = "fn opacity(place: vec2<u32>, alpha: f32) -> f32 { return alpha; }";
     let filled = "fn opacity(place: vec2<u32>, alpha: f32) -> f32 { return P.opaque; }";
@@ -130,24 +175,30 @@ pub(super) fn write(
         }
     }
     let [alpha_width, alpha_height] = plane.map_or([1; 2], |plane| plane.size);
+    let [from, until] = part.keep;
+    // None, where the part that is written ends before.
+    let size = [0, 1].map(|i| until[i].min(window.size[i]).saturating_sub(from[i]));
+    let skipped = [0, 1].map(|i| from[i] - part.start[i]);
     let mut params = normalisation(texels);
-    params.extend(places(&pictures, &window));
+    params.extend(places(&pictures, [0, 1].map(|i| window.origin[i] + from[i])));
     params.extend([
-        ("columns", window.size[0].into()),
-        ("lines", window.size[1].into()),
+        ("columns", size[0].into()),
+        ("lines", size[1].into()),
+        ("from_x", skipped[0].into()),
+        ("from_y", skipped[1].into()),
         ("alpha_width", alpha_width.into()),
         ("alpha_height", alpha_height.into()),
         ("opaque", opaque.into()),
     ]);
     let mut buffers = vec![("src", tensor)];
     buffers.extend(plane.map(|plane| ("alphas", plane.buffer.as_entire_buffer_binding())));
-    let step = step(gpu, port, &kernel, texels, buffers, &params, window.size)?;
+    let step = step(gpu, port, &kernel, texels, buffers, &params, size.map(|side| side.max(1)))?;
     Ok((step, pictures.bytes(port)))
 }
 
 /// Where pixels are in a tensor and in a texture.
-fn places(pictures: &Pictures, window: &Window) -> [(&'static str, Param); 5] {
-    let ([width, height], [left, top]) = (pictures.size, window.origin);
+fn places(pictures: &Pictures, [left, top]: [u32; 2]) -> [(&'static str, Param); 5] {
+    let [width, height] = pictures.size;
     [
         ("width", width.into()),
         ("height", height.into()),
@@ -170,6 +221,12 @@ pub(super) fn copy(
     let groups = fold(quads.div_ceil(64), gpu.target().max_workgroups.into());
     let step = Step::lone(gpu, "copy", &shader, &[("src", from), ("dst", to)], None, &params, groups)?;
     Ok((step, 2 * bytes))
+}
+
+impl Part {
+    fn all(size: [u32; 2]) -> Part {
+        Part { whole: size, start: [0; 2], keep: [[0; 2], size] }
+    }
 }
 
 impl Pictures {
@@ -298,13 +355,22 @@ fn step<'a>(
 }
 
 impl Texels {
+    /// What of its texels kernels see.
+    fn aspect(&self) -> wgpu::TextureAspect {
+        match self.format().has_depth_aspect() {
+            true => wgpu::TextureAspect::DepthOnly,
+            false => wgpu::TextureAspect::All,
+        }
+    }
+
     fn create_view(&self, usage: wgpu::TextureUsages) -> wgpu::TextureView {
         self.texture.create_view(&wgpu::TextureViewDescriptor {
             label: None,
-            format: Some(self.format()),
+            // Of its own, that of the aspect.
+            format: self.view,
             dimension: Some(wgpu::TextureViewDimension::D2),
             usage: Some(usage),
-            aspect: wgpu::TextureAspect::All,
+            aspect: self.aspect(),
             base_mip_level: self.mip,
             mip_level_count: Some(1),
             base_array_layer: self.layer,
@@ -315,7 +381,7 @@ impl Texels {
 
 impl Step {
     /// A kernel with its own parameters and what it binds, by the names of the WGSL.
-    fn lone(
+    pub(super) fn lone(
         gpu: &Gpu,
         name: &str,
         shader: &Shader,

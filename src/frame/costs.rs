@@ -74,19 +74,17 @@ impl Costs {
     /// Of each launch that the bindings record.
     pub(super) fn of(&self, bindings: &Bindings) -> Result<Vec<f64>> {
         let inner = &bindings.0;
-        if self.launches.len() != inner.run.len() {
+        if self.launches.len() != inner.launches {
             return Err(Error::Invalid {
                 what: "costs of a run".to_owned(),
-                expected: format!("those of the network that is bound, of {} launches", inner.run.len()),
+                expected: format!("those of the network that is bound, of {} launches", inner.launches),
                 found: format!("{} launches", self.launches.len()),
             });
         }
         let moved = |at: usize| self.speed.seconds(0, inner.bytes[at]);
-        let cost = |at: usize| match inner.run.contains(&at) {
-            true => self.launches[at - inner.run.start],
-            false => moved(at),
-        };
-        Ok((0..inner.steps.len()).map(cost).collect())
+        let cost =
+            |(at, launch): (usize, &Option<usize>)| launch.map_or_else(|| moved(at), |i| self.launches[i]);
+        Ok(inner.launch.iter().enumerate().map(cost).collect())
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Texels {
     pub(super) scale: [f32; 4],
     pub(super) shift: [f32; 4],
     pub(super) alpha: Alpha,
+    pub(super) premultiplied: bool,
+    pub(super) distances: Option<[f32; 2]>,
 }
 
 /// Where alpha comes from.
@@ -57,12 +59,35 @@ impl Texels {
             scale: [1.0; 4],
             shift: [0.0; 4],
             alpha: Alpha::Along,
+            premultiplied: false,
+            distances: None,
         }
     }
 
     /// All of a texture, with its numbers as they are: normals, motion, depth, masks.
     pub fn data(texture: &wgpu::Texture) -> Texels {
         Self::colour(texture).holds(Transfer::Linear).network(Transfer::Linear)
+    }
+
+    /// The depths of a depth buffer, as they are, in the first channel. Of all formats that have depth; with the usage
+    /// `TEXTURE_BINDING`, and only read.
+    pub fn depth(texture: &wgpu::Texture) -> Texels {
+        Self::data(texture)
+    }
+
+    /// Depths of a perspective projection become distances, in the units of these: of depth 0 and of depth 1. Near and far for
+    /// most projections, far and near for reversed depth, `f32::INFINITY` for a far plane that is at infinity. What the projection
+    /// has in front of the eye is meant, along its axis. [`Texels::network`] takes the distance on, to its logarithm for one;
+    /// what is infinitely far is 65 504 away.
+    pub fn distances(self, at_zero: f32, at_one: f32) -> Texels {
+        Texels { distances: Some([at_zero, at_one]), ..self }
+    }
+
+    /// The texture's colours are multiplied by its alpha: networks are given what they are without, and 0 where alpha is 0; on
+    /// the way out they are multiplied by the alpha that is written. It is the texture's numbers that are, as shaders load and
+    /// store them: light, in formats with `Srgb` and in floats.
+    pub fn premultiplied(self) -> Texels {
+        Texels { premultiplied: true, ..self }
     }
 
     /// The texture seen in another of its formats. Those with `Srgb` are read as light; they cannot be written, so write the
@@ -120,6 +145,11 @@ impl Texels {
 
     pub fn alpha(self, alpha: Alpha) -> Texels {
         Texels { alpha, ..self }
+    }
+
+    /// Whether these are texels of the same layer and level of the same texture.
+    pub(super) fn is(&self, other: &Texels) -> bool {
+        self.texture == other.texture && self.layer == other.layer && self.mip == other.mip
     }
 
     /// The format that kernels see.

@@ -39,9 +39,15 @@ pub struct Resize {
 }
 
 impl Resize {
-    /// `[a, b, d]`: the coordinate of output `i` is `(a · i + b) / d`; for nearest, its floor is the pixel.
-    fn fraction(&self, input: usize, output: usize) -> [i64; 3] {
-        let (input, output) = (input as i64, output as i64);
+    /// `[a, b, d]` in lowest terms: the coordinate of output `i` is `(a · i + b) / d`; for nearest, its floor is the pixel. A
+    /// picture at twice its size has the same ones whatever that is, and so the same results where it is the same.
+    pub(crate) fn fraction(&self, input: usize, output: usize) -> [i64; 3] {
+        let all = self.unreduced(input as i64, output as i64);
+        let gcd = all.into_iter().fold(0, gcd);
+        all.map(|x| x / gcd)
+    }
+
+    fn unreduced(&self, input: i64, output: i64) -> [i64; 3] {
         let nearest = self.interpolation == Interpolation::Nearest;
         match self.coordinates {
             Coordinates::HalfPixel if nearest => [2 * input, input, 2 * output],
@@ -52,6 +58,11 @@ impl Resize {
             Coordinates::Asymmetric => [input, 0, output],
         }
     }
+}
+
+/// Never zero, as a divisor is never zero.
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a.abs() } else { gcd(b, a % b) }
 }
 
 impl Operator for Resize {
@@ -66,7 +77,7 @@ impl Operator for Resize {
             };
             if !fits {
                 return Err(format!(
-                    "sizes must be at least 1 and twice their product below 2^31, found {input} pixels resized to {output}"
+                    "sizes must be at least 1 and places between them, in lowest terms, below 2^31, found {input} pixels resized to {output}"
                 ));
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::error::Result;
-use crate::graph::{Graph, Source, ValueId};
+use crate::graph::{Graph, Source, Value, ValueId};
 use crate::ops::Op;
 use crate::ops::conv2d::{AtPoints, Conv2d, Method};
 use crate::ops::pad::PadMode;
@@ -25,6 +25,33 @@ pub(crate) fn own(
             (_, Some(method)) => *method,
             _ => conv.choose(target, source, output, format),
         }
+    }
+}
+
+/// How each convolution is computed by [`own`] choice; none for what is no convolution, or one of weights alone.
+pub(crate) fn methods(graph: &Graph, target: &Target) -> Vec<Option<Method>> {
+    let (constant, choice) = (graph.constants(), own(graph, target));
+    let method = |(id, value): (ValueId, &Value)| match &value.source {
+        Source::Op { op: Op::Conv2d(conv), inputs } if !constant[id.index()] => {
+            let format = graph.block_format(inputs[1]);
+            Some(choice(id, conv, target, graph.desc(inputs[0]), &value.desc, format))
+        }
+        _ => None,
+    };
+    graph.values().map(method).collect()
+}
+
+/// The choice for a network at another size, where these are its methods: with tiles that suit this one, and the same sums in
+/// the same order.
+pub(crate) fn like(
+    graph: &Graph,
+    target: &Target,
+    methods: &[Option<Method>],
+) -> impl Fn(ValueId, &Conv2d, &Target, &TensorDesc, &TensorDesc, Option<BlockFormat>) -> Method {
+    let own = own(graph, target);
+    move |id, conv, target, source, output, format| match methods[id.index()] {
+        Some(method) => conv.like(method, target, source, output, format),
+        None => own(id, conv, target, source, output, format),
     }
 }
 

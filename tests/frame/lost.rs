@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use aquatint::frame::{Costs, ReadRing, Slices, Texels};
+use aquatint::frame::{Background, Costs, ReadRing, Slices, Texels, TiledNetwork, TiledPlan};
 use aquatint::wgpu::{self, TextureFormat::Rgba8Unorm};
 use aquatint::{AdapterOptions, DType, Error, Gpu, Network, Plan, Result, Shares};
 
@@ -198,5 +198,126 @@ fn networks_that_share_are_rebuilt_together() -> Result<()> {
     // Weights of another device are of no use.
     let Some(third) = open() else { return Ok(()) };
     assert!(matches!(second.rebuild_sharing(&third, shares), Err(Error::Invalid { .. })));
+    Ok(())
+}
+
+/// A ring with several copies under way, some of which nobody waited for and one that was never submitted.
+#[test]
+fn a_ring_of_a_lost_device() -> Result<()> {
+    if gpu().is_none() {
+        return Ok(());
+    }
+    for waited in [0, 1, 3] {
+        let Some(gpu) = open() else { return Ok(()) };
+        let network = Network::new(&gpu, &filter([12, 10], 3, DType::F32))?;
+        let bindings = network.bind(&[])?;
+        let bytes = network.desc("y")?.bytes();
+        let mut ring = ReadRing::new(&gpu, 4, bytes)?;
+        for i in 0..3 {
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            bindings.record(&mut encoder)?;
+            assert!(ring.push_buffer(&mut encoder, network.buffer("y")?, 0, bytes, i)?);
+            let submission = gpu.queue().submit([encoder.finish()]);
+            if i < waited {
+                gpu.wait(submission)?;
+            }
+        }
+        let mut unsubmitted = gpu.device().create_command_encoder(&Default::default());
+        assert!(ring.push_buffer(&mut unsubmitted, network.buffer("y")?, 0, bytes, 3)?);
+        gpu.device().destroy();
+        drop(unsubmitted);
+        let start = Instant::now();
+        let mut errors = 0;
+        while errors < 2 && start.elapsed() < Duration::from_secs(20) {
+            match ring.poll() {
+                Ok(Some(read)) => assert!(read.tag < 3),
+                Ok(None) if ring.is_empty() => break,
+                Ok(None) => {}
+                Err(Error::DeviceLost { .. }) => errors += 1,
+                Err(other) => panic!("{waited}: {other}"),
+            }
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{waited}: nothing came of the copies");
+        // Whatever is pushed now is an error or comes to nothing, and never hangs.
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let recorded = bindings.record(&mut encoder);
+        lost(
+            "record or wait",
+            Phase::WhileReading,
+            recorded.and_then(|()| gpu.wait(gpu.queue().submit([encoder.finish()]))),
+        );
+        drop(ring);
+    }
+    Ok(())
+}
+
+/// Devices that go away before, while and after a network is made on another thread.
+#[test]
+fn networks_in_the_making() -> Result<()> {
+    let Some(reference) = gpu() else { return Ok(()) };
+    let wanted = answer(&Network::new(reference, &filter([12, 10], 3, DType::F32))?)?;
+    let making = |gpu: &Gpu| {
+        let there = gpu.clone();
+        Background::start(move || Network::new(&there, &filter([12, 10], 3, DType::F32)))
+    };
+    for pause in [None, Some(0), Some(1), Some(4), Some(15), Some(60)] {
+        let Some(gpu) = open() else { return Ok(()) };
+        if pause.is_none() {
+            gpu.device().destroy();
+        }
+        let coming = making(&gpu)?;
+        if let Some(pause) = pause {
+            std::thread::sleep(Duration::from_millis(pause));
+            gpu.device().destroy();
+        }
+        // It comes to its end, with a network or without.
+        match coming.wait().expect("it was not taken") {
+            Ok(network) => {
+                lost("run", Phase::UnderWay, network.submit(1).and_then(|submission| gpu.wait(submission)));
+                let Some(new) = open() else { return Ok(()) };
+                assert_eq!(answer(&network.rebuild(&new)?)?, wanted, "{pause:?}");
+            }
+            Err(Error::DeviceLost { reason }) => assert!(!reason.is_empty()),
+            Err(other) => panic!("{pause:?}: {other}"),
+        }
+        let Some(new) = open() else { return Ok(()) };
+        let network = making(&new)?.wait().expect("it was not taken")?;
+        assert_eq!(answer(&network)?, wanted, "{pause:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn tiles_of_a_lost_device() -> Result<()> {
+    let Some(gpu) = open() else { return Ok(()) };
+    let build = |w: usize, h: usize| Ok(filter([h, w], 4, DType::F32));
+    let whole = Plan::compile(&build(64, 90)?, gpu.target())?;
+    let plan = TiledPlan::new(gpu.target(), [64, 90], whole.peak_bytes() * 2 / 3, build)?;
+    let network = TiledNetwork::new(&gpu, plan)?;
+    assert!(network.tiles() > 1);
+    let answer = |gpu: &Gpu, network: &TiledNetwork| -> Result<Vec<f32>> {
+        let [source, goal] = [3, 4].map(|seed| storage(gpu, &noise(64 * 90 * 4, seed)));
+        let bindings = network.bind(&[("x", (&source).into()), ("y", (&goal).into())])?;
+        submit(gpu, |encoder| bindings.record(encoder).unwrap());
+        Ok(numbers(gpu, &goal, 0, 64 * 90 * 4))
+    };
+    let wanted = answer(&gpu, &network)?;
+    let source = storage(&gpu, &noise(64 * 90 * 4, 3));
+    let bindings = network.bind(&[("x", (&source).into())])?;
+    let mut slices = Slices::new(&bindings, &Costs::predicted(network.network().plan()), 1)?;
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    slices.record(&mut encoder, Duration::ZERO)?;
+    gpu.device().destroy();
+    let recorded = slices.record(&mut encoder, Duration::MAX).map(drop);
+    lost(
+        "record or wait",
+        Phase::WhileRecording,
+        recorded.and_then(|()| gpu.wait(gpu.queue().submit([encoder.finish()]))),
+    );
+    drop(slices);
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    lost("record", Phase::BeforeRecording, bindings.record(&mut encoder));
+    let Some(new) = open() else { return Ok(()) };
+    assert_eq!(answer(&new, &network.rebuild(&new)?)?, wanted);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Recording makes nothing, in encoders and in passes, for thousands of frames.
+//! Recording makes nothing, in encoders and in passes, for ten thousand frames.
 
 use aquatint::frame::{Background, Bindings, Costs, ReadRing, Slices, Texels};
 use aquatint::wgpu::{self, TextureFormat::Rgba8Unorm};
@@ -83,7 +83,7 @@ fn a_pass_of_the_callers() -> Result<()> {
 }
 
 #[test]
-fn thousands_of_frames() -> Result<()> {
+fn ten_thousand_frames() -> Result<()> {
     let Some(gpu) = open() else { return Ok(()) };
     let network = Network::new(&gpu, &filter([8, 8], 3, DType::F32))?;
     let source = texture(&gpu, [8, 8], Rgba8Unorm, READ);
@@ -94,7 +94,7 @@ fn thousands_of_frames() -> Result<()> {
     let mut ring = ReadRing::new(&gpu, 2, ReadRing::bytes_of(&goal))?;
     let (mut first, mut seen) = (None, 0);
     let (mut objects, mut resident) = (Vec::new(), 0);
-    let frames = 4000;
+    let frames = 10_000;
     for frame in 0..frames {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         bindings.record(&mut encoder)?;

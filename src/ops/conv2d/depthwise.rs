@@ -23,7 +23,7 @@ fn lower_pixels(conv: &Conv2d, cx: &mut Lower) {
         _ => "vec4<f32>",
     };
     let kernel = Kernel::new("conv2d_depthwise").alias("Quad", quad);
-    let kernel = conv.epilogue.splice(kernel, Width::Quads);
+    let kernel = conv.epilogue.splice_tile(kernel, Width::Quads, true, false);
     let mut params = direct::params(conv, cx);
     params.push(("quads_out", (conv.c_out / 4).into()));
     let buffers = conv.buffers(cx);

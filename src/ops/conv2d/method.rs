@@ -98,6 +98,27 @@ impl Conv2d {
         }
     }
 
+    /// A method that sums in the same order as another, which suits another size: the result is the same to the last bit
+    /// where the source is. Whether source and weight are read through textures makes no difference.
+    pub(crate) fn like(
+        &self,
+        method: Method,
+        target: &Target,
+        source: &TensorDesc,
+        output: &TensorDesc,
+        format: Option<BlockFormat>,
+    ) -> Method {
+        let tiles = |m: &Method| matches!(m, Method::Rows(_) | Method::Texels(_) | Method::Blocks { .. });
+        match method {
+            Method::Winograd(_) => Method::Winograd(self.winograd_of_lanes(output).0),
+            Method::Depthwise | Method::Direct => method,
+            _ => match self.tuned(target, source, output, format).filter(tiles) {
+                Some(method) => method,
+                None => self.choose(target, source, output, format),
+            },
+        }
+    }
+
     /// Winograd's way where it is quicker: on software adapters.
     pub(crate) fn choose_at_points(
         &self,
