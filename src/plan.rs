@@ -257,11 +257,6 @@ impl Plan {
         let buffer_of = placer.place(graph, &slot_of);
         let buffers = std::mem::take(&mut placer.buffers);
 
-        for buffer in &buffers {
-            let what = || format!("tensor {}", buffer.label);
-            target.check(what, buffer.bytes, target.max_buffer)?;
-            target.check(what, buffer.bytes, target.max_binding)?;
-        }
         let mut textures = TexturePool::default();
         let mut dispatch = |launch: Launch| -> Dispatch {
             let sources = launch.textures.iter().map(|(slot, _)| slot);
@@ -304,7 +299,7 @@ impl Plan {
         let named = |wanted: fn(&Source) -> bool| -> Vec<Port> {
             graph.values().filter(|(_, v)| wanted(&v.source)).map(|(id, v)| port(&v.name, id)).collect()
         };
-        Ok(Plan {
+        let plan = Plan {
             target: target.clone(),
             load,
             run,
@@ -326,7 +321,21 @@ impl Plan {
             places: slot_of.iter().map(|slot| buffer_of[slot.0]).collect(),
             operations,
             buffers,
-        })
+        };
+        for (buffer, bound) in plan.buffers.iter().zip(plan.bound()) {
+            let what = || format!("tensor {}", buffer.label);
+            target.check(what, buffer.bytes, target.max_buffer)?;
+            target.check(what, if bound { buffer.bytes } else { 0 }, target.max_binding)?;
+        }
+        Ok(plan)
+    }
+
+    /// For each buffer, whether it is ever bound: a weight that is only copied into a texture may be larger than a binding.
+    pub(crate) fn bound(&self) -> Vec<bool> {
+        let mut bound = self.ports();
+        let launches = self.load.iter().chain(&self.run);
+        launches.flat_map(|launch| &launch.buffers).for_each(|&id| bound[id] = true);
+        bound
     }
 
     /// Operations of one run.

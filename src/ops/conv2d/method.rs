@@ -1,7 +1,7 @@
 //! How a convolution is computed on a device.
 
 use super::Conv2d;
-use super::winograd::POINTS;
+use super::winograd::Squares;
 use crate::ops::ConvWeight;
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::target::{DeviceClass, Target};
@@ -26,7 +26,7 @@ pub enum Method {
     Texels(Tile),
     /// Through the points of Winograd's convolution, with the tile of the products there, whose pixels are squares of the
     /// result. 3×3 kernels of stride one, channels in multiples of four, f32.
-    Winograd(Tile),
+    Winograd { squares: Squares, tile: Tile },
     /// A tile in each thread, with a weight in blocks of small integers, in a buffer; the source in a buffer or, on
     /// software adapters, read through a texture.
     Blocks { tile: Tile, format: BlockFormat, texels: bool },
@@ -92,38 +92,42 @@ impl Conv2d {
         }
     }
 
-    /// Winograd's way where it is quicker: on software adapters.
+    /// Winograd's ways, where they are quicker: on software adapters. `stored`: whether the host brings the weight into its
+    /// order, so that no kernel writes it.
     pub(crate) fn choose_at_points(
         &self,
         target: &Target,
         source: &TensorDesc,
         output: &TensorDesc,
-    ) -> Option<AtPoints> {
+        stored: bool,
+    ) -> Vec<AtPoints> {
         let texels = target.class == DeviceClass::Cpu && self.allows_texels(target, source, output);
         if !texels || !self.allows_winograd(output.dtype) {
-            return None;
-        }
-        let (tile, _) = self.winograd_of_lanes(output);
-        let rows = Self::weight_at_points(self.c_in, self.c_out, tile.quads);
-        let weight = TensorDesc::new(rows, DType::F32);
-        let fits =
-            weight.bytes().max(self.band_bytes(output) as u64) <= target.max_binding.min(target.max_buffer);
-        if !fits || !target.reads_texels(&weight) {
-            return None;
+            return Vec::new();
         }
         // As for one sample: a picture is the same to the bit however many are computed with it.
         let mut one = output.shape.to_vec();
         one[0] = 1;
         let one = TensorDesc::new(one, output.dtype);
-        let (_, cost) = self.winograd_of_lanes(&one);
         let plain = self.cost_of_lanes(&one, self.tile(target, &one));
         let numbers = self.c_in * self.c_out * size_of::<f32>();
-        // The costs are estimates.
-        (4 * cost < 3 * plain).then(|| AtPoints {
-            method: Method::Winograd(tile),
-            saved: plain - cost,
-            bytes: (numbers * (POINTS * POINTS - 9)) as u64,
-        })
+        let bound = target.max_binding.min(target.max_buffer);
+        let offer = |squares: Squares| {
+            let (tile, _) = self.winograd_of_lanes(squares, output);
+            let rows = Self::weight_at_points([self.c_in, self.c_out], squares, tile.quads);
+            let weight = TensorDesc::new(rows, DType::F32);
+            let fits = weight.bytes() <= if stored { target.max_buffer } else { bound }
+                && self.band_bytes(squares, output) as u64 <= bound
+                && target.reads_texels(&weight);
+            let (_, cost) = self.winograd_of_lanes(squares, &one);
+            // The costs are estimates.
+            (fits && 4 * cost < 3 * plain).then(|| AtPoints {
+                method: Method::Winograd { squares, tile },
+                saved: plain - cost,
+                bytes: (numbers * (squares.area() - 9)) as u64,
+            })
+        };
+        Squares::ALL.into_iter().filter_map(offer).collect()
     }
 
     pub(super) fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {
@@ -225,7 +229,7 @@ impl Conv2d {
             Method::Rows(tile) | Method::Texels(tile) => {
                 Some(ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads })
             }
-            Method::Winograd(tile) => Some(ConvWeight::Winograd { quads: tile.quads }),
+            Method::Winograd { squares, tile } => Some(ConvWeight::Winograd { squares, quads: tile.quads }),
             Method::Blocks { tile, format, .. } => {
                 let taps = self.taps_written_out();
                 Some(ConvWeight::Blocks { taps, quads: tile.quads, format })

@@ -9,6 +9,7 @@ pub(crate) mod winograd;
 
 pub(crate) use method::AtPoints;
 pub use method::Method;
+pub use winograd::Squares;
 
 use super::epilogue::{Epilogue, Step};
 use super::{Operator, float, nhwc};
@@ -150,7 +151,7 @@ impl Operator for Conv2d {
             Some(Method::Blocks { tile, format, texels }) => {
                 tiles::lower_blocks(self, tile, format, texels, cx);
             }
-            Some(Method::Winograd(tile)) => winograd::lower(self, tile, cx),
+            Some(Method::Winograd { squares, tile }) => winograd::lower(self, squares, tile, cx),
             Some(Method::Depthwise) => depthwise::lower(self, cx),
             Some(Method::Direct) => direct::lower(self, cx),
             None => unreachable!("the pass `choose` gives every convolution a method"),
