@@ -83,7 +83,8 @@ fn epilogue(steps: &[Step], tensors: &[&Values], mut x: Approx, i: usize, place:
             continue;
         }
         let tensor = tensors.next().expect("checked by infer");
-        x = x.add(Approx::exact(tensor.at(start(step, place).unwrap_or(i))));
+        let tensor = Approx::exact(tensor.at(start(step, place).unwrap_or(i)));
+        x = if *step == Step::MulTensor { x.times(tensor) } else { x.add(tensor) };
     }
     x
 }
@@ -153,7 +154,7 @@ fn start(step: &Step, [sample, channel, channels]: [usize; 3]) -> Option<usize> 
     match step {
         Step::AddChannel => Some(channel),
         Step::AddSample => Some(sample * channels + channel),
-        Step::AddTensor | Step::Apply(_) => None,
+        Step::AddTensor | Step::MulTensor | Step::Apply(_) => None,
     }
 }
 

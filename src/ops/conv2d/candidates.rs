@@ -114,6 +114,7 @@ impl Conv2d {
                 Step::AddChannel => ", channels",
                 Step::AddSample => ", samples",
                 Step::AddTensor => ", tensor",
+                Step::MulTensor => ", factor",
                 Step::Apply(_) => ", function",
             };
         }
