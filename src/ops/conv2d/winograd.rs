@@ -5,7 +5,7 @@
 //! three steps are launches of one operation; the kernel goes to the points once, while the network is loaded.
 
 use super::Conv2d;
-use super::method::{FETCH, LANES, Tile, even_part};
+use super::method::{FETCH, LANES, QUADS, Tile, even_part};
 use super::tiles::{self, unsigned};
 use crate::lower::{Grid, Lower, Slot};
 use crate::ops::epilogue::Width;
@@ -76,14 +76,9 @@ impl Squares {
 /// Bytes between the steps at a time: small enough to stay in a CPU's caches, large enough to read the weight rarely.
 const BAND: usize = 32 << 20;
 
-/// Most squares and most quads of output channels of a thread, and most of both together.
+/// Most squares of a thread, and most of them times quads of output channels.
 const MOST_PIXELS: usize = 16;
-const MOST_QUADS: usize = 16;
 const MOST_HELD: usize = 64;
-
-/// More quads than these for few squares only: kernels of many of both take twice as long to compile.
-const USUAL_QUADS: usize = 4;
-const MOST_HELD_OF_MORE: usize = 32;
 
 /// What the first and the last step cost for a point of a square and a quad of channels, in multiply-adds of a lane: a quad
 /// read and written, at the cost of a fetch each, and what is done to it.
@@ -125,16 +120,12 @@ impl Conv2d {
             let columns = squares.area() * quads_out.div_ceil(quads);
             band.div_ceil(LANES * pixels) * columns * self.c_in / 4 * turn
         };
-        let fits = |tile: &Tile| {
-            let most = if tile.quads > USUAL_QUADS { MOST_HELD_OF_MORE } else { MOST_HELD };
-            tile.pixels * tile.quads <= most
-        };
-        let tile = [USUAL_QUADS, 2 * USUAL_QUADS, MOST_QUADS]
+        let tile = QUADS
             .map(|most| even_part(quads_out, most))
             .into_iter()
             .flat_map(|quads| (1..=MOST_PIXELS).map(move |pixels| Tile { pixels, rows: 1, quads }))
-            .filter(fits)
-            .min_by_key(|tile| (cost(tile), tile.pixels * tile.quads))
+            .filter(|tile| tile.pixels * tile.quads <= MOST_HELD)
+            .min_by_key(|tile| (cost(tile), tile.pixels * tile.quads, tile.quads))
             .expect("a tile of one square");
         let steps = band.div_ceil(LANES) * STEPS * squares.area() * (self.c_in + self.c_out) / 8;
         (tile, count.div_ceil(band) * (cost(&tile) + steps))
