@@ -57,10 +57,12 @@ fn at_points(graph: &Graph, target: &Target) -> HashMap<ValueId, Method> {
         }
         steps.extend(steps_of(id, &offers));
     }
-    steps.sort_by(|a, b| (b.saved as u128 * u128::from(a.bytes)).cmp(&(a.saved as u128 * u128::from(b.bytes))));
+    steps.sort_by(|a, b| {
+        (b.saved as u128 * u128::from(a.bytes)).cmp(&(a.saved as u128 * u128::from(b.bytes)))
+    });
     let mut left = target.spare;
     let mut chosen = HashMap::new();
-    for step in steps.into_iter() {
+    for step in steps {
         if step.bytes <= left {
             left -= step.bytes;
             chosen.insert(step.id, step.method);
@@ -80,7 +82,8 @@ fn steps_of(id: ValueId, offers: &[AtPoints]) -> Vec<Step> {
     match offers {
         [two, four] => match [step(None, two), step(Some(two), four), step(None, four)] {
             [Some(first), Some(second), whole] => {
-                let rises = second.saved as u128 * u128::from(first.bytes) > first.saved as u128 * u128::from(second.bytes);
+                let rises = second.saved as u128 * u128::from(first.bytes)
+                    > first.saved as u128 * u128::from(second.bytes);
                 if rises { whole.into_iter().collect() } else { vec![first, second] }
             }
             [first, ..] => first.into_iter().collect(),
