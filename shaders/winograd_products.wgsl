@@ -1,6 +1,6 @@
-// dst[point, co, tile] = Σ_{ci} src[point, ci, tile] · weight[point, ci, co]: the 36 matrix products of Winograd's convolution
+// dst[point, co, tile] = Σ_{ci} src[point, ci, tile] · weight[point, ci, co]: the matrix products of Winograd's convolution
 //
-// The second of the three steps of F(4 × 4, 3 × 3), see winograd_source. src and dst: [36, quads of channels, tiles, 4],
+// The second of the three steps of F(4 × 4, 3 × 3), see winograd_source. src and dst: [POINTS, quads of channels, tiles, 4],
 // so that LANES neighbouring squares lie side by side; weight: in the order of conv_weight_winograd. On software
 // adapters src and weight are texels.
 //
@@ -10,6 +10,7 @@
 // The loop begins at a number that depends on the workgroup: where all of a loop is known from the parameters,
 // Mesa's software adapter compiles the kernel anew for their values at every launch.
 
+const POINTS: u32 = 36u; // along both sides
 const PIXELS: u32 = 8u;
 const QUADS: u32 = 4u;
 const LANES: u32 = 8u; // threads of a workgroup
@@ -63,7 +64,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var at: array<u32, PIXELS>; // #registers
     for (var p = 0u; p < PIXELS; p++) { // #unroll
         // A thread beyond the last square stays, to fetch weights for the others.
-        at[p] = min(point, 35u) * P.quads_in * P.tiles + min(first + p * LANES, P.tiles - 1u);
+        at[p] = min(point, POINTS - 1u) * P.quads_in * P.tiles + min(first + p * LANES, P.tiles - 1u);
     }
     let end = (column + 1u) * P.quads_in;
     var ahead = 0u;
@@ -90,7 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     for (var p = 0u; p < PIXELS; p++) { // #unroll
         let tile = first + p * LANES;
-        if (tile < P.tiles && point < 36u) {
+        if (tile < P.tiles && point < POINTS) {
             for (var q = 0u; q < QUADS; q++) { // #unroll
                 if (first_quad + q < P.quads_out) {
                     dst[(point * P.quads_out + first_quad + q) * P.tiles + tile] = sum[p][q];

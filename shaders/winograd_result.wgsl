@@ -1,10 +1,13 @@
 // dst[n, y + i, x + j, c] = epilogue( Σ_{v, u} A[i, v] A[j, u] src[(v, u), c, tile] ): Winograd's products back to a picture
 //
 // The last of the three steps of F(4 × 4, 3 × 3), see winograd_source: from the values at 6 × 6 points to 4 × 4
-// neighbouring results.
+// neighbouring results. F(2 × 2, 3 × 3) replaces `results`.
 //
-// src: [6, 6, quads of c_out, tiles, 4], the `tiles` squares from `first` on; dst: [n, height_out, width_out, c_out], c_out a
-// multiple of four. One thread computes 16 results of a quad of channels.
+// src: [POINTS, POINTS, quads of c_out, tiles, 4], the `tiles` squares from `first` on; dst: [n, height_out, width_out, c_out],
+// c_out a multiple of four. One thread computes the results of a square for a quad of channels.
+
+const RESULTS: u32 = 4u; // along a side
+const POINTS: u32 = 6u; // RESULTS + 2
 
 alias V = vec4<f32>;
 alias Quad = vec4<f32>;
@@ -39,7 +42,7 @@ fn epilogue(value: V, pixel: u32, sample: u32, at: u32) -> V {
     return value;
 }
 
-// Four results from values at six points.
+// A row of results from values at the points.
 fn results(m0: V, m1: V, m2: V, m3: V, m4: V, m5: V) -> array<V, 4> {
     let near = m1 + m2;
     let odd_near = m1 - m2;
@@ -64,28 +67,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let row = divide(P.first + tile, P.tiles_x);
     let rows = divide(row.x, P.tiles_y);
     let sample = rows.x;
-    let x0 = row.y * 4u;
-    let y0 = rows.y * 4u;
+    let x0 = row.y * RESULTS;
+    let y0 = rows.y * RESULTS;
 
     let at = quad * P.tiles + tile;
     let point = P.quads_out * P.tiles; // from one to the next
     var s: array<array<V, 6>, 4>; // #registers
-    for (var u = 0u; u < 6u; u++) { // #unroll
-        let column = results(
-            load(at + u * point),
-            load(at + (6u + u) * point),
-            load(at + (12u + u) * point),
-            load(at + (18u + u) * point),
-            load(at + (24u + u) * point),
-            load(at + (30u + u) * point),
-        );
-        for (var i = 0u; i < 4u; i++) { // #unroll
+    var m: array<V, 6>; // #registers
+    for (var u = 0u; u < POINTS; u++) { // #unroll
+        for (var v = 0u; v < POINTS; v++) { // #unroll
+            m[v] = load(at + (v * POINTS + u) * point);
+        }
+        let column = results(m[0], m[1], m[2], m[3], m[4], m[5]);
+        for (var i = 0u; i < RESULTS; i++) { // #unroll
             s[i][u] = column[i];
         }
     }
-    for (var i = 0u; i < 4u; i++) { // #unroll
+    for (var i = 0u; i < RESULTS; i++) { // #unroll
         let line = results(s[i][0], s[i][1], s[i][2], s[i][3], s[i][4], s[i][5]);
-        for (var j = 0u; j < 4u; j++) { // #unroll
+        for (var j = 0u; j < RESULTS; j++) { // #unroll
             if (y0 + i < P.height_out && x0 + j < P.width_out) {
                 let pixel = (sample * P.height_out + y0 + i) * P.width_out + x0 + j;
                 dst[pixel * P.quads_out + quad] = Quad(epilogue(line[j], pixel, sample, quad));

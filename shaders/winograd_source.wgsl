@@ -4,12 +4,14 @@
 // Networks"): a square of 6 × 6 pixels, for each square of 4 × 4 results, is taken to the values of a polynomial of
 // degree 5 at the points 0, ±3/4, ±3/2 and ∞ along both sides, where convolution is 36 plain products. These points
 // lose 1.7 times as much to rounding as plain sums do, the integers 0, ±1, ±2 lose four times as much, and all
-// constants are exact.
+// constants are exact. F(2 × 2, 3 × 3) replaces `points`: 4 × 4 pixels at the points 0, ±1 and ∞ for 2 × 2 results.
 //
-// src: [n, height, width, c]; dst: [6, 6, quads of c, tiles, 4] for the `tiles` squares from `first` on. One thread
-// computes the 36 values of a quad of channels.
+// src: [n, height, width, c]; dst: [POINTS, POINTS, quads of c, tiles, 4] for the `tiles` squares from `first` on. One
+// thread computes the values of a quad of channels.
 
 const UPSAMPLE: u32 = 1u;
+const RESULTS: u32 = 4u; // along a side
+const POINTS: u32 = 6u; // RESULTS + 2
 alias V = vec4<f32>;
 alias Quad = vec4<f32>;
 
@@ -37,7 +39,7 @@ fn load(at: u32) -> V {
     return V(src[at]);
 }
 
-// Values at the six points of the polynomial whose transposed evaluation these numbers are.
+// Values at the points of the polynomial whose transposed evaluation these numbers are.
 fn points(d0: V, d1: V, d2: V, d3: V, d4: V, d5: V) -> array<V, 6> {
     let far = d4 - 0.5625 * d2;
     let near = d4 - 2.25 * d2;
@@ -65,30 +67,30 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let rows = divide(row.x, P.tiles_y);
     let sample = rows.x;
     // Positions left of or above the source wrap to large numbers.
-    let x0 = row.y * 4u - P.pad_left;
-    let y0 = rows.y * 4u - P.pad_top;
+    let x0 = row.y * RESULTS - P.pad_left;
+    let y0 = rows.y * RESULTS - P.pad_top;
 
     var s: array<array<V, 6>, 6>; // #registers
-    for (var i = 0u; i < 6u; i++) { // #unroll
+    for (var i = 0u; i < POINTS; i++) { // #unroll
         let y = y0 + i;
         let line = (sample * (P.height / UPSAMPLE) + min(y, P.height - 1u) / UPSAMPLE) * (P.width / UPSAMPLE);
-        for (var j = 0u; j < 6u; j++) { // #unroll
+        for (var j = 0u; j < POINTS; j++) { // #unroll
             let x = x0 + j;
             let value = load((line + min(x, P.width - 1u) / UPSAMPLE) * P.quads + quad);
             s[i][j] = select(V(0.0), value, x < P.width && y < P.height);
         }
     }
-    for (var j = 0u; j < 6u; j++) { // #unroll
+    for (var j = 0u; j < POINTS; j++) { // #unroll
         let column = points(s[0][j], s[1][j], s[2][j], s[3][j], s[4][j], s[5][j]);
-        for (var i = 0u; i < 6u; i++) { // #unroll
+        for (var i = 0u; i < POINTS; i++) { // #unroll
             s[i][j] = column[i];
         }
     }
     let at = quad * P.tiles + tile;
-    for (var i = 0u; i < 6u; i++) { // #unroll
+    for (var i = 0u; i < POINTS; i++) { // #unroll
         let line = points(s[i][0], s[i][1], s[i][2], s[i][3], s[i][4], s[i][5]);
-        for (var j = 0u; j < 6u; j++) { // #unroll
-            dst[at + (i * 6u + j) * P.quads * P.tiles] = Quad(line[j]);
+        for (var j = 0u; j < POINTS; j++) { // #unroll
+            dst[at + (i * POINTS + j) * P.quads * P.tiles] = Quad(line[j]);
         }
     }
 }

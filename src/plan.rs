@@ -264,11 +264,6 @@ impl Plan {
         let buffer_of = placer.place(graph, &slot_of);
         let buffers = std::mem::take(&mut placer.buffers);
 
-        for buffer in &buffers {
-            let what = || format!("tensor {}", buffer.label);
-            target.check(what, buffer.bytes, target.max_buffer)?;
-            target.check(what, buffer.bytes, target.max_binding)?;
-        }
         let mut textures = TexturePool::default();
         let mut dispatch = |launch: Launch| -> Dispatch {
             let sources = launch.textures.iter().map(|(slot, _)| slot);
@@ -334,9 +329,22 @@ impl Plan {
             operations,
             buffers,
         };
+        for (buffer, bound) in plan.buffers.iter().zip(plan.bound()) {
+            let what = || format!("tensor {}", buffer.label);
+            target.check(what, buffer.bytes, target.max_buffer)?;
+            target.check(what, if bound { buffer.bytes } else { 0 }, target.max_binding)?;
+        }
         limits.check(Bound::Flops, what, plan.flops())?;
         limits.check(Bound::Device, what, plan.peak_bytes())?;
         Ok(plan)
+    }
+
+    /// For each buffer, whether it is ever bound: a weight that is only copied into a texture may be larger than a binding.
+    pub(crate) fn bound(&self) -> Vec<bool> {
+        let mut bound = self.ports();
+        let launches = self.load.iter().chain(&self.run);
+        launches.flat_map(|launch| &launch.buffers).for_each(|&id| bound[id] = true);
+        bound
     }
 
     /// Operations of one run.

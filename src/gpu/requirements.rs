@@ -88,7 +88,8 @@ impl Plan {
         let own = [self.uniform_bytes(&self.run), self.uniform_bytes(&self.load)];
         let whole = rooms.lanes.iter().copied().chain(own).chain([largest]);
         least.max_buffer_size = whole.max().unwrap_or(0);
-        least.max_storage_buffer_binding_size = largest;
+        let bound = self.buffers.iter().zip(self.bound()).filter(|(_, bound)| *bound);
+        least.max_storage_buffer_binding_size = bound.map(|(buffer, _)| buffer.bytes).max().unwrap_or(0);
         for texture in &self.textures {
             let side = texture.width.max(texture.height);
             least.max_texture_dimension_2d = least.max_texture_dimension_2d.max(side);

@@ -1,6 +1,6 @@
 //! ConvWeight: a convolution's weight from the file's order to the kernel's.
 
-use super::conv2d::Conv2d;
+use super::conv2d::{Conv2d, Squares};
 use super::quantized::{BLOCK, BlockFormat};
 use super::{Operator, arity};
 use crate::lower::{Grid, Lower, elem};
@@ -8,7 +8,7 @@ use crate::shader::Kernel;
 use crate::tensor::{DType, TensorDesc};
 
 /// Repacks `[c_out, c_in, kh, kw]`, once, when the network is loaded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConvWeight {
     /// For `conv2d_rows` and `conv2d_texels`: `[rows, row]`, a row for each tile of `quads` quads of
     /// output channels, line of the kernel, `taps` taps side by side and quad of
@@ -17,9 +17,9 @@ pub enum ConvWeight {
     /// For `conv2d_blocks`: words `[records, record]`, a record for each tile of `quads` quads of output channels, line
     /// of the kernel, `taps` taps side by side and block of 32 input channels.
     Blocks { taps: usize, quads: usize, format: BlockFormat },
-    /// For Winograd's convolution: a 3×3 kernel at 6×6 points, `[rows, row]`, a row for each point, tile of `quads` quads of
-    /// output channels and quad of input channels.
-    Winograd { quads: usize },
+    /// For Winograd's convolution: a 3×3 kernel at the points of these squares, `[rows, row]`, a row for each point, tile of
+    /// `quads` quads of output channels and quad of input channels.
+    Winograd { squares: Squares, quads: usize },
     /// For `conv2d_matrices`: `[tiles · kh · kw · c, columns]`, where c is the input channels up to a multiple of `depth`.
     Matrices { columns: usize, depth: usize },
     /// For `conv2d_depthwise`: `[kh · kw, c]`.
@@ -45,11 +45,11 @@ impl Operator for ConvWeight {
                 let record = taps * quads * (2 + 4 * format.words());
                 return Ok(TensorDesc::new([records, record], DType::U32));
             }
-            ConvWeight::Winograd { quads } => {
+            ConvWeight::Winograd { squares, quads } => {
                 if [kh, kw] != [3, 3] || !c_in.is_multiple_of(4) {
                     return Err(format!("kernel must be 3×3 over a multiple of four channels, found {}", inputs[0].shape));
                 }
-                Conv2d::weight_at_points(c_in, c_out, *quads)
+                Conv2d::weight_at_points([c_in, c_out], *squares, *quads)
             }
             ConvWeight::Matrices { columns, depth } => {
                 [c_out.div_ceil(*columns) * kh * kw * c_in.next_multiple_of(*depth), *columns]
@@ -105,10 +105,17 @@ impl Operator for ConvWeight {
                     Grid::Threads(threads),
                 );
             }
-            ConvWeight::Winograd { quads } => {
+            ConvWeight::Winograd { squares, quads } => {
                 let tiles = from[0].div_ceil(4 * quads);
+                let kernel = Kernel::new("conv_weight_winograd")
+                    .alias("Elem", elem(to))
+                    .constant("POINTS", format!("{}u", squares.points()));
+                let kernel = match squares {
+                    Squares::Two => kernel.function("points", POINTS_OF_TWO),
+                    Squares::Four => kernel,
+                };
                 cx.dispatch(
-                    Kernel::new("conv_weight_winograd").alias("Elem", elem(to)),
+                    kernel,
                     &buffers,
                     &[
                         ("c_out", from[0].into()),
@@ -141,6 +148,12 @@ impl Operator for ConvWeight {
         }
     }
 }
+
+/// Values at 0, 1, −1 and ∞, over what interpolation divides by.
+const POINTS_OF_TWO: &str = "fn points(g0: f32, g1: f32, g2: f32) -> array<f32, 6> {
+    let even = g0 + g2;
+    return array<f32, 6>(-g0, 0.5 * (even + g1), 0.5 * (even - g1), g2, 0.0, 0.0);
+}";
 
 const Q4_SCALE: &str = "fn scale(largest: V, extreme: V) -> V {
     return extreme / -8.0;

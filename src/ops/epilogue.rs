@@ -1,5 +1,5 @@
 //! What a convolution or matrix product does to each result before it is
-//! written: bias, activation, residual. Saves a pass over memory for each.
+//! written: bias, activation, residual, gate. Saves a pass over memory for each.
 
 use std::fmt::Write;
 
@@ -19,6 +19,8 @@ pub enum Step {
     AddSample,
     /// Adds a tensor of the result's shape: a residual connection.
     AddTensor,
+    /// Multiplies with a tensor of the result's shape: a gate, or what it opens.
+    MulTensor,
     /// Applies a function of one number.
     Apply(Expr),
 }
@@ -71,7 +73,7 @@ impl Epilogue {
             let fits = match step {
                 Step::AddChannel => tensor.shape.elements() == c,
                 Step::AddSample => tensor.shape.elements() == n * c && tensor.shape.last() == c,
-                Step::AddTensor => tensor.shape.elements() == output.shape.elements(),
+                Step::AddTensor | Step::MulTensor => tensor.shape.elements() == output.shape.elements(),
                 Step::Apply(_) => true,
             };
             if !fits {
@@ -121,17 +123,18 @@ impl Epilogue {
             let row = match step {
                 Step::AddChannel => "0u",
                 Step::AddSample => "sample",
-                Step::AddTensor => "pixel",
+                Step::AddTensor | Step::MulTensor => "pixel",
                 Step::Apply(f) => {
                     let _ = writeln!(body, "    v = {};", f.wgsl(&|_| "v".to_owned()));
                     continue;
                 }
             };
             let term = match step {
-                Step::AddTensor if residual => RESIDUAL_TEXEL.to_owned(),
+                Step::AddTensor | Step::MulTensor if residual => RESIDUAL_TEXEL.to_owned(),
                 _ => term(tensor, row, width),
             };
-            let _ = writeln!(body, "    v += {term};");
+            let operator = if *step == Step::MulTensor { '*' } else { '+' };
+            let _ = writeln!(body, "    v {operator}= {term};");
             tensor += 1;
         }
         kernel.function(
@@ -140,10 +143,13 @@ impl Epilogue {
         )
     }
 
-    /// Which of the tensors is a residual, if exactly one is.
+    /// Which of the tensors has the result's shape, if exactly one has.
     pub fn residual(&self) -> Option<usize> {
         let reading = self.steps.iter().filter(|s| s.reads_tensor());
-        let mut found = reading.enumerate().filter(|(_, s)| **s == Step::AddTensor).map(|(i, _)| i);
+        let mut found = reading
+            .enumerate()
+            .filter(|(_, s)| matches!(s, Step::AddTensor | Step::MulTensor))
+            .map(|(i, _)| i);
         found.next().filter(|_| found.next().is_none())
     }
 }

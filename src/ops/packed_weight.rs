@@ -9,21 +9,19 @@ use super::{Operator, arity};
 use crate::lower::Lower;
 use crate::tensor::{DType, Shape, Tensor, TensorDesc};
 
-/// [`ConvWeight::Tiles`] of f32, done by the host while it copies: for software adapters, whose kernels run on the same
-/// cores but take several times as long to move numbers about.
+/// [`ConvWeight::Tiles`] and [`ConvWeight::Winograd`] of f32, done by the host while it copies: for software adapters, whose
+/// kernels run on the same cores but take several times as long to move numbers about.
 #[derive(Clone, Debug)]
 pub struct PackedWeight {
     /// `[c_out, c_in, kh, kw]` of any floating-point type.
     weight: Tensor,
-    taps: usize,
-    quads: usize,
+    packing: ConvWeight,
 }
 
 impl Operator for PackedWeight {
     fn infer(&self, inputs: &[&TensorDesc]) -> Result<TensorDesc, String> {
         arity(inputs, 0..=0)?;
-        let packing = ConvWeight::Tiles { taps: self.taps, quads: self.quads };
-        packing.infer(&[&TensorDesc::new(self.weight.desc.shape.clone(), DType::F32)])
+        self.packing.infer(&[&TensorDesc::new(self.weight.desc.shape.clone(), DType::F32)])
     }
 
     /// Its buffer is uploaded.
@@ -31,10 +29,16 @@ impl Operator for PackedWeight {
 }
 
 impl PackedWeight {
-    /// `weight` seen as `shape`, `[c_out, c_in, kh, kw]`.
-    pub(crate) fn new(weight: &Tensor, shape: &Shape, taps: usize, quads: usize) -> Self {
+    /// Whether the host knows this order.
+    pub(crate) fn knows(packing: &ConvWeight) -> bool {
+        matches!(packing, ConvWeight::Tiles { .. } | ConvWeight::Winograd { .. })
+    }
+
+    /// `weight` seen as `shape`, `[c_out, c_in, kh, kw]`, in an order that the host knows.
+    pub(crate) fn new(weight: &Tensor, shape: &Shape, packing: ConvWeight) -> Self {
+        debug_assert!(Self::knows(&packing), "{packing:?}");
         let desc = TensorDesc::new(shape.clone(), weight.desc.dtype);
-        PackedWeight { weight: Tensor { desc, bytes: weight.bytes.clone() }, taps, quads }
+        PackedWeight { weight: Tensor { desc, bytes: weight.bytes.clone() }, packing }
     }
 
     /// The weight as it is in the file.
@@ -42,21 +46,24 @@ impl PackedWeight {
         &self.weight
     }
 
-    /// Taps and quads of channels of a tile, as in [`ConvWeight::Tiles`].
-    pub(crate) fn tiles(&self) -> (usize, usize) {
-        (self.taps, self.quads)
+    /// The order that it is brought into.
+    pub(crate) fn packing(&self) -> ConvWeight {
+        self.packing
     }
 
     /// Numbers in a row of the result.
     pub(crate) fn row(&self) -> usize {
-        self.taps * 16 * self.quads
+        match self.packing {
+            ConvWeight::Tiles { taps, quads } => taps * 16 * quads,
+            ConvWeight::Winograd { quads, .. } => 16 * quads,
+            _ => unreachable!("as given to `new`"),
+        }
     }
 
     /// Rows of the result.
     pub(crate) fn pack(&self, rows: Range<usize>) -> Vec<f32> {
         let [c_out, c_in, kh, kw] = self.weight.desc.shape[..] else { unreachable!("as given to `new`") };
-        let (area, steps, row, channels) = (kh * kw, kw / self.taps, self.row(), 4 * self.quads);
-        let quads_in = c_in.div_ceil(4);
+        let (area, row, quads_in) = (kh * kw, self.row(), c_in.div_ceil(4));
         let mut packed = vec![0.0; rows.len() * row];
         let mut line = Vec::new();
         let mut at = rows.start;
@@ -64,19 +71,37 @@ impl PackedWeight {
             // Rows that have all but the input channels in common.
             let (common, quad) = (at / quads_in, at % quads_in);
             let count = (quads_in - quad).min(rows.end - at);
-            let tap = common / steps % kh * kw + common % steps * self.taps;
-            let first = common / (steps * kh) * channels;
             let inputs = 4 * quad..(4 * (quad + count)).min(c_in);
             let to = &mut packed[(at - rows.start) * row..][..count * row];
-            for channel in 0..channels.min(c_out.saturating_sub(first)) {
-                let start = (first + channel) * c_in;
-                self.read((start + inputs.start) * area..(start + inputs.end) * area, &mut line);
-                for (input, of) in line.chunks_exact(area).enumerate() {
-                    let to = &mut to[input / 4 * row + input % 4 * channels + channel..];
-                    for (i, value) in of[tap..tap + self.taps].iter().enumerate() {
-                        to[i * 4 * channels] = *value;
+            let mut channels_of = |first: usize, channels: usize, write: &dyn Fn(&[f32], &mut [f32])| {
+                for channel in 0..channels.min(c_out.saturating_sub(first)) {
+                    let start = (first + channel) * c_in;
+                    self.read((start + inputs.start) * area..(start + inputs.end) * area, &mut line);
+                    for (input, taps) in line.chunks_exact(area).enumerate() {
+                        write(taps, &mut to[input / 4 * row + input % 4 * channels + channel..]);
                     }
                 }
+            };
+            match self.packing {
+                ConvWeight::Tiles { taps, quads } => {
+                    let (steps, channels) = (kw / taps, 4 * quads);
+                    let first = common / steps % kh * kw + common % steps * taps;
+                    channels_of(common / (steps * kh) * channels, channels, &|of, to| {
+                        for (i, tap) in of[first..first + taps].iter().enumerate() {
+                            to[i * 4 * channels] = *tap;
+                        }
+                    });
+                }
+                ConvWeight::Winograd { squares, quads } => {
+                    let (channels, points) = (4 * quads, squares.points());
+                    let tiles = c_out.div_ceil(channels);
+                    let [v, u] = [common / tiles / points, common / tiles % points].map(|at| squares.evaluate(at));
+                    channels_of(common % tiles * channels, channels, &|of, to| {
+                        let line = |i: usize| v[0] * of[i] + v[1] * of[i + 3] + v[2] * of[i + 6];
+                        to[0] = u[0] * line(0) + u[1] * line(1) + u[2] * line(2);
+                    });
+                }
+                _ => unreachable!("as given to `new`"),
             }
             at += count;
         }

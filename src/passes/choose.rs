@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::pack_on_host::host_has;
 use crate::error::Result;
 use crate::graph::{Graph, Source, Value, ValueId};
 use crate::ops::Op;
@@ -21,7 +22,7 @@ pub(crate) fn own(
     move |id, conv, target, source, output, format| {
         match (conv.tuned(target, source, output, format), at_points.get(&id)) {
             // Winograd's way only where there is room for its weight.
-            (Some(method), _) if !matches!(method, Method::Winograd(_)) => method,
+            (Some(method), _) if !matches!(method, Method::Winograd { .. }) => method,
             (_, Some(method)) => *method,
             _ => conv.choose(target, source, output, format),
         }
@@ -55,33 +56,67 @@ pub(crate) fn like(
     }
 }
 
-/// The convolutions that go Winograd's way: those that save most for the bytes that it takes, as long as there are some to
-/// spare.
+/// A step that a convolution can take: to Winograd's squares, or from those of 2×2 to those of 4×4.
+struct Step {
+    id: ValueId,
+    method: Method,
+    /// Of what the graph's convolutions cost, in multiply-adds of a lane.
+    saved: usize,
+    bytes: u64,
+}
+
+/// The convolutions that go Winograd's way: steps are taken in the order of what they save for a byte of the weight, as long
+/// as there are bytes to spare. This is Dantzig's way to pack a knapsack (1957), where an item may be packed in two sizes.
 fn at_points(graph: &Graph, target: &Target) -> HashMap<ValueId, Method> {
     let constant = graph.constants();
-    let mut offers: Vec<(ValueId, AtPoints)> = graph
-        .values()
-        .filter(|(id, _)| !constant[id.index()])
-        .filter_map(|(id, value)| {
-            let Source::Op { op: Op::Conv2d(conv), inputs } = &value.source else { return None };
-            if graph.block_format(inputs[1]).is_some() {
-                return None;
-            }
-            Some((id, conv.choose_at_points(target, graph.desc(inputs[0]), &value.desc)?))
-        })
-        .collect();
-    offers.sort_by(|(_, a), (_, b)| {
+    let mut steps: Vec<Step> = Vec::new();
+    for (id, value) in graph.values().filter(|(id, _)| !constant[id.index()]) {
+        let Source::Op { op: Op::Conv2d(conv), inputs } = &value.source else { continue };
+        let (source, format) = (graph.desc(inputs[0]), graph.block_format(inputs[1]));
+        if format.is_some() {
+            continue;
+        }
+        let stored = host_has(graph, target, inputs[1]).is_some();
+        let mut offers = conv.choose_at_points(target, source, &value.desc, stored);
+        // Where one was measured, no other.
+        if let Some(tuned) = conv.tuned(target, source, &value.desc, None) {
+            offers.retain(|offer| offer.method == tuned);
+        }
+        steps.extend(steps_of(id, &offers));
+    }
+    steps.sort_by(|a, b| {
         (b.saved as u128 * u128::from(a.bytes)).cmp(&(a.saved as u128 * u128::from(b.bytes)))
     });
     let mut left = target.spare;
-    offers.retain(|(_, offer)| {
-        let fits = offer.bytes <= left;
-        if fits {
-            left -= offer.bytes;
+    let mut chosen = HashMap::new();
+    for step in steps {
+        if step.bytes <= left {
+            left -= step.bytes;
+            chosen.insert(step.id, step.method);
         }
-        fits
-    });
-    offers.into_iter().map(|(id, offer)| (id, offer.method)).collect()
+    }
+    chosen
+}
+
+/// One step for each offer, from the one before it; offers come with their bytes ascending. A step that would save less for
+/// a byte than the one after it is none: both are one.
+fn steps_of(id: ValueId, offers: &[AtPoints]) -> Vec<Step> {
+    let step = |before: Option<&AtPoints>, offer: &AtPoints| {
+        let (saved, bytes) = before.map_or((0, 0), |before| (before.saved, before.bytes));
+        let saved = offer.saved.checked_sub(saved).filter(|saved| *saved > 0)?;
+        Some(Step { id, method: offer.method, saved, bytes: offer.bytes - bytes })
+    };
+    match offers {
+        [two, four] => match [step(None, two), step(Some(two), four), step(None, four)] {
+            [Some(first), Some(second), whole] => {
+                let rises = second.saved as u128 * u128::from(first.bytes)
+                    > first.saved as u128 * u128::from(second.bytes);
+                if rises { whole.into_iter().collect() } else { vec![first, second] }
+            }
+            [first, ..] => first.into_iter().collect(),
+        },
+        _ => offers.iter().filter_map(|offer| step(None, offer)).collect(),
+    }
 }
 
 /// A choice: of the convolution and its place in the graph, the device, source and result, and the format of its blocks, if
@@ -123,7 +158,7 @@ fn whole_quads(g: &mut Graph, x: ValueId) -> Result<ValueId> {
 mod tests {
     use super::super::testing::{input, weight};
     use super::*;
-    use crate::ops::conv2d::Conv2dOptions;
+    use crate::ops::conv2d::{Conv2dOptions, Squares};
     use crate::target::DeviceClass;
 
     #[test]
@@ -135,20 +170,26 @@ mod tests {
             x = g.conv2d(x, w, None, Conv2dOptions::padded(1)).unwrap();
         }
         g.output("y", x);
-        let one = 64 * 64 * (36 - 9) * 4;
+        let [two, four] = [16, 36].map(|points| 64 * 64 * (points - 9) * 4);
         for (class, spare, expected) in [
-            (DeviceClass::Cpu, 2 * one, 2),
-            (DeviceClass::Cpu, 2 * one - 1, 1),
-            (DeviceClass::Cpu, 0, 0),
-            (DeviceClass::Discrete, 2 * one, 0),
+            (DeviceClass::Cpu, 2 * four, [0, 2]),
+            (DeviceClass::Cpu, 2 * four - 1, [1, 1]),
+            (DeviceClass::Cpu, two + four - 1, [2, 0]),
+            (DeviceClass::Cpu, two, [1, 0]),
+            (DeviceClass::Cpu, two - 1, [0, 0]),
+            (DeviceClass::Discrete, 2 * four, [0, 0]),
         ] {
             let target = Target { class, spare, ..Target::typical() };
             let graph = super::super::optimise(&g, &target).unwrap();
-            let by_points = |source: &Source| match source {
-                Source::Op { op: Op::Conv2d(conv), .. } => matches!(conv.method, Some(Method::Winograd(_))),
-                _ => false,
-            };
-            let found = graph.values().filter(|(_, value)| by_points(&value.source)).count();
+            let ways = graph.values().filter_map(|(_, value)| match &value.source {
+                Source::Op { op: Op::Conv2d(conv), .. } => conv.method,
+                _ => None,
+            });
+            let found = ways.fold([0, 0], |[two, four], method| match method {
+                Method::Winograd { squares: Squares::Two, .. } => [two + 1, four],
+                Method::Winograd { squares: Squares::Four, .. } => [two, four + 1],
+                _ => [two, four],
+            });
             assert_eq!(found, expected, "{class:?}, {spare} bytes to spare");
         }
     }

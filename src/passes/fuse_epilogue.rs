@@ -1,4 +1,4 @@
-//! What follows a convolution moves into it: bias, embedding, residual, activation.
+//! What follows a convolution moves into it: bias, embedding, residual, activation, gate.
 
 use crate::error::Result;
 use crate::graph::{Graph, Source, Value, ValueId};
@@ -7,7 +7,7 @@ use crate::ops::expr::{Binary, Expr};
 use crate::ops::{Conv2d, Op};
 use crate::tensor::Shape;
 
-/// Appends additions and functions of a convolution's result to its epilogue,
+/// Appends additions to, products with and functions of a convolution's result to its epilogue,
 /// where nothing else reads that result. Linear layers are convolutions too, seen
 /// through a reshape.
 pub fn fuse_epilogue(graph: &Graph) -> Result<Graph> {
@@ -23,14 +23,20 @@ pub fn fuse_epilogue(graph: &Graph) -> Result<Graph> {
         let fused = match &e.expr {
             _ if e.dtype.is_some_and(|d| d != new.desc(inputs[0]).dtype) => None,
             f if f.inputs() == 1 => convs(0).map(|c| (c, Step::Apply(f.clone()), None)),
-            Expr::Binary(Binary::Add, a, b) if **a == Expr::Input(0) && **b == Expr::Input(1) => {
+            Expr::Binary(operation @ (Binary::Add | Binary::Mul), a, b)
+                if **a == Expr::Input(0) && **b == Expr::Input(1) =>
+            {
                 // The later of two convolutions: the other's result is there by then.
                 let mut order = [(0, 1), (1, 0)];
                 order.sort_by_key(|&(at, _)| std::cmp::Reverse(inputs[at]));
                 order.into_iter().find_map(|(at, other)| {
                     let conv = convs(at)?;
                     let same = new.shape(inputs[at]) == &value.desc.shape;
-                    let step = step_for(new.shape(inputs[other]), &value.desc.shape, new.shape(conv.0))?;
+                    let shapes = [new.shape(inputs[other]), &value.desc.shape, new.shape(conv.0)];
+                    let step = match operation {
+                        Binary::Mul => (shapes[0] == shapes[1]).then_some(Step::MulTensor)?,
+                        _ => step_for(shapes)?,
+                    };
                     (same && conv.1.epilogue.accepts(&step)).then_some((conv, step, Some(inputs[other])))
                 })
             }
@@ -55,7 +61,7 @@ pub(super) fn convolution(graph: &Graph, mut id: ValueId) -> Option<(ValueId, Co
 }
 
 /// How a tensor is added to a result of shape `to` that the convolution knows as `conv`.
-fn step_for(tensor: &Shape, to: &Shape, conv: &Shape) -> Option<Step> {
+fn step_for([tensor, to, conv]: [&Shape; 3]) -> Option<Step> {
     let (n, c) = (to[0], to.last());
     if tensor == to {
         return Some(Step::AddTensor);
@@ -81,7 +87,7 @@ fn append(
     let mut inputs = inputs.clone();
     if let Some(tensor) = tensor {
         inputs.push(match step {
-            Step::AddTensor => new.reshape(tensor, conv_value.desc.shape.clone())?,
+            Step::AddTensor | Step::MulTensor => new.reshape(tensor, conv_value.desc.shape.clone())?,
             _ => tensor,
         });
     }
@@ -96,6 +102,7 @@ mod tests {
     use super::super::testing::{input, operations, weight};
     use super::*;
     use crate::ops::conv2d::Conv2dOptions;
+    use crate::ops::expr::Unary;
 
     fn fused(g: &Graph) -> Graph {
         prune(&fuse_epilogue(g).unwrap()).unwrap()
@@ -127,6 +134,18 @@ mod tests {
         g.output("y", y);
         assert_eq!(operations(&fused(&g)), ["Conv2d"]);
         assert_eq!(fused(&g).outputs().len(), 1);
+    }
+
+    #[test]
+    fn a_gated_layer_becomes_two_products() {
+        let mut g = Graph::new();
+        let x = input(&mut g, &[2, 9, 8]);
+        let w = weight(&mut g, &[16, 8]);
+        let (value, gate) = (g.linear(x, w, None).unwrap(), g.linear(x, w, None).unwrap());
+        let gate = g.unary(Unary::Gelu, gate).unwrap();
+        let y = g.mul(value, gate).unwrap();
+        g.output("y", y);
+        assert_eq!(operations(&fused(&g)), ["Conv2d", "Conv2d"]);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
 use crate::ops::Op;
-use crate::ops::conv_weight::ConvWeight;
 use crate::ops::packed_weight::PackedWeight;
 use crate::target::Target;
 use crate::tensor::{DType, Tensor};
@@ -11,18 +10,23 @@ use crate::tensor::{DType, Tensor};
 /// The order of a convolution's weight, where that is one of the file and nothing else was done to it than to unpack it.
 pub fn pack_on_host(graph: &Graph, target: &Target) -> Result<Graph> {
     graph.rewrite(|new, _, value, inputs| {
-        let Source::Op { op: Op::ConvWeight(ConvWeight::Tiles { taps, quads }), inputs: old } = &value.source
-        else {
+        let Source::Op { op: Op::ConvWeight(packing), inputs: old } = &value.source else {
             return new.keep(value, inputs);
         };
-        match stored(graph, old[0]).filter(|_| target.mappable && value.desc.dtype == DType::F32) {
+        let weight = host_has(graph, target, old[0]);
+        match weight.filter(|_| PackedWeight::knows(packing) && value.desc.dtype == DType::F32) {
             None => new.keep(value, inputs),
             Some(weight) => {
-                let packed = PackedWeight::new(weight, graph.shape(old[0]), *taps, *quads);
+                let packed = PackedWeight::new(weight, graph.shape(old[0]), *packing);
                 new.push_named(value.name.clone(), packed.into(), &[])
             }
         }
     })
+}
+
+/// The tensor of the file that a weight is, if the host can bring it into another order.
+pub(super) fn host_has<'a>(graph: &'a Graph, target: &Target, weight: ValueId) -> Option<&'a Tensor> {
+    stored(graph, weight).filter(|_| target.mappable)
 }
 
 /// The tensor of the file that this is, in another type or shape.

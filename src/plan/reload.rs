@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Buffer, BufferId, Dispatch, Plan, Port, Role, TextureId};
+use crate::ops::conv_weight::ConvWeight;
 use crate::shader::{Access, Kernel};
 use crate::tensor::Bytes;
 
@@ -129,8 +130,8 @@ fn same_launch(new: &Dispatch, old: &Dispatch, buffers: &mut Pairing, textures: 
 pub(super) enum Origin<'a> {
     /// Nothing has been written yet.
     Empty,
-    /// What the host has; packed, its shape and tiles.
-    Host { bytes: Stored<'a>, packing: Vec<usize> },
+    /// What the host has; packed, its shape and order.
+    Host { bytes: Stored<'a>, packing: Option<(&'a [usize], ConvWeight)> },
     /// By a launch that read, and wrote, what has these numbers.
     Launch {
         kernel: &'a Kernel,
@@ -169,11 +170,11 @@ pub(super) fn contents<'a>(plan: &'a Plan, seen: &mut HashMap<Origin<'a>, usize>
         .map(|buffer| {
             number(match &buffer.role {
                 Role::Weight { tensor, .. } => {
-                    Origin::Host { bytes: Stored::new(&tensor.bytes), packing: Vec::new() }
+                    Origin::Host { bytes: Stored::new(&tensor.bytes), packing: None }
                 }
                 Role::Packed { weight, .. } => {
-                    let (stored, (taps, quads)) = (weight.stored(), weight.tiles());
-                    let packing = [&stored.desc.shape[..], &[taps, quads]].concat();
+                    let stored = weight.stored();
+                    let packing = Some((&stored.desc.shape[..], weight.packing()));
                     Origin::Host { bytes: Stored::new(&stored.bytes), packing }
                 }
                 _ => Origin::Empty,

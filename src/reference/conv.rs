@@ -3,14 +3,15 @@
 use half::f16;
 
 use super::approx::{Approx, Sum, expression};
-use super::{Element, Task, Values, map, unravel, winograd};
+use super::winograd::{AtPoints, Form};
+use super::{Element, Task, Values, map, unravel};
 use crate::ops::conv_transpose2d::ConvTranspose2d;
 use crate::ops::conv_weight::ConvWeight;
 use crate::ops::conv2d::{Conv2d, Method};
 use crate::ops::epilogue::Step;
 use crate::ops::packed_weight::PackedWeight;
 use crate::ops::quantized::{BLOCK, BlockFormat};
-use crate::tensor::DType;
+use crate::tensor::{DType, TensorDesc};
 
 /// A weight's number for an output channel, an input channel of its group, and a tap `[ky, kx]`.
 pub(crate) type Weight<'a> = Box<dyn Fn(usize, usize, [usize; 2]) -> f64 + Sync + 'a>;
@@ -66,11 +67,9 @@ pub(crate) fn weight_of<'a>(conv: &Conv2d, weight: &'a Values) -> Weight<'a> {
         Some(ConvWeight::Matrices { columns, depth }) => Box::new(move |co, ci, [ky, kx]| {
             weight.at(place_in_matrices([c_in, kh * kw], [columns, depth], [co, ci], ky * kw + kx))
         }),
-        Some(ConvWeight::Winograd { quads }) => {
-            let tiles = c_out.div_ceil(4 * quads);
-            Box::new(move |co, ci, tap| {
-                winograd::tap(|point| weight.at(winograd::place([c_in, tiles, quads], [co, ci], point)), tap)
-            })
+        Some(ConvWeight::Winograd { squares, quads }) => {
+            let (form, size) = (Form::new(squares), [c_in, c_out.div_ceil(4 * quads), quads]);
+            Box::new(move |co, ci, tap| form.tap(|point| weight.at(form.place(size, [co, ci], point)), tap))
         }
         Some(ConvWeight::Blocks { taps, quads, format }) => Box::new(move |co, ci, tap| {
             let [first, at] = place_in_blocks(size, [taps, quads], format, [co, ci], tap);
@@ -97,7 +96,8 @@ fn epilogue(steps: &[Step], tensors: &[&Values], mut x: Approx, i: usize, place:
             continue;
         }
         let tensor = tensors.next().expect("checked by infer");
-        x = x.add(Approx::exact(tensor.at(start(step, place).unwrap_or(i))));
+        let tensor = Approx::exact(tensor.at(start(step, place).unwrap_or(i)));
+        x = if *step == Step::MulTensor { x.times(tensor) } else { x.add(tensor) };
     }
     x
 }
@@ -107,12 +107,13 @@ pub fn conv2d<'v>(op: &'v Conv2d, task: &Task<'_, 'v>) -> Element<'v> {
     let tensors = task.inputs[2..].to_vec();
     let ([_, h, w, c], shape) = (task.map(0), map(task.output));
     let o = op.options;
-    if let Some(Method::Winograd(tile)) = op.method {
+    if let Some(Method::Winograd { squares, tile }) = op.method {
         let size = [op.c_in, op.c_out.div_ceil(4 * tile.quads), tile.quads];
-        let at_points = winograd::AtPoints::new(task.inputs[1], size);
+        let at_points = AtPoints::new(Form::new(squares), task.inputs[1], size);
+        let results = squares.results();
         return Box::new(move |i| {
             let [n, y, column, co] = unravel(i, shape);
-            let first = [y / 4 * 4, column / 4 * 4];
+            let first = [y, column].map(|at| at / results * results);
             let pixel = |ci: usize, row: usize, line: usize| {
                 let v = (first[0] + row).wrapping_sub(o.padding[0]);
                 let u = (first[1] + line).wrapping_sub(o.padding[1]);
@@ -166,7 +167,7 @@ fn start(step: &Step, [sample, channel, channels]: [usize; 3]) -> Option<usize> 
     match step {
         Step::AddChannel => Some(channel),
         Step::AddSample => Some(sample * channels + channel),
-        Step::AddTensor | Step::Apply(_) => None,
+        Step::AddTensor | Step::MulTensor | Step::Apply(_) => None,
     }
 }
 
@@ -199,34 +200,37 @@ pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> 
     })
 }
 
-/// [`ConvWeight::Tiles`] of the weight in a file.
+/// A weight in another order, of what is in a file.
 pub fn packed<'v>(op: &'v PackedWeight, task: &Task<'_, 'v>) -> Element<'v> {
     let src = Values::of(op.stored());
-    let [c_out, c_in, kh, kw] = super::map(&src.desc);
-    let (taps, quads) = op.tiles();
-    let tiles = task.output.shape[0] / (kh * (kw / taps) * c_in.div_ceil(4));
-    let shape = [tiles, kh, kw / taps, c_in.div_ceil(4), taps, 4, 4 * quads];
-    Box::new(move |i| {
-        let [tile, ky, step, quad, tap, lane, channel] = unravel(i, shape);
-        let (co, ci, kx) = (tile * 4 * quads + channel, quad * 4 + lane, step * taps + tap);
-        let there = co < c_out && ci < c_in;
-        Approx::exact(if there { src.at(((co * c_in + ci) * kh + ky) * kw + kx) } else { 0.0 })
-    })
+    let shape = super::map(&src.desc);
+    ordered(op.packing(), move |i| src.at(i), shape, task.output)
 }
 
 /// A weight in another order.
 pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
     let src = task.inputs[0];
-    let [c_out, c_in, kh, kw] = task.map(0);
+    ordered(*op, move |i| src.at(i), task.map(0), task.output)
+}
+
+/// `src`: numbers of the weight `[c_out, c_in, kh, kw]`.
+fn ordered<'v>(
+    packing: ConvWeight,
+    src: impl Fn(usize) -> f64 + Sync + 'v,
+    [c_out, c_in, kh, kw]: [usize; 4],
+    output: &TensorDesc,
+) -> Element<'v> {
     let at = move |co: usize, ci: usize, ky: usize, kx: usize| match co < c_out && ci < c_in {
-        true => src.at(((co * c_in + ci) * kh + ky) * kw + kx),
+        true => src(((co * c_in + ci) * kh + ky) * kw + kx),
         false => 0.0,
     };
-    match *op {
-        ConvWeight::Depthwise => Box::new(move |i| Approx::exact(src.at(i % c_out * kh * kw + i / c_out))),
+    match packing {
+        ConvWeight::Depthwise => Box::new(move |i| {
+            let tap = i / c_out;
+            Approx::exact(at(i % c_out, 0, tap / kw, tap % kw))
+        }),
         ConvWeight::Tiles { taps, quads } => {
-            let rows = task.output.shape[0];
-            let tiles = rows / (kh * (kw / taps) * c_in.div_ceil(4));
+            let tiles = output.shape[0] / (kh * (kw / taps) * c_in.div_ceil(4));
             let shape = [tiles, kh, kw / taps, c_in.div_ceil(4), taps, 4, 4 * quads];
             Box::new(move |i| {
                 let [tile, ky, step, quad, tap, lane, channel] = unravel(i, shape);
@@ -240,21 +244,18 @@ pub fn weight<'v>(op: &'v ConvWeight, task: &Task<'_, 'v>) -> Element<'v> {
                 Approx::exact(at(tile * columns + column, ci, ky, kx))
             })
         }
-        ConvWeight::Winograd { quads } => {
-            let shape =
-                [winograd::POINTS, winograd::POINTS, c_out.div_ceil(4 * quads), c_in / 4, 4, 4 * quads];
+        ConvWeight::Winograd { squares, quads } => {
+            let form = Form::new(squares);
             Box::new(move |i| {
-                let [v, u, tile, quad, lane, channel] = unravel(i, shape);
-                winograd::weight([v, u], |tap| {
-                    at(tile * 4 * quads + channel, quad * 4 + lane, tap[0], tap[1])
-                })
+                let (v, u, [co, ci]) = form.unplace([c_in, c_out.div_ceil(4 * quads), quads], i);
+                form.weight([v, u], |tap| at(co, ci, tap[0], tap[1]))
             })
         }
         ConvWeight::Blocks { taps, quads, format } => {
-            let words = task.output.shape[1];
+            let words = output.shape[1];
             let (pairs, wide) = (taps * quads, format.words() / 2);
             let records = [
-                task.output.shape[0] / (kh * (kw / taps) * c_in.div_ceil(BLOCK)),
+                output.shape[0] / (kh * (kw / taps) * c_in.div_ceil(BLOCK)),
                 kh,
                 kw / taps,
                 c_in.div_ceil(BLOCK),
@@ -339,7 +340,7 @@ pub(crate) fn allows(conv: &Conv2d, method: Method) -> bool {
     match method {
         Method::Direct => true,
         Method::Depthwise => groups == conv.c_in && conv.c_in == conv.c_out && conv.c_in.is_multiple_of(4),
-        Method::Winograd(_) => conv.allows_winograd(DType::F32),
+        Method::Winograd { .. } => conv.allows_winograd(DType::F32),
         Method::Matrices(blocks) => conv.allows_matrices(DType::F16, blocks.block.side),
         _ => {
             groups == 1 || ((conv.c_in / groups).is_multiple_of(4) && (conv.c_out / groups).is_multiple_of(4))

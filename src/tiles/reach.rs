@@ -40,7 +40,7 @@ struct Along {
     after: i64,
 }
 
-/// Squares of Winograd's convolution, and quads of element-wise operations, begin at multiples of it.
+/// Quads of element-wise operations begin at multiples of it.
 const QUAD: usize = 4;
 
 /// The reach of a network along a side (0: down, 1: across), with its convolutions computed so.
@@ -73,16 +73,17 @@ pub(crate) fn reach(family: &Family, methods: &[Option<Method>], side: usize) ->
             return Err(unfit("is another at another size of the picture"));
         }
         if let Some(Along { scale, .. }) = map {
-            let aligned = match &value.source {
-                Source::Op { op: Op::Conv2d(_), .. } => {
-                    matches!(methods[id.index()], Some(Method::Winograd(_)))
+            let unit = match (&value.source, methods[id.index()]) {
+                (Source::Op { op: Op::Conv2d(_), .. }, Some(Method::Winograd { squares, .. })) => {
+                    squares.results()
                 }
-                Source::Op { op: Op::Elementwise(_) | Op::Typed(_), .. } => {
-                    !value.desc.shape.last().is_multiple_of(QUAD)
+                (Source::Op { op: Op::Elementwise(_) | Op::Typed(_), .. }, _)
+                    if !value.desc.shape.last().is_multiple_of(QUAD) =>
+                {
+                    QUAD
                 }
-                _ => false,
+                _ => 1,
             };
-            let unit = if aligned { QUAD } else { 1 };
             // The least number of pixels that is a whole number of units.
             period = lcm(period, scale.den * unit / gcd(scale.num, unit));
         }
@@ -166,9 +167,9 @@ fn after(
             let (size, end) = (length(inputs[0].0) * up as i64, length(out));
             let before = o.padding[side] as i64;
             let result = match method {
-                Some(Method::Winograd(_)) => {
+                Some(Method::Winograd { squares, .. }) => {
                     // Squares of the result look at squares of the source.
-                    let quad = QUAD as i64;
+                    let quad = squares.results() as i64;
                     let squares = windows(large, size, end.div_euclid(quad) + 1, [-before, quad, quad + 1]);
                     let last = end.div_euclid(quad) - squares.after;
                     Along {

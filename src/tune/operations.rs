@@ -88,7 +88,9 @@ impl Operation {
             match step {
                 Step::AddChannel => ids.push(alone.graph.weight("bias", drawn([c], 1.0, dtype, 2))),
                 Step::AddSample => ids.push(alone.input([n, c], dtype)),
-                Step::AddTensor => ids.push(alone.input(self.output.shape.clone(), dtype)),
+                Step::AddTensor | Step::MulTensor => {
+                    ids.push(alone.input(self.output.shape.clone(), dtype));
+                }
                 Step::Apply(_) => {}
             }
         }

@@ -1,4 +1,6 @@
 use aquatint::ops::conv2d::Conv2dOptions;
+use aquatint::plan::Dispatch;
+use aquatint::{DType, DeviceClass, Graph, Network, Plan, Target, passes, reference};
 use proptest::prelude::*;
 
 use crate::harness::{self, Array, Case, Rng};
@@ -143,4 +145,52 @@ fn three_by_three_in_squares() {
         true,
     );
     check([2, 246, 250, 16], [16, 16, 3, 3], Conv2dOptions::padded(1), true);
+}
+
+/// As [`three_by_three_in_squares`], in the smaller squares that are left where there is little to spare, with a weight that
+/// the host takes to the points and with one that a kernel does. They round hardly more than plain sums.
+#[test]
+fn three_by_three_in_squares_of_two() {
+    let uneven = Conv2dOptions { padding: [2, 0, 1, 3], ..Default::default() };
+    for (x, w, options) in [
+        ([1, 8, 8, 64], [64, 64, 3, 3], Conv2dOptions::padded(1)),
+        ([1, 30, 33, 64], [68, 64, 3, 3], Conv2dOptions::padded(1)),
+        ([3, 19, 18, 36], [52, 36, 3, 3], Conv2dOptions::padded(1)),
+        ([2, 17, 22, 48], [80, 48, 3, 3], Conv2dOptions::default()),
+        ([1, 40, 41, 64], [64, 64, 3, 3], uneven),
+        ([1, 8, 8, 512], [132, 512, 3, 3], Conv2dOptions::padded(1)),
+        ([2, 118, 122, 48], [48, 48, 3, 3], Conv2dOptions::padded(1)),
+    ] {
+        let name = format!("conv2d {x:?} {w:?} {options:?} in squares of 2×2");
+        let mut rng = Rng::new(&name);
+        let (x, w) = (rng.array(&x), rng.array(&w));
+        let bias = rng.array(&w.shape[..1]);
+        let tensors = [&x, &w, &bias].map(|array| harness::tensor(array, DType::F32));
+        let [x, w, bias] = [x, w, bias].map(|array| array.map(|v| f64::from(v as f32)));
+        let mut g = Graph::new();
+        let input = g.input("x", x.shape.clone(), DType::F32);
+        let [weight, of_bias] = [1, 2].map(|i| g.weight("w", tensors[i].clone()));
+        let y = g.conv2d(input, weight, Some(of_bias), options).unwrap();
+        g.output("y", y);
+        let expected = conv2d(&x, &w, Some(&bias), &options);
+        // What the larger squares take, less one byte.
+        let spare = (4 * w.shape[0] * w.shape[1] * (36 - 9) - 1) as u64;
+        let device = harness::gpu();
+        let own = device.map_or_else(Target::typical, |gpu| gpu.target().clone());
+        for mappable in [own.mappable, false] {
+            let target = Target { class: DeviceClass::Cpu, spare, mappable, ..own.clone() };
+            let plan = Plan::compile(&g, &target).unwrap();
+            let of_two = |launch: &Dispatch| launch.shader.kernel.variant().contains("results=2 points=4");
+            assert_eq!(plan.run.iter().filter(|launch| of_two(launch)).count() % 2, 0, "{name}");
+            assert!(plan.run.iter().any(of_two), "{name}: {:?}", plan.run[0].shader.kernel);
+            let rewritten = passes::optimise(&g, &target).unwrap();
+            let found = reference::run(&rewritten, &[("x", &tensors[0])]).unwrap();
+            harness::compare(&format!("{name}, reference"), &found[0].to_vec(), &expected, 1e-6);
+            let Some(gpu) = device else { continue };
+            let network = Network::from_plan(gpu, plan).unwrap();
+            network.poison().unwrap();
+            let found = network.run(&[("x", &tensors[0])]).unwrap().remove(0);
+            harness::compare(&name, &found.to_f32(), &expected, harness::F32);
+        }
+    }
 }

@@ -69,6 +69,38 @@ fn linear_with_activation_and_residual() {
 }
 
 #[test]
+fn gated_layers() {
+    let mut rng = Rng::new("gated");
+    for (tokens, k, m) in [(64, 96, 96), (7, 5, 9), (300, 64, 68)] {
+        let (x, w) = (rng.array(&[2, tokens, k]), [rng.array(&[m, k]), rng.array(&[m, k])]);
+        let b = [rng.array(&[m]), rng.array(&[m])];
+        Case::new(format!("gated linear {tokens} {k} {m}"))
+            .input(&x)
+            .weight(&w[0])
+            .weight(&b[0])
+            .weight(&w[1])
+            .weight(&b[1])
+            .check(
+                |g, v| {
+                    let value = g.linear(v[0], v[1], Some(v[2]))?;
+                    let gate = g.linear(v[0], v[3], Some(v[4]))?;
+                    let gate = g.silu(gate)?;
+                    g.mul(value, gate)
+                },
+                |a| {
+                    Array::from_fn(&[2, tokens, m], |i| {
+                        let of = |w: &Array, b: &Array| {
+                            let x = |j| a[0].at(&[i[0], i[1], j]);
+                            b.at(&[i[2]]) + (0..k).map(|j| x(j) * w.at(&[i[2], j])).sum::<f64>()
+                        };
+                        of(&a[1], &a[2]) * silu(of(&a[3], &a[4]))
+                    })
+                },
+            );
+    }
+}
+
+#[test]
 fn batch_norm() {
     let mut rng = Rng::new("batch norm");
     for bias in [false, true] {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Conv2d;
 use super::method::{MOST_WRITTEN_OUT, Method, Tile};
+use super::winograd::Squares;
 use crate::ops::epilogue::Step;
 use crate::ops::quantized::BlockFormat;
 use crate::target::{DeviceClass, Target};
@@ -26,12 +27,12 @@ impl Conv2d {
     ) -> Vec<Method> {
         let chosen = self.choose(target, source, output, format);
         let at_points = match format {
-            None => self.choose_at_points(target, source, output).map(|offer| offer.method),
-            Some(_) => None,
+            None => self.choose_at_points(target, source, output, target.mappable),
+            Some(_) => Vec::new(),
         };
         let tiles = || self.tiles(target, output);
         let flops = 2 * (output.shape.elements() * self.products) as u64;
-        let mut found: Vec<Method> = at_points.into_iter().chain([chosen]).collect();
+        let mut found: Vec<Method> = at_points.iter().rev().map(|offer| offer.method).chain([chosen]).collect();
         match chosen {
             Method::Blocks { format, texels, .. } => {
                 found.extend(tiles().map(|tile| Method::Blocks { tile, format, texels }));
@@ -114,6 +115,7 @@ impl Conv2d {
                 Step::AddChannel => ", channels",
                 Step::AddSample => ", samples",
                 Step::AddTensor => ", tensor",
+                Step::MulTensor => ", factor",
                 Step::Apply(_) => ", function",
             };
         }
@@ -149,7 +151,8 @@ impl fmt::Display for Method {
             Method::Texels(tile) => write!(f, "texels {tile}"),
             Method::Blocks { tile, texels: false, .. } => write!(f, "blocks {tile}"),
             Method::Blocks { tile, texels: true, .. } => write!(f, "blocks and texels {tile}"),
-            Method::Winograd(tile) => write!(f, "winograd {tile}"),
+            Method::Winograd { squares: Squares::Two, tile } => write!(f, "winograd 2×2 {tile}"),
+            Method::Winograd { squares: Squares::Four, tile } => write!(f, "winograd 4×4 {tile}"),
             Method::Matrices(blocks) => write!(f, "matrices {blocks}"),
             Method::Depthwise => write!(f, "depthwise"),
             Method::Direct => write!(f, "direct"),

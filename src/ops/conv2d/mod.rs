@@ -11,6 +11,7 @@ pub(crate) mod winograd;
 pub use matrices::Blocks;
 pub(crate) use method::AtPoints;
 pub use method::Method;
+pub use winograd::Squares;
 
 use super::epilogue::{Epilogue, Step};
 use super::{Operator, float, nhwc};
@@ -152,7 +153,7 @@ impl Operator for Conv2d {
             Some(Method::Blocks { tile, format, texels }) => {
                 tiles::lower_blocks(self, tile, format, texels, cx);
             }
-            Some(Method::Winograd(tile)) => winograd::lower(self, tile, cx),
+            Some(Method::Winograd { squares, tile }) => winograd::lower(self, squares, tile, cx),
             Some(Method::Matrices(blocks)) => matrices::lower(self, blocks, cx),
             Some(Method::Depthwise) => depthwise::lower(self, cx),
             Some(Method::Direct) => direct::lower(self, cx),

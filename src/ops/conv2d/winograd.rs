@@ -1,34 +1,88 @@
-//! Winograd's convolution F(4 × 4, 3 × 3): four times fewer products for a kernel of 3 × 3.
+//! Winograd's convolution F(m × m, 3 × 3): 2.25 or four times fewer products for a kernel of 3 × 3, where m is 2 or 4.
 //!
 //! Lavin and Gray (2015), "Fast Algorithms for Convolutional Neural Networks": squares of the source and the kernel are
-//! taken to [`POINTS`] × [`POINTS`] points, where the convolution is a matrix product at each, and the products back to
-//! squares of [`RESULTS`] × [`RESULTS`] results. The three steps are launches of one operation; the kernel goes to the
-//! points once, while the network is loaded.
+//! taken to points, where the convolution is a matrix product at each, and the products back to squares of results. The
+//! three steps are launches of one operation; the kernel goes to the points once, while the network is loaded.
 
-use super::method::{FETCH, LANES, Tile, even_part};
-use super::tiles::{self, unsigned};
 use super::Conv2d;
+use super::method::{FETCH, LANES, QUADS, Tile, even_part};
+use super::tiles::{self, unsigned};
 use crate::lower::{Grid, Lower, Slot};
 use crate::ops::epilogue::Width;
 use crate::shader::{Kernel, Param};
 use crate::tensor::{DType, TensorDesc};
 
-/// Results of a square, along a side.
-const RESULTS: usize = 4;
+/// Results of a square along a side: m of F(m × m, 3 × 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Squares {
+    /// A weight takes 16/9 times its size.
+    Two,
+    /// A weight takes four times its size.
+    Four,
+}
 
-/// Points along a side: results + kernel − 1.
-pub(crate) const POINTS: usize = RESULTS + 2;
+impl Squares {
+    pub(crate) const ALL: [Squares; 2] = [Squares::Two, Squares::Four];
+
+    pub(crate) fn results(self) -> usize {
+        match self {
+            Squares::Two => 2,
+            Squares::Four => 4,
+        }
+    }
+
+    /// Points along a side: results + kernel − 1.
+    pub(crate) fn points(self) -> usize {
+        self.results() + 2
+    }
+
+    /// Points of a square.
+    pub(crate) fn area(self) -> usize {
+        self.points() * self.points()
+    }
+
+    /// What a row of the kernel's taps is multiplied with for its value at a point of a side: the point's powers, over what
+    /// interpolation divides by; as in the kernel `conv_weight_winograd`.
+    pub(crate) fn evaluate(self, point: usize) -> [f32; 3] {
+        const NEAR: f32 = 1.0 / -1.898_437_5;
+        const FAR: f32 = 1.0 / 7.593_75;
+        const TWO: [[f32; 3]; 4] = [[-1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
+        const FOUR: [[f32; 3]; 6] = [
+            [1.0 / 1.265_625, 0.0, 0.0],
+            [NEAR, 0.75 * NEAR, 0.5625 * NEAR],
+            [NEAR, -0.75 * NEAR, 0.5625 * NEAR],
+            [FAR, 1.5 * FAR, 2.25 * FAR],
+            [FAR, -1.5 * FAR, 2.25 * FAR],
+            [0.0, 0.0, 1.0],
+        ];
+        match self {
+            Squares::Two => TWO[point],
+            Squares::Four => FOUR[point],
+        }
+    }
+
+    /// A kernel of these squares, with what `function` is for 2 × 2: kernels have it for 4 × 4.
+    fn kernel(self, name: &'static str, function: &'static str, of_two: &'static str) -> Kernel {
+        let kernel = Kernel::new(name)
+            .constant("RESULTS", unsigned(self.results()))
+            .constant("POINTS", unsigned(self.points()));
+        match self {
+            Squares::Two => kernel.function(function, of_two),
+            Squares::Four => kernel,
+        }
+    }
+}
 
 /// Bytes between the steps at a time: small enough to stay in a CPU's caches, large enough to read the weight rarely.
 const BAND: usize = 32 << 20;
 
-/// Most squares and most quads of output channels of a thread.
+/// Most squares of a thread, and most of them times quads of output channels.
 const MOST_PIXELS: usize = 16;
-const MOST_QUADS: usize = 4;
+const MOST_HELD: usize = 64;
 
-/// What the first and the last step cost for a square and a quad of channels, in multiply-adds of a lane: 36 quads read
-/// and written, at the cost of a fetch each, and what is done to them.
-const STEPS: usize = 4000;
+/// What the first and the last step cost for a point of a square and a quad of channels, in multiply-adds of a lane: a quad
+/// read and written, at the cost of a fetch each, and what is done to it.
+const STEPS: usize = 110;
 
 impl Conv2d {
     /// Whether the method computes this convolution at all.
@@ -43,130 +97,152 @@ impl Conv2d {
             && dtype == DType::F32
     }
 
+    /// Numbers of the weight at all points, in tiles of so many quads of channels.
+    pub(crate) fn weight_at_points([c_in, c_out]: [usize; 2], squares: Squares, quads: usize) -> [usize; 2] {
+        [squares.area() * c_out.div_ceil(4 * quads) * (c_in / 4), 16 * quads]
+    }
+
+    /// Bytes of a band, the step before the products and the one after them.
+    pub(crate) fn band_bytes(&self, squares: Squares, output: &TensorDesc) -> usize {
+        let way = Way { conv: self, squares };
+        let [count, ..] = way.count(output);
+        way.band(count) * way.bytes_of_square()
+    }
+
+    /// The best tile of the products on a CPU, and what the convolution costs its lanes so, see [`Conv2d::cost_of_lanes`].
+    pub(crate) fn winograd_of_lanes(&self, squares: Squares, output: &TensorDesc) -> (Tile, usize) {
+        let way = Way { conv: self, squares };
+        let [count, ..] = way.count(output);
+        let band = way.band(count);
+        let quads_out = self.c_out / 4;
+        let cost = |&Tile { pixels, quads, .. }: &Tile| {
+            let turn = 16 * pixels * quads + FETCH * (pixels + (4 * quads).div_ceil(LANES));
+            let columns = squares.area() * quads_out.div_ceil(quads);
+            band.div_ceil(LANES * pixels) * columns * self.c_in / 4 * turn
+        };
+        let tile = QUADS
+            .map(|most| even_part(quads_out, most))
+            .into_iter()
+            .flat_map(|quads| (1..=MOST_PIXELS).map(move |pixels| Tile { pixels, rows: 1, quads }))
+            .filter(|tile| tile.pixels * tile.quads <= MOST_HELD)
+            .min_by_key(|tile| (cost(tile), tile.pixels * tile.quads, tile.quads))
+            .expect("a tile of one square");
+        let steps = band.div_ceil(LANES) * STEPS * squares.area() * (self.c_in + self.c_out) / 8;
+        (tile, count.div_ceil(band) * (cost(&tile) + steps))
+    }
+}
+
+/// A convolution in squares.
+struct Way<'a> {
+    conv: &'a Conv2d,
+    squares: Squares,
+}
+
+impl Way<'_> {
     /// Squares of the result: in all, in a column, in a row.
-    fn squares(output: &TensorDesc) -> [usize; 3] {
-        let [down, across] = [1, 2].map(|i| output.shape[i].div_ceil(RESULTS));
+    fn count(&self, output: &TensorDesc) -> [usize; 3] {
+        let [down, across] = [1, 2].map(|i| output.shape[i].div_ceil(self.squares.results()));
         [output.shape[0] * down * across, down, across]
     }
 
     /// Squares that are under way at a time: all, or even parts.
-    fn band(&self, squares: usize) -> usize {
+    fn band(&self, count: usize) -> usize {
         let most = (BAND / self.bytes_of_square()).next_multiple_of(256);
-        even_part(squares, most).next_multiple_of(LANES).min(squares)
+        even_part(count, most).next_multiple_of(LANES).min(count)
     }
 
     /// Bytes of a square at all points, of the source and of the result.
     fn bytes_of_square(&self) -> usize {
-        POINTS * POINTS * (self.c_in + self.c_out) * size_of::<f32>()
+        self.squares.area() * (self.conv.c_in + self.conv.c_out) * size_of::<f32>()
     }
 
-    /// Numbers of the weight at all points, in tiles of so many quads of channels.
-    pub(crate) fn weight_at_points(c_in: usize, c_out: usize, quads: usize) -> [usize; 2] {
-        [POINTS * POINTS * c_out.div_ceil(4 * quads) * (c_in / 4), 16 * quads]
+    /// The first step.
+    fn to_points(&self, range: &Parameters, count: usize, to: Slot, cx: &mut Lower) {
+        let (conv, source) = (self.conv, cx.desc(0));
+        let kernel = self.squares.kernel("winograd_source", "points", POINTS_OF_TWO);
+        let kernel = kernel.constant("UPSAMPLE", unsigned(conv.upsample));
+        let kernel = shown(kernel, "load", "src_texture", (source, cx.input(0)), cx);
+        let mut params: Parameters = vec![
+            ("height", (source.shape[1] * conv.upsample).into()),
+            ("width", (source.shape[2] * conv.upsample).into()),
+            ("quads", (conv.c_in / 4).into()),
+            ("pad_top", conv.options.padding[0].into()),
+            ("pad_left", conv.options.padding[1].into()),
+        ];
+        params.extend_from_slice(range);
+        let threads = conv.c_in / 4 * count;
+        cx.dispatch(kernel, &[("src", cx.input(0)), ("dst", to)], &params, Grid::Threads(threads));
     }
 
-    /// Bytes of a band, the step before the products and the one after them.
-    pub(crate) fn band_bytes(&self, output: &TensorDesc) -> usize {
-        let [squares, ..] = Self::squares(output);
-        self.band(squares) * self.bytes_of_square()
+    fn multiply(
+        &self,
+        tile: Tile,
+        (source, from): (&TensorDesc, Slot),
+        (result, to): (&TensorDesc, Slot),
+        cx: &mut Lower,
+    ) {
+        let (count, points) = (source.shape[2], self.squares.area());
+        let blocks = count.div_ceil(LANES * tile.pixels);
+        let columns = (self.conv.c_out / 4).div_ceil(tile.quads);
+        let kernel = Kernel::new("winograd_products")
+            .constant("POINTS", unsigned(points))
+            .constant("PIXELS", unsigned(tile.pixels))
+            .constant("QUADS", unsigned(tile.quads));
+        let kernel = tiles::sharing(kernel, 4 * tile.quads, cx.target());
+        let kernel = shown(kernel, "load", "src_texture", (source, from), cx);
+        let kernel = shown(kernel, "load_weight", "weight_texture", (cx.desc(1), cx.input(1)), cx);
+        let params: Parameters = vec![
+            ("tiles", count.into()),
+            ("quads_in", source.shape[1].into()),
+            ("quads_out", result.shape[1].into()),
+            ("blocks", blocks.into()),
+            ("columns", columns.into()),
+        ];
+        let buffers = [("src", from), ("weight", cx.input(1)), ("dst", to)];
+        cx.dispatch(kernel, &buffers, &params, Grid::Groups(points * columns * blocks));
     }
 
-    /// The best tile of the products on a CPU, and what the convolution costs its lanes so, see [`Conv2d::cost_of_lanes`].
-    pub(crate) fn winograd_of_lanes(&self, output: &TensorDesc) -> (Tile, usize) {
-        let [squares, ..] = Self::squares(output);
-        let band = self.band(squares);
-        let quads = even_part(self.c_out / 4, MOST_QUADS);
-        let columns = POINTS * POINTS * (self.c_out / 4).div_ceil(quads);
-        let cost = |pixels: usize| {
-            let turn = 16 * pixels * quads + FETCH * (pixels + 4 * quads / LANES);
-            band.div_ceil(LANES * pixels) * columns * self.c_in / 4 * turn
-        };
-        let pixels = (1..=MOST_PIXELS).min_by_key(|&pixels| (cost(pixels), pixels)).expect("at least one");
-        let steps = band.div_ceil(LANES) * STEPS * (self.c_in + self.c_out) / 8;
-        (Tile { pixels, rows: 1, quads }, squares.div_ceil(band) * (cost(pixels) + steps))
+    /// The last step.
+    fn from_points(&self, range: &Parameters, from: (&TensorDesc, Slot), cx: &mut Lower) {
+        let (conv, output) = (self.conv, cx.output_desc());
+        let kernel = self.squares.kernel("winograd_result", "results", RESULTS_OF_TWO);
+        let kernel = conv.epilogue.splice(kernel, Width::Quads);
+        let kernel = shown(kernel, "load", "src_texture", from, cx);
+        let mut params: Parameters = vec![
+            ("height_out", output.shape[1].into()),
+            ("width_out", output.shape[2].into()),
+            ("quads_out", (conv.c_out / 4).into()),
+        ];
+        params.extend_from_slice(range);
+        let mut buffers = conv.buffers(cx);
+        buffers.iter_mut().filter(|(name, _)| *name == "src").for_each(|(_, slot)| *slot = from.1);
+        let threads = from.0.shape[1] * from.0.shape[2];
+        cx.dispatch(kernel, &buffers, &params, Grid::Threads(threads));
     }
 }
 
-pub fn lower(conv: &Conv2d, tile: Tile, cx: &mut Lower) {
-    let output = cx.output_desc();
-    let [squares, down, across] = Conv2d::squares(output);
-    let band = conv.band(squares);
+pub fn lower(conv: &Conv2d, squares: Squares, tile: Tile, cx: &mut Lower) {
+    let way = Way { conv, squares };
+    let [all, down, across] = way.count(cx.output_desc());
+    let band = way.band(all);
     let flops = std::mem::take(&mut cx.flops);
-    for first in (0..squares).step_by(band) {
-        let count = band.min(squares - first);
-        let at_points = |channels| TensorDesc::new([POINTS * POINTS, channels / 4, count, 4], DType::F32);
+    for first in (0..all).step_by(band) {
+        let count = band.min(all - first);
+        let at_points = |channels| TensorDesc::new([squares.area(), channels / 4, count, 4], DType::F32);
         let (source, result) = (at_points(conv.c_in), at_points(conv.c_out));
         let [from, to] = [&source, &result].map(|desc| cx.scratch(desc.bytes() as usize));
-        let squares_here: Parameters =
+        let range: Parameters =
             vec![("first", first.into()), ("tiles", count.into()), ("tiles_x", across.into()), ("tiles_y", down.into())];
 
-        to_points(conv, &squares_here, count, from, cx);
+        way.to_points(&range, count, from, cx);
         // Counted as the convolution that it stands for.
-        cx.flops = flops * count as u64 / squares as u64;
-        multiply(conv, tile, (&source, from), (&result, to), cx);
-        from_points(conv, &squares_here, (&result, to), cx);
+        cx.flops = flops * count as u64 / all as u64;
+        way.multiply(tile, (&source, from), (&result, to), cx);
+        way.from_points(&range, (&result, to), cx);
     }
 }
 
 type Parameters = Vec<(&'static str, Param)>;
-
-fn to_points(conv: &Conv2d, squares: &Parameters, count: usize, to: Slot, cx: &mut Lower) {
-    let source = cx.desc(0);
-    let kernel = Kernel::new("winograd_source").constant("UPSAMPLE", unsigned(conv.upsample));
-    let kernel = shown(kernel, "load", "src_texture", (source, cx.input(0)), cx);
-    let mut params: Parameters = vec![
-        ("height", (source.shape[1] * conv.upsample).into()),
-        ("width", (source.shape[2] * conv.upsample).into()),
-        ("quads", (conv.c_in / 4).into()),
-        ("pad_top", conv.options.padding[0].into()),
-        ("pad_left", conv.options.padding[1].into()),
-    ];
-    params.extend_from_slice(squares);
-    let threads = conv.c_in / 4 * count;
-    cx.dispatch(kernel, &[("src", cx.input(0)), ("dst", to)], &params, Grid::Threads(threads));
-}
-
-fn multiply(
-    conv: &Conv2d,
-    tile: Tile,
-    (source, from): (&TensorDesc, Slot),
-    (result, to): (&TensorDesc, Slot),
-    cx: &mut Lower,
-) {
-    let count = source.shape[2];
-    let (blocks, columns) = (count.div_ceil(LANES * tile.pixels), (conv.c_out / 4).div_ceil(tile.quads));
-    let kernel = Kernel::new("winograd_products")
-        .constant("PIXELS", unsigned(tile.pixels))
-        .constant("QUADS", unsigned(tile.quads));
-    let kernel = tiles::sharing(kernel, 4 * tile.quads, cx.target());
-    let kernel = shown(kernel, "load", "src_texture", (source, from), cx);
-    let kernel = shown(kernel, "load_weight", "weight_texture", (cx.desc(1), cx.input(1)), cx);
-    let params: Parameters = vec![
-        ("tiles", count.into()),
-        ("quads_in", source.shape[1].into()),
-        ("quads_out", result.shape[1].into()),
-        ("blocks", blocks.into()),
-        ("columns", columns.into()),
-    ];
-    let buffers = [("src", from), ("weight", cx.input(1)), ("dst", to)];
-    cx.dispatch(kernel, &buffers, &params, Grid::Groups(POINTS * POINTS * columns * blocks));
-}
-
-fn from_points(conv: &Conv2d, squares: &Parameters, from: (&TensorDesc, Slot), cx: &mut Lower) {
-    let output = cx.output_desc();
-    let kernel = conv.epilogue.splice(Kernel::new("winograd_result"), Width::Quads);
-    let kernel = shown(kernel, "load", "src_texture", from, cx);
-    let mut params: Parameters = vec![
-        ("height_out", output.shape[1].into()),
-        ("width_out", output.shape[2].into()),
-        ("quads_out", (conv.c_out / 4).into()),
-    ];
-    params.extend_from_slice(squares);
-    let mut buffers = conv.buffers(cx);
-    buffers.iter_mut().filter(|(name, _)| *name == "src").for_each(|(_, slot)| *slot = from.1);
-    let threads = from.0.shape[1] * from.0.shape[2];
-    cx.dispatch(kernel, &buffers, &params, Grid::Threads(threads));
-}
 
 /// What the kernel's function `load` reads as a texture, where these are quicker to read.
 fn shown(
@@ -185,3 +261,13 @@ fn shown(
         format!("fn {load}(at: u32) -> V {{\n    return textureLoad({texture}, texel(at), 0);\n}}"),
     )
 }
+
+/// Values at 0, 1, −1 and ∞.
+const POINTS_OF_TWO: &str = "fn points(d0: V, d1: V, d2: V, d3: V, d4: V, d5: V) -> array<V, 6> {
+    return array<V, 6>(d2 - d0, d1 + d2, d2 - d1, d3 - d1, V(0.0), V(0.0));
+}";
+
+/// Two results from values there.
+const RESULTS_OF_TWO: &str = "fn results(m0: V, m1: V, m2: V, m3: V, m4: V, m5: V) -> array<V, 4> {
+    return array<V, 4>(m0 + m1 + m2, m1 - m2 + m3, V(0.0), V(0.0));
+}";
