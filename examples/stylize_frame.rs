@@ -2,7 +2,7 @@
 //! Shows some frames, and below them what the network makes of them.
 //!
 //! ```text
-//! cargo run --release --example stylize_frame -- --width 480 --height 320 --frames 4 --out target/stylized.png
+//! cargo run --release --example stylize_frame -- --width 640 --height 480 --frames 3 --out target/stylized.png
 //! cargo run --release --example stylize_frame -- --window
 //! ```
 
@@ -20,9 +20,9 @@ use scene::Scene;
 #[derive(Parser)]
 struct Options {
     /// Of a frame, pixels; a multiple of 4
-    #[arg(long, default_value_t = 240)]
+    #[arg(long, default_value_t = 480)]
     width: u32,
-    #[arg(long, default_value_t = 176)]
+    #[arg(long, default_value_t = 320)]
     height: u32,
     #[arg(long, default_value_t = 2)]
     frames: u32,

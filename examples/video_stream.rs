@@ -210,7 +210,8 @@ fn stream_to_itself(options: &Options) -> Result<(), Box<dyn Error>> {
     const SIZE: [u32; 2] = [96, 72];
     const FRAMES: u32 = 8;
     let photograph = image::open("examples/pictures/coffee.jpg")?.into_rgb8();
-    let frame = |i| imageops::crop_imm(&photograph, 150 + 9 * i, 90 + 6 * i, SIZE[0], SIZE[1]).to_image();
+    let photograph = imageops::resize(&photograph, 300, 200, imageops::FilterType::Triangle);
+    let frame = |i| imageops::crop_imm(&photograph, 60 + 9 * i, 40 + 6 * i, SIZE[0], SIZE[1]).to_image();
     let frames: Vec<RgbImage> = (0..FRAMES).map(frame).collect();
 
     let mut child = Command::new(std::env::current_exe()?)

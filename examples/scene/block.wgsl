@@ -46,11 +46,11 @@ fn painted(p: vec3f) -> vec3f {
         return wood;
     }
     let ink = textureSampleLevel(faces, bilinear, 0.5 + 0.5 * uv / 0.86, layer, 0.0).x;
-    return mix(vec3f(0.88, 0.84, 0.74), paint * 0.55, ink);
+    return mix(vec3f(0.88, 0.84, 0.74), paint * 0.35, ink);
 }
 
 fn light(place: vec2f) -> vec3f {
-    let eye = vec3f(0.0, 3.0, 4.6);
+    let eye = vec3f(0.0, 2.6, 3.7);
     let direction = ray(eye, vec3f(0.0, 0.62, 0.0), place);
     let lift = vec3f(0.0, HALF, 0.0);
     let sun = normalize(vec3f(-0.45, 0.9, 0.6));
@@ -63,10 +63,10 @@ fn light(place: vec2f) -> vec3f {
     }
     let table = eye - eye.y / direction.y * direction;
     if direction.y >= 0.0 {
-        return vec3f(0.6);
+        return vec3f(0.22, 0.2, 0.18);
     }
     let shadow = through(turned(table - lift), turned(sun));
     let contact = smoothstep(0.0, 0.5, length(max(abs(turned(table).xz) - vec2f(HALF), vec2f(0.0))));
     let bright = select(1.0, 0.42, shadow.x < shadow.y && shadow.y > 0.0);
-    return vec3f(0.5, 0.45, 0.4) * min(bright, 0.35 + 0.65 * contact) * (1.15 - 0.05 * length(table));
+    return vec3f(0.5, 0.45, 0.4) * min(bright, 0.35 + 0.65 * contact) * (0.45 + 0.7 / (1.0 + 0.02 * dot(table, table)));
 }

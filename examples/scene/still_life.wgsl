@@ -84,8 +84,8 @@ fn colour_of(thing: f32, p: vec3f) -> vec3f {
 
 fn light(place: vec2f) -> vec3f {
     let swing = 0.35 * sin(0.4 * frame.seconds);
-    let eye = vec3f(5.2 * sin(swing), 2.1, 5.2 * cos(swing));
-    let direction = ray(eye, vec3f(0.0, 0.72, 0.0), place);
+    let eye = vec3f(3.9 * sin(swing), 1.7, 3.9 * cos(swing));
+    let direction = ray(eye, vec3f(0.0, 0.78, 0.0), place);
     let sky = mix(vec3f(0.85, 0.72, 0.55), vec3f(0.25, 0.42, 0.7), clamp(2.5 * direction.y + 0.5, 0.0, 1.0));
     let t = meet(eye, direction);
     if t >= FAR {
