@@ -173,7 +173,8 @@ fn chain() {
         serde_json::from_str(&std::fs::read_to_string(picture("letters.json")).unwrap()).unwrap();
     let truth = truth.as_array().unwrap();
     let said = run(&mut example("chain"));
-    let mut read = 0;
+    // How many of the letters both networks saw where they are, and named rightly.
+    let (mut found, mut read) = (0, 0);
     for line in said.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let place = [0, 1].map(|i| words[i].parse::<f64>().unwrap());
@@ -181,11 +182,16 @@ fn chain() {
             let corner = |i: usize| thing["box"][i].as_f64().unwrap();
             (corner(0) - place[0]).abs() < 8.0 && (corner(1) - place[1]).abs() < 8.0
         });
-        let label = |thing: &serde_json::Value| thing["label"].as_str().unwrap().to_owned();
-        read += usize::from(there.is_some_and(|thing| label(thing) == *words.last().unwrap()));
+        let is = |name: &str| there.is_some_and(|thing| thing["label"] == name);
+        found += usize::from(is(words[4]));
+        read += usize::from(is(words[words.len() - 1]));
     }
-    // The networks do not know these fonts.
-    assert!(4 * read >= 3 * truth.len(), "{read} of {} were read:\n{said}", truth.len());
+    // The networks have not seen these fonts.
+    assert!(
+        3 * found >= 2 * truth.len() && 2 * read >= truth.len(),
+        "{found}, {read} of {}:\n{said}",
+        truth.len()
+    );
 }
 
 #[test]
@@ -237,8 +243,9 @@ fn stylize_frame() {
     let mut redrawer = Redrawer::new(gpu, models::open("style-engraving").unwrap()).unwrap();
     for (i, frame) in [first, second].into_iter().enumerate() {
         let expected = redrawer.redraw(frame).unwrap();
-        let off = apart(&parts(&sheet, 2, 2)[2 + i], &expected);
-        assert!(off <= 2, "frame {i} is {off} of 255 off what the network makes of it");
+        // Devices decode textures of sRGB to within half a step of 8 bits, which the network's edges enlarge.
+        let alike = psnr(&parts(&sheet, 2, 2)[2 + i], &expected);
+        assert!(alike > 45.0, "frame {i} is {alike:.1} dB from what the network makes of it");
     }
 }
 
@@ -315,7 +322,7 @@ fn video_stream() {
         ("denoise", true, [30, 18], 4),
         ("style-engraving", false, [35, 22], 2),
     ] {
-        let frame = |i| imageops::crop_imm(&photograph, 200 + 7 * i, 120, width, height).to_image();
+        let frame = |i: u32| imageops::crop_imm(&photograph, 200 + 7 * i, 120, width, height).to_image();
         let frames: Vec<RgbImage> = (0..count).map(frame).collect();
         let pack = |frame: &RgbImage| -> Vec<u8> {
             let pixels = frame.pixels();
