@@ -16,6 +16,10 @@ use crate::tensor::{DType, Tensor};
 /// Nothing that is kept is larger: the largest number of f16.
 pub(super) const LARGEST: f32 = 65504.0;
 
+/// What pictures are moved with, frame after frame: Keys' cubic, of a slope at which a move by half a pixel raises no frequency by
+/// more than a hundredth, and damps those up to half of the highest by less than a tenth. At −0.75 pictures ring, at −0.5 they blur.
+pub(super) const CUBIC: Interpolation = Interpolation::Bicubic { a: -0.6 };
+
 /// A surface is the same if its depth is off by no more than this share.
 const DEPTH_SHARE: f32 = 0.1;
 

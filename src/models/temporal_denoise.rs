@@ -5,7 +5,7 @@
 //! short history that a long one is held to, Zhdan 2021 (ReBLUR, in Ray Tracing Gems II).
 
 use super::path_denoise::{self, DARKEST, channels, within_range};
-use super::temporal::{self, Moved, statistics};
+use super::temporal::{self, CUBIC, Moved, statistics};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::nn::Source;
@@ -26,9 +26,6 @@ const DEVIATIONS: f32 = 2.0;
 
 /// Of so many frames the mean is shown as much as what the network makes of it.
 const TRUSTED: f32 = 32.0;
-
-/// Keys' cubic, Catmull and Rom's: what is moved from frame to frame stays sharp.
-const CUBIC: Interpolation = Interpolation::Bicubic { a: -0.5 };
 
 /// A graph for sequences of frames of this size, any from one pixel up. A run is a frame; the graph's states are what it
 /// remembers: a pixel's mean is over at most `frames` frames of it, then older ones fade ([`FRAMES`] is a good number; 1 remembers none).

@@ -5,7 +5,7 @@
 //! 2014 (High Quality Temporal Supersampling) and Yang et al. 2020 (A Survey of Temporal Antialiasing Techniques).
 
 use super::path_denoise::channels;
-use super::temporal::{self, LARGEST, Moved, around, finite, statistics};
+use super::temporal::{self, CUBIC, LARGEST, Moved, around, finite, statistics};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::expr::{Expr, Unary};
@@ -15,9 +15,6 @@ use crate::tensor::{DType, Tensor};
 
 /// So many samples' weight is kept of the frames before.
 pub const FRAMES: u32 = 32;
-
-/// Keys' cubic, Catmull and Rom's.
-const CUBIC: Interpolation = Interpolation::Bicubic { a: -0.5 };
 
 /// A sample counts by its distance from a pixel's middle: a Gaussian of this deviation in fine pixels.
 const SPREAD: f32 = 0.4;
@@ -51,7 +48,7 @@ pub fn jitter(frame: u32) -> [f32; 2] {
 /// | input `motion` | `[1, height, width, 3]`, f32: where what the pixel shows was in the frame before, less where it is, without jitter: pixels of this size to the right, pixels down, and depth | any |
 /// | input `depth` | `[1, height, width, 1]`, f32: how far it is along the camera's axis, in any unit; 0 for the sky | 0 and up |
 /// | input `reset` | `[1]`, f32: 0 goes on, any other number forgets all frames before, as after a cut | |
-/// | output `upscaled` | `[1, 2 · height, 2 · width, 3]`, f32 | within the input's |
+/// | output `upscaled` | `[1, 2 · height, 2 · width, 3]`, f32 | the input's, and a little beyond them at edges |
 ///
 /// What is out of range counts as the nearest that is not, NaN as 0.
 ///
@@ -83,16 +80,13 @@ pub fn temporal_upscale(width: usize, height: usize, frames: u32) -> Result<Grap
     let clipped = x0.clone().max(x1.clone() - reach.clone()).min(x1.clone() + reach);
     let before = g.elementwise(clipped, &[before, samples.mean, samples.deviation])?;
 
-    // The mean of history, nearest sample and, while those weigh little, what is interpolated.
-    let least = (Expr::Const(LEAST) - x0.clone()).max(0.0);
-    let least = g.elementwise(least, &[count])?;
-    let sum = g.elementwise(x0.clone() + x1.clone() + Expr::input(2), &[count, samples.weight, least])?;
-    let known = g.elementwise(x0.clone() * x1.clone(), &[before, count])?;
-    let known =
-        g.elementwise(Expr::input(2) + x0.clone() * x1.clone(), &[samples.nearest, samples.weight, known])?;
-    let all = (Expr::input(2) + x0.clone() * x1) / x3;
-    let upscaled = g.elementwise(all, &[samples.between, least, known, sum])?;
-    let sum = g.elementwise(x0.min(frames as f32), &[sum])?;
+    // The mean of the history and of this frame, which has a say where a sample is near or nothing else is known.
+    let weight = x1.clone() + (Expr::Const(LEAST) - x0.clone()).max(0.0);
+    let weight = g.elementwise(weight, &[count, samples.weight])?;
+    let mixed = (x0.clone() * x1.clone() + Expr::input(2) * x3.clone()) / (x1 + x3);
+    let upscaled = g.elementwise(mixed, &[before, count, samples.between, weight])?;
+    let sum = (x0 + Expr::input(1)).min(frames as f32);
+    let sum = g.elementwise(sum, &[count, weight])?;
     let next = g.concat(&[upscaled, sum], 3)?;
     g.update(state, next)?;
     g.output("upscaled", upscaled);
@@ -101,11 +95,9 @@ pub fn temporal_upscale(width: usize, height: usize, frames: u32) -> Result<Grap
 
 /// What a frame says of each fine pixel.
 struct Samples {
-    /// The nearest sample, and what it counts by its distance, `[1, h, w, 1]`.
-    nearest: ValueId,
-    weight: ValueId,
-    /// Interpolated.
+    /// Interpolated, and what it counts by the distance of the nearest sample, `[1, h, w, 1]`.
     between: ValueId,
+    weight: ValueId,
     /// Of the nine samples round.
     mean: ValueId,
     deviation: ValueId,
@@ -141,10 +133,8 @@ impl Samples {
         let negated = g.affine(color, -1.0, 0.0)?;
         let both = g.concat(&[color, negated], 3)?;
         let extremes = g.max_pool(both, around(3))?;
-        let near = g.concat(&[color, extremes], 3)?;
-        let near = read(g, near, Interpolation::Nearest)?;
-        let [nearest, most, least] = [0, 3, 6].map(|first| channels(g, near, first, 3));
-        let nearest = nearest?;
+        let extremes = read(g, extremes, Interpolation::Nearest)?;
+        let [most, least] = [0, 3].map(|first| channels(g, extremes, first, 3));
         let between = read(g, color, CUBIC)?;
         // A cubic goes beyond what it goes between.
         let within = x0.max(Expr::input(2) * -1.0).min(x1);
@@ -154,6 +144,6 @@ impl Samples {
         let around = g.concat(&around, 3)?;
         let around = read(g, around, Interpolation::Bilinear)?;
         let [mean, deviation] = [0, 3].map(|first| channels(g, around, first, 3));
-        Ok(Samples { nearest, weight, between, mean: mean?, deviation: deviation? })
+        Ok(Samples { between, weight, mean: mean?, deviation: deviation? })
     }
 }
