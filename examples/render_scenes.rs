@@ -14,7 +14,7 @@ use std::time::Instant;
 use aquatint::{DType, Gpu, Tensor};
 use clap::Parser;
 use image::{Rgb, RgbImage};
-use path_tracer::{FAMILIES, Frame, Scene, Tracer};
+use path_tracer::{FAMILIES, Frame, Motion, Scene, Tracer, View};
 use safetensors::tensor::{Dtype, TensorView};
 
 #[derive(Parser)]
@@ -41,6 +41,13 @@ struct Options {
     /// Of the target
     #[arg(long, default_value_t = 8)]
     samples: u32,
+    /// Sequences of so many frames of a draw each instead: `noisy` [frames, side, side, 9], `motion` [frames, side, side, 4]
+    /// f32 (motion, depth), `target` [frames, side, side, 3]
+    #[arg(long)]
+    frames: Option<u32>,
+    /// Samples of a frame of a sequence
+    #[arg(long, default_value_t = 1)]
+    samples_a_frame: u32,
     /// Also a PNG of each scene: first draw, target, albedo, normal
     #[arg(long)]
     pictures: bool,
@@ -68,9 +75,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             let start = Instant::now();
             let scene = family.scene(number);
-            let target = studio.frame(&scene, 0, options.samples)?;
-            let draws: Vec<[Vec<f32>; 3]> =
-                (1..=options.draws).map(|seed| studio.frame(&scene, seed, 1)).collect::<Result<_, _>>()?;
+            if let Some(frames) = options.frames {
+                let sequence = studio.sequence(&scene, frames, options.samples_a_frame, options.samples)?;
+                write(&file, options.side as usize, &sequence.0, &sequence.1, true)?;
+                println!("{} in {:.0?}", file.display(), start.elapsed());
+                continue;
+            }
+            let target = studio.frame(&scene, View::after(&scene), 0, options.samples)?;
+            let draws: Vec<[Vec<f32>; 5]> = (1..=options.draws)
+                .map(|seed| studio.frame(&scene, View::after(&scene), seed, 1))
+                .collect::<Result<_, _>>()?;
             let samples = f64::from(options.side).powi(2) * f64::from(options.samples + options.draws);
             let rate = samples / start.elapsed().as_secs_f64() / 1e6;
             println!("{} at {rate:.2} million samples a second", file.display());
@@ -83,7 +97,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 ];
                 sheet(options.side, &shown).save(file.with_extension("png"))?;
             }
-            write(&file, options.side as usize, &draws, &target[0])?;
+            write(&file, options.side as usize, &draws, &target[0], false)?;
         }
     }
     Ok(())
@@ -92,7 +106,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// A tracer and the buffers of its frame.
 struct Studio<'a> {
     gpu: &'a Gpu,
-    buffers: [wgpu::Buffer; 3],
+    buffers: [wgpu::Buffer; 5],
     staging: wgpu::Buffer,
     tracer: Tracer,
 }
@@ -102,7 +116,7 @@ const AT_A_TIME: u32 = 16;
 
 impl<'a> Studio<'a> {
     fn new(gpu: &'a Gpu, side: u32) -> Self {
-        let size = u64::from(side) * u64::from(side) * 12;
+        let pixel = u64::from(side) * u64::from(side) * 4;
         let buffer = |size, usage| {
             gpu.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("frame"),
@@ -112,22 +126,25 @@ impl<'a> Studio<'a> {
             })
         };
         let buffers =
-            [(); 3].map(|()| buffer(size, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC));
-        let staging = buffer(3 * size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
-        let frame = Frame { colour: &buffers[0], albedo: &buffers[1], normal: &buffers[2] };
-        let tracer = Tracer::new(gpu.device(), [side; 2], frame);
+            NUMBERS.map(|n| buffer(n * pixel, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC));
+        let total = NUMBERS.iter().sum::<u64>() * pixel;
+        let staging = buffer(total, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+        let [colour, albedo, normal, motion, depth] = &buffers;
+        let tracer = Tracer::new(gpu.device(), [side; 2], Frame { colour, albedo, normal })
+            .with_motion(gpu.device(), Motion { motion, depth });
         Studio { gpu, buffers, staging, tracer }
     }
 
-    /// Colour, albedo and normal, rows from the top.
+    /// Colour, albedo, normal, motion and depth, rows from the top.
     fn frame(
         &self,
         scene: &Scene,
+        view: View,
         seed: u32,
         samples: u32,
-    ) -> Result<[Vec<f32>; 3], Box<dyn std::error::Error>> {
+    ) -> Result<[Vec<f32>; 5], Box<dyn std::error::Error>> {
         let (device, queue) = (self.gpu.device(), self.gpu.queue());
-        self.tracer.look(queue, scene, seed);
+        self.tracer.look_after(queue, scene, view, seed);
         let mut encoder = device.create_command_encoder(&Default::default());
         self.tracer.clear(&mut encoder);
         for first in (0..samples).step_by(AT_A_TIME as usize) {
@@ -136,25 +153,57 @@ impl<'a> Studio<'a> {
             self.gpu.wait(queue.submit([done.finish()]))?;
         }
         self.tracer.resolve(&mut encoder);
-        let size = self.buffers[0].size();
-        for (i, buffer) in (0..).zip(&self.buffers) {
-            encoder.copy_buffer_to_buffer(buffer, 0, &self.staging, i * size, size);
+        let mut at = 0;
+        for buffer in &self.buffers {
+            encoder.copy_buffer_to_buffer(buffer, 0, &self.staging, at, buffer.size());
+            at += buffer.size();
         }
         queue.submit([encoder.finish()]);
         self.staging.map_async(wgpu::MapMode::Read, .., |mapped| mapped.expect("the buffer can be mapped"));
         device.poll(wgpu::PollType::wait_indefinitely())?;
         let values: Vec<f32> = bytemuck::pod_collect_to_vec(&self.staging.get_mapped_range(..)?);
         self.staging.unmap();
-        let third = values.len() / 3;
-        Ok([0, 1, 2].map(|i| values[i * third..(i + 1) * third].to_vec()))
+        let mut rest = &values[..];
+        Ok(NUMBERS.map(|n| {
+            let (these, others) = rest.split_at(values.len() * n as usize / 13);
+            rest = others;
+            these.to_vec()
+        }))
+    }
+
+    /// Noisy frames and targets.
+    fn sequence(
+        &self,
+        scene: &Scene,
+        frames: u32,
+        samples: u32,
+        of_target: u32,
+    ) -> Result<Sequence, Box<dyn std::error::Error>> {
+        let mut before = scene.at(0);
+        let (mut noisy, mut targets) = (Vec::new(), Vec::new());
+        for frame in 0..frames {
+            let now = scene.at(frame);
+            noisy.push(self.frame(&now, View::after(&before), frame + 1, samples)?);
+            let [target, ..] = self.frame(&now, View::after(&before), 1000 + frame, of_target)?;
+            targets.extend(target);
+            before = now;
+        }
+        Ok((noisy, targets))
     }
 }
+
+/// Frames, and the targets of all.
+type Sequence = (Vec<[Vec<f32>; 5]>, Vec<f32>);
+
+/// Of a pixel in colour, albedo, normal, motion and depth.
+const NUMBERS: [u64; 5] = [3, 3, 3, 3, 1];
 
 fn write(
     file: &Path,
     side: usize,
-    draws: &[[Vec<f32>; 3]],
+    draws: &[[Vec<f32>; 5]],
     target: &[f32],
+    sequence: bool,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let pixels = side * side;
     let noisy: Vec<f32> = draws
@@ -164,11 +213,25 @@ fn write(
         .map(|v| v.min(65504.0))
         .collect();
     let noisy = Tensor::from_f32([draws.len(), side, side, 9], &noisy).to_dtype(DType::F16);
-    let target = Tensor::from_f32([side, side, 3], target);
-    let views = HashMap::from([
+    let shape = |channels| match sequence {
+        true => vec![draws.len(), side, side, channels],
+        false => vec![side, side, channels],
+    };
+    let target = Tensor::from_f32(shape(3), target);
+    let motion: Vec<f32> = draws
+        .iter()
+        .flat_map(|[.., motion, depth]| {
+            (0..pixels).flat_map(|i| [motion[3 * i], motion[3 * i + 1], motion[3 * i + 2], depth[i]])
+        })
+        .collect();
+    let motion = Tensor::from_f32([draws.len(), side, side, 4], &motion);
+    let mut views = HashMap::from([
         ("noisy", TensorView::new(Dtype::F16, vec![draws.len(), side, side, 9], &noisy.bytes)?),
-        ("target", TensorView::new(Dtype::F32, vec![side, side, 3], &target.bytes)?),
+        ("target", TensorView::new(Dtype::F32, shape(3), &target.bytes)?),
     ]);
+    if sequence {
+        views.insert("motion", TensorView::new(Dtype::F32, shape(4), &motion.bytes)?);
+    }
     let part = file.with_extension("part");
     safetensors::serialize_to_file(&views, None, &part)?;
     std::fs::rename(part, file)?;

@@ -14,6 +14,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 DARKEST = 1 / 16  # is added to albedos, so that black can be divided by
 BRIGHTEST = 65504.0
@@ -134,8 +135,12 @@ def batch(data, rng, size, crop):
         # Space may be turned and mirrored, and light of any colour called by another; one draw or several.
         axes, signs = rng.permutation(3), torch.from_numpy(rng.choice([-1.0, 1.0], 3)).float()[:, None, None]
         colours = torch.from_numpy(rng.permutation(3))
-        draws = torch.from_numpy(rng.permutation(len(noisy))[:rng.choice([1, 1, 2, 4])])
+        draws = torch.from_numpy(rng.permutation(len(noisy))[:rng.choice([1, 1, 2, 4, 8])])
         v = noisy[draws, :, y:y + crop, x:x + crop].float().mean(0)
+        if len(draws) == 8:
+            # Down to what hundreds of samples leave, as frames have that are accumulated.
+            clean = target[:, y:y + crop, x:x + crop]
+            v[:3] = clean + (v[:3] - clean) * rng.uniform(0.2, 1)
         k = exposure(target, np.exp(rng.uniform(np.log(0.12), np.log(0.8))))
         v = torch.cat([v[colours] * k, v[3:6][colours], v[6:][torch.from_numpy(axes)] * signs, target[colours, y:y + crop, x:x + crop] * k])
         v = v.rot90(int(rng.integers(4)), (1, 2))
@@ -160,6 +165,7 @@ def main():
     p.add_argument("--crop", type=int, default=64)
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--resume", type=Path, help="weights to go on from")
     p.add_argument("--threads", type=int, default=2)
     o = p.parse_args()
     torch.manual_seed(o.seed), torch.set_num_threads(o.threads)
@@ -167,6 +173,10 @@ def main():
     o.out.mkdir(parents=True, exist_ok=True)
     data, heldout = scenes(o.data / "train"), scenes(o.data / "heldout")
     net = PathDenoise().to(memory_format=torch.channels_last)
+    if o.resume:
+        net.load_state_dict(torch.load(o.resume))
+    # What is kept is the mean of the weights over the last few hundred steps.
+    mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.997))
     opt = torch.optim.Adam(net.parameters(), o.lr)
     seconds, step, losses, note = 0.0, 0, [], 150
     while (f := seconds / (o.minutes * 60)) < 1:
@@ -181,14 +191,16 @@ def main():
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         opt.step()
+        mean.update_parameters(net)
         step += 1
         losses.append(loss.item())
         # On a machine that others measure on, too, it is stopped at times; that does not count.
         seconds += min(time.time() - start, 2.0)
         if seconds > note:
             note += 150
-            print(f"{seconds:4.0f} s, step {step}, loss {np.mean(losses[-100:]):.5f}, {evaluate(net, heldout, (1,))}", flush=True)
-            torch.save(net.state_dict(), o.out / "net.pt")
+            print(f"{seconds:4.0f} s, step {step}, loss {np.mean(losses[-100:]):.5f}, {evaluate(mean.module, heldout, (1,))}", flush=True)
+            torch.save(mean.module.state_dict(), o.out / "net.pt")
+    net = mean.module
     torch.save(net.state_dict(), o.out / "net.pt")
     result = dict(parameters=sum(q.numel() for q in net.parameters()), scenes=len(data), steps=step, seconds=round(seconds), psnr=evaluate(net, heldout))
     (o.out / "result.json").write_text(json.dumps(result, indent=1))

@@ -32,6 +32,34 @@ pub struct Frame<'a> {
     pub normal: &'a wgpu::Buffer,
 }
 
+/// What is known beside that of a pixel of a sequence, of the nearest of its samples; for what a mirror shows, of the
+/// mirror.
+#[derive(Clone, Copy)]
+pub struct Motion<'a> {
+    /// Where it was in the frame before, less where it is: pixels to the right, pixels down, and depth. Three f32 a pixel.
+    pub motion: &'a wgpu::Buffer,
+    /// How far it is along the camera's axis; 0 for the sky. One f32 a pixel.
+    pub depth: &'a wgpu::Buffer,
+}
+
+/// How a frame of a sequence is seen.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The frame before: its camera, and its primitives in the same order, which may have stood elsewhere.
+    pub before: &'a Scene,
+    /// The middle of a pixel's samples off the pixel's, in pixels to the right and down.
+    pub jitter: [f32; 2],
+    /// Side of the square in a pixel that its samples are of.
+    pub spread: f32,
+}
+
+impl<'a> View<'a> {
+    /// Whole pixels.
+    pub fn after(before: &'a Scene) -> View<'a> {
+        View { before, jitter: [0.0; 2], spread: 1.0 }
+    }
+}
+
 /// The pipelines and buffers of one size of picture.
 pub struct Tracer {
     size: [u32; 2],
@@ -39,6 +67,7 @@ pub struct Tracer {
     pixels: wgpu::Buffer,
     trace: Pass,
     resolve: Pass,
+    motion: Option<Pass>,
 }
 
 struct Pass {
@@ -94,21 +123,33 @@ impl Tracer {
             })
         };
         let scene = buffer("scene", scene::BYTES as u64, wgpu::BufferUsages::empty());
-        // Three vectors of four numbers a pixel.
+        // Four vectors of four numbers a pixel.
         let pixels = buffer(
             "sums of samples",
-            u64::from(size[0]) * u64::from(size[1]) * 48,
+            u64::from(size[0]) * u64::from(size[1]) * 64,
             wgpu::BufferUsages::empty(),
         );
         let trace = Pass::new(device, "trace", include_str!("trace.wgsl"), &[&scene, &pixels]);
         let results = [&pixels, frame.colour, frame.albedo, frame.normal];
         let resolve = Pass::new(device, "resolve", include_str!("resolve.wgsl"), &results);
-        Tracer { size, scene, pixels, trace, resolve }
+        Tracer { size, scene, pixels, trace, resolve, motion: None }
+    }
+
+    /// Resolves these, too.
+    pub fn with_motion(self, device: &wgpu::Device, Motion { motion, depth }: Motion) -> Tracer {
+        let buffers = [&self.pixels, motion, depth];
+        let motion = Pass::new(device, "motion", include_str!("motion.wgsl"), &buffers);
+        Tracer { motion: Some(motion), ..self }
     }
 
     /// What the samples from the next submission on are of. Another seed gives other noise.
     pub fn look(&self, queue: &wgpu::Queue, scene: &Scene, seed: u32) {
-        queue.write_buffer(&self.scene, 0, bytemuck::bytes_of(&scene.packed(self.size, seed)));
+        self.look_after(queue, scene, View::after(scene), seed);
+    }
+
+    /// The same as a frame of a sequence.
+    pub fn look_after(&self, queue: &wgpu::Queue, scene: &Scene, view: View, seed: u32) {
+        queue.write_buffer(&self.scene, 0, bytemuck::bytes_of(&scene.packed(self.size, view, seed)));
     }
 
     /// Forgets all samples.
@@ -125,6 +166,8 @@ impl Tracer {
     pub fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
         let groups = (self.size[0] * self.size[1]).div_ceil(64);
         let rows = groups.div_ceil(65535);
-        self.resolve.record(encoder, [groups.div_ceil(rows), rows], 1);
+        for pass in [Some(&self.resolve), self.motion.as_ref()].into_iter().flatten() {
+            pass.record(encoder, [groups.div_ceil(rows), rows], 1);
+        }
     }
 }

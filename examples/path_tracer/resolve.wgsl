@@ -5,6 +5,7 @@ struct Pixel {
     samples: u32,
     albedo: vec3f,
     normal: vec3f,
+    nearest: vec4f,
 }
 
 @group(0) @binding(0) var<storage, read> pixels: array<Pixel>;

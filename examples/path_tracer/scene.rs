@@ -4,7 +4,7 @@ use std::f32::consts::PI;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::MOST_PRIMITIVES;
+use super::{MOST_PRIMITIVES, View};
 
 pub type Vector = [f32; 3];
 
@@ -26,6 +26,23 @@ pub enum Shape {
         half: Vector,
         turn: f32,
     },
+}
+
+impl Shape {
+    /// Its corner or centre.
+    pub fn place(&self) -> Vector {
+        match *self {
+            Shape::Quad { corner, .. } => corner,
+            Shape::Sphere { centre, .. } | Shape::Block { centre, .. } => centre,
+        }
+    }
+
+    pub fn shift(&mut self, by: Vector) {
+        let (Shape::Quad { corner: place, .. }
+        | Shape::Sphere { centre: place, .. }
+        | Shape::Block { centre: place, .. }) = self;
+        *place = [0, 1, 2].map(|i| place[i] + by[i]);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,6 +141,8 @@ struct PackedPrimitive {
     roughness: f32,
     other: Vector,
     unused: f32,
+    moved: Vector,
+    unused_too: f32,
 }
 
 #[repr(C)]
@@ -145,30 +164,72 @@ pub(super) struct Packed {
     width: u32,
     sun_light: Vector,
     height: u32,
+    before_eye: Vector,
+    jitter_x: f32,
+    before_right: Vector,
+    jitter_y: f32,
+    before_up: Vector,
+    spread: f32,
+    before_forward: Vector,
+    unused: f32,
     list: [PackedPrimitive; MOST_PRIMITIVES],
 }
 
 pub(super) const BYTES: usize = size_of::<Packed>();
 
-impl Scene {
-    pub(super) fn packed(&self, [width, height]: [u32; 2], seed: u32) -> Packed {
-        let Camera { eye, target, angle } = self.camera;
-        let forward = unit(difference(target, eye));
+impl Camera {
+    /// Half of the picture's width and height at distance one, and where it looks.
+    fn axes(&self, [width, height]: [u32; 2]) -> [Vector; 3] {
+        let forward = unit(difference(self.target, self.eye));
         let side = unit(cross(forward, [0.0, 1.0, 0.0]));
-        let half = (angle * PI / 360.0).tan();
+        let half = (self.angle * PI / 360.0).tan();
+        [scaled(side, half * width as f32 / height as f32), scaled(cross(side, forward), half), forward]
+    }
+
+    /// The same view from elsewhere: turned round what it looks at by `angle` radians, and raised.
+    pub fn swung(&self, angle: f32, raised: f32) -> Camera {
+        let [x, y, z] = difference(self.eye, self.target);
+        let (sin, cos) = angle.sin_cos();
+        let off = [cos * x + sin * z, y + raised, cos * z - sin * x];
+        Camera { eye: [0, 1, 2].map(|i| self.target[i] + off[i]), ..*self }
+    }
+}
+
+impl Scene {
+    /// As a frame of a sequence has it: the camera swings round what it looks at, and the last thing drifts aside. Frame 0 is
+    /// the scene itself.
+    pub fn at(&self, frame: u32) -> Scene {
+        let t = frame as f32;
+        let mut scene = Scene { camera: self.camera.swung(0.012 * t, 0.008 * t), ..self.clone() };
+        if let Some(last) = scene.primitives.last_mut() {
+            last.shape.shift([0.015 * t, 0.0, 0.01 * t]);
+        }
+        scene
+    }
+
+    pub(super) fn packed(&self, size: [u32; 2], view: View, seed: u32) -> Packed {
+        let [right, up, forward] = self.camera.axes(size);
+        let View { before, jitter: [jitter_x, jitter_y], spread } = view;
+        let [before_right, before_up, before_forward] = before.camera.axes(size);
+        // Of a vector, how many of these it has.
+        let counted = |v: Vector| scaled(v, 1.0 / v.iter().map(|x| x * x).sum::<f32>());
+        let moved = |i: usize| match before.primitives.get(i) {
+            Some(p) => difference(p.shape.place(), self.primitives[i].shape.place()),
+            None => [0.0; 3],
+        };
         let (sun, sun_light, radius) = self.sky.sun.unwrap_or(([0.0, 1.0, 0.0], [0.0; 3], 0.0));
         // Lights first.
-        let (mut list, rest): (Vec<&Primitive>, Vec<&Primitive>) =
-            self.primitives.iter().partition(|p| p.material == Material::Light);
+        let (mut list, rest): (Vec<_>, Vec<_>) =
+            self.primitives.iter().enumerate().partition(|(_, p)| p.material == Material::Light);
         let lights = list.len().min(MOST_PRIMITIVES) as u32;
         list.extend(rest);
         list.truncate(MOST_PRIMITIVES);
         let mut packed = Packed {
-            eye,
+            eye: self.camera.eye,
             primitives: list.len() as u32,
-            right: scaled(side, half * width as f32 / height as f32),
+            right,
             lights,
-            up: scaled(cross(side, forward), half),
+            up,
             bounces: self.bounces,
             forward,
             seed,
@@ -177,13 +238,21 @@ impl Scene {
             horizon: self.sky.horizon,
             sun_cosine: (radius * PI / 180.0).cos(),
             sun: unit(sun),
-            width,
+            width: size[0],
             sun_light,
-            height,
+            height: size[1],
+            before_eye: before.camera.eye,
+            jitter_x,
+            before_right: counted(before_right),
+            jitter_y,
+            before_up: counted(before_up),
+            spread,
+            before_forward,
+            unused: 0.0,
             list: [PackedPrimitive::zeroed(); MOST_PRIMITIVES],
         };
-        for (to, from) in packed.list.iter_mut().zip(list) {
-            *to = from.packed();
+        for (to, (i, from)) in packed.list.iter_mut().zip(list) {
+            *to = PackedPrimitive { moved: moved(i), ..from.packed() };
         }
         packed
     }

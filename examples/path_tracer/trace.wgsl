@@ -45,6 +45,8 @@ struct Primitive {
     // The texture's second colour.
     other: vec3f,
     unused: f32,
+    // Where it was in the frame before, less where it is.
+    moved: vec3f,
 }
 
 struct Scene {
@@ -70,6 +72,16 @@ struct Scene {
     // Irradiance on what faces it.
     sun_light: vec3f,
     height: u32,
+    // The camera of the frame before; of a vector, how many of `right` and `up` it has.
+    before_eye: vec3f,
+    // The middle of a pixel's samples off the pixel's.
+    jitter_x: f32,
+    before_right: vec3f,
+    jitter_y: f32,
+    before_up: vec3f,
+    // Side of the square in a pixel that its samples are of.
+    spread: f32,
+    before_forward: vec3f,
     list: array<Primitive>,
 }
 
@@ -79,6 +91,8 @@ struct Pixel {
     samples: u32,
     albedo: vec3f,
     normal: vec3f,
+    // Of the nearest sample: its motion in pixels and depth, and its depth.
+    nearest: vec4f,
 }
 
 @group(0) @binding(0) var<storage, read> scene: Scene;
@@ -293,17 +307,25 @@ fn glossy(direction: vec3f, normal: vec3f, roughness: f32) -> vec3f {
     return off - 2.0 * min(dot(off, normal), 0.0) * normal;
 }
 
+// What the camera meets first: where it was in the frame before, and how far it is; w is 1, for the sky 0, of which
+// there is a direction alone.
+struct First {
+    before: vec4f,
+    depth: f32,
+}
+
 struct Sample {
     colour: vec3f,
     albedo: vec3f,
     normal: vec3f,
+    first: First,
 }
 
 fn path(eye: vec3f, towards: vec3f) -> Sample {
     var origin = eye;
     var direction = towards;
     var weight = vec3f(1.0);
-    var result = Sample(vec3f(0.0), vec3f(0.0), vec3f(0.0));
+    var result = Sample(vec3f(0.0), vec3f(0.0), vec3f(0.0), First(vec4f(towards, 0.0), FAR));
     // Until the path meets what is neither mirror nor glass, whose albedo and normal the pixel gets.
     var described = false;
     // Diffuse surfaces on the way; from the first on, lights are drawn and no longer found.
@@ -332,6 +354,9 @@ fn path(eye: vec3f, towards: vec3f) -> Sample {
         }
         let p = scene.list[nearest];
         let at = origin + t * direction;
+        if bounce == 0u {
+            result.first = First(vec4f(at + p.moved, 1.0), dot(at - eye, scene.forward));
+        }
         let front = normal_of(p, at);
         let inside = dot(front, direction) > 0.0;
         let normal = select(front, -front, inside);
@@ -399,9 +424,21 @@ fn trace(@builtin(global_invocation_id) id: vec3u) {
     }
     let index = id.y * scene.width + id.x;
     state = hash(index ^ hash(pixels[index].samples ^ hash(scene.seed)));
-    let place = (vec2f(id.xy) + vec2f(random(), random())) / vec2f(f32(scene.width), f32(scene.height));
+    let size = vec2f(f32(scene.width), f32(scene.height));
+    let off = vec2f(random(), random()) - 0.5;
+    let pixel = vec2f(id.xy) + 0.5 + vec2f(scene.jitter_x, scene.jitter_y) + scene.spread * off;
+    let place = pixel / size;
     let direction = scene.forward + (2.0 * place.x - 1.0) * scene.right + (1.0 - 2.0 * place.y) * scene.up;
     let sample = path(scene.eye, normalize(direction));
+    let nearest = pixels[index].nearest;
+    if pixels[index].samples == 0u || sample.first.depth < nearest.w {
+        // As the camera before saw it.
+        let seen = sample.first.before.xyz - sample.first.before.w * scene.before_eye;
+        let depth = dot(seen, scene.before_forward);
+        let across = vec2f(dot(seen, scene.before_right), -dot(seen, scene.before_up)) / max(depth, 1e-6);
+        let away = select(0.0, depth - sample.first.depth, sample.first.before.w > 0.0);
+        pixels[index].nearest = vec4f((0.5 + 0.5 * across) * size - pixel, away, sample.first.depth);
+    }
     pixels[index].colour += sample.colour;
     pixels[index].albedo += sample.albedo;
     pixels[index].normal += sample.normal;

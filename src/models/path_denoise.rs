@@ -24,10 +24,10 @@ const SQUARES: [usize; 4] = [2, 4, 8, 16];
 pub const MULTIPLE: usize = 16;
 
 /// Is added to albedos, so that black can be divided by.
-const DARKEST: f32 = 1.0 / 16.0;
+pub(super) const DARKEST: f32 = 1.0 / 16.0;
 
 /// No colour is brighter: the largest number of f16.
-const BRIGHTEST: f32 = 65504.0;
+pub(super) const BRIGHTEST: f32 = 65504.0;
 
 /// No correction of a logarithm is larger.
 const STEEPEST: f32 = 12.0;
@@ -55,7 +55,7 @@ pub fn path_denoise(width: usize, height: usize, dtype: DType) -> Result<Graph> 
             found: format!("{width} × {height}"),
         });
     }
-    let weights = Weights::from_static("path-denoise", WEIGHTS)?;
+    let weights = weights()?;
     let mut g = Graph::new();
     let [color, albedo, normal] =
         ["color", "albedo", "normal"].map(|name| g.input(name, [1, height, width, 3], DType::F32));
@@ -63,6 +63,11 @@ pub fn path_denoise(width: usize, height: usize, dtype: DType) -> Result<Graph> 
     let result = frame(&mut g, w, color, albedo, normal)?;
     g.output("denoised", result);
     Ok(g)
+}
+
+/// Those that ship.
+pub(super) fn weights() -> Result<Weights> {
+    Weights::from_static("path-denoise", WEIGHTS)
 }
 
 /// A frame as [`path_denoise`] has them, `[n, h, w, 3]` each, f32 → `[n, h, w, 3]`, f32.
@@ -124,19 +129,24 @@ pub fn frame(g: &mut Graph, w: Source, color: ValueId, albedo: ValueId, normal: 
 }
 
 /// The nine numbers of a pixel within their ranges, and 0 for NaN, of which WGSL does not say what a minimum makes.
-fn within_range(g: &mut Graph, x: ValueId) -> Result<ValueId> {
-    let (b, r) = (BRIGHTEST, 1.0);
-    let low = g.weight("low", Tensor::from_f32([9], &[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -r, -r, -r]));
-    let high = g.weight("high", Tensor::from_f32([9], &[b, b, b, r, r, r, r, r, r]));
+pub(super) fn within_range(g: &mut Graph, x: ValueId) -> Result<ValueId> {
     let zero = g.weight("zero", Tensor::from_f32([1], &[0.0]));
     let nan = g.typed(Function::IsNan, &[x])?;
     let x = g.choose(nan, zero, x)?;
+    clipped(g, x)
+}
+
+/// The nine numbers of a pixel, none of them NaN, within their ranges.
+pub(super) fn clipped(g: &mut Graph, x: ValueId) -> Result<ValueId> {
+    let (b, r) = (BRIGHTEST, 1.0);
+    let low = g.weight("low", Tensor::from_f32([9], &[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -r, -r, -r]));
+    let high = g.weight("high", Tensor::from_f32([9], &[b, b, b, r, r, r, r, r, r]));
     let x = g.binary(Binary::Max, x, low)?;
     g.binary(Binary::Min, x, high)
 }
 
 /// Some of the channels.
-fn channels(g: &mut Graph, x: ValueId, first: usize, count: usize) -> Result<ValueId> {
+pub(super) fn channels(g: &mut Graph, x: ValueId, first: usize, count: usize) -> Result<ValueId> {
     let some = Range { start: first, stop: Some(first + count), step: 1 };
     g.slice(x, &[Range::all(), Range::all(), Range::all(), some])
 }

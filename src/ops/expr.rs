@@ -96,6 +96,14 @@ impl Expr {
         Expr::binary(Binary::Min, x, Expr::Const(high))
     }
 
+    pub fn max(self, other: impl Into<Expr>) -> Self {
+        Expr::binary(Binary::Max, self, other.into())
+    }
+
+    pub fn min(self, other: impl Into<Expr>) -> Self {
+        Expr::binary(Binary::Min, self, other.into())
+    }
+
     /// WGSL over values of the alias `V` named by `input`.
     pub fn wgsl(&self, input: &dyn Fn(usize) -> String) -> String {
         match self {
@@ -168,6 +176,27 @@ impl Expr {
         }
     }
 }
+
+impl From<f32> for Expr {
+    fn from(c: f32) -> Self {
+        Expr::Const(c)
+    }
+}
+
+/// Formulas as they are written.
+macro_rules! operators {
+    ($($name:ident $method:ident),*) => {$(
+        impl<T: Into<Expr>> std::ops::$name<T> for Expr {
+            type Output = Expr;
+
+            fn $method(self, other: T) -> Expr {
+                Expr::binary(Binary::$name, self, other.into())
+            }
+        }
+    )*};
+}
+
+operators!(Add add, Sub sub, Mul mul, Div div);
 
 /// A constant that WGSL reads back bit for bit, infinities included.
 fn literal(c: f32) -> String {

@@ -56,8 +56,6 @@ trait Formula {
     fn plus(self, other: Expr) -> Expr;
     fn plus_number(self, c: f32) -> Expr;
     fn times(self, c: f32) -> Expr;
-    fn max(self, c: f32) -> Expr;
-    fn min(self, c: f32) -> Expr;
     fn exp(self) -> Expr;
 }
 
@@ -70,12 +68,6 @@ impl Formula for Expr {
     }
     fn times(self, c: f32) -> Expr {
         Expr::binary(Binary::Mul, self, Expr::Const(c))
-    }
-    fn max(self, c: f32) -> Expr {
-        Expr::binary(Binary::Max, self, Expr::Const(c))
-    }
-    fn min(self, c: f32) -> Expr {
-        Expr::binary(Binary::Min, self, Expr::Const(c))
     }
     fn exp(self) -> Expr {
         Expr::unary(Unary::Exp, self)
