@@ -74,13 +74,13 @@ impl Family {
         same_length(&self.graph, other)?;
         for ((id, value), (_, there)) in self.graph.values().zip(other.values()) {
             let mut shape = value.desc.shape.to_vec();
-            for side in 0..2 {
-                let Some((dim, ratio)) = self.scales[side][id.index()] else { continue };
+            for ((scales, &from), &to) in self.scales.iter().zip(&self.size).zip(&size) {
+                let Some((dim, ratio)) = scales[id.index()] else { continue };
                 // Elements of pixels that are a multiple of the period; else there is none.
                 let more = |pixels: usize| ratio.num * pixels / ratio.den;
-                shape[dim] = match size[side] >= self.size[side] {
-                    true => shape[dim] + more(size[side] - self.size[side]),
-                    false => shape[dim].saturating_sub(more(self.size[side] - size[side])),
+                shape[dim] = match to >= from {
+                    true => shape[dim] + more(to - from),
+                    false => shape[dim].saturating_sub(more(from - to)),
                 };
             }
             let same = TensorDesc::new(shape, value.desc.dtype) == there.desc && same(value, there);
