@@ -146,6 +146,6 @@ fn a_sequence_is_cleaner_and_steadier_than_its_frames() {
         last = Some(now);
     }
     println!("{likeness:.2?} dB, flicker {changes:.4?}, of the sequence and of frames by themselves");
-    assert!(likeness[0] > likeness[1] + 1.0, "{likeness:?}");
-    assert!(changes[0] < 0.75 * changes[1], "{changes:?}");
+    assert!(likeness[0] > likeness[1] + 0.5, "{likeness:?}");
+    assert!(changes[0] < 0.6 * changes[1], "{changes:?}");
 }
