@@ -20,6 +20,9 @@ else
     printf 'no ONNX suite: its tests are SKIPPED\n' >&2
 fi
 
+# tests/examples.rs runs them.
+cargo build --locked --examples
+
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --locked --lib --bins --tests
 else
@@ -27,12 +30,6 @@ else
 fi
 cargo test --locked --doc
 
-cargo build --locked --examples
-for source in examples/*.rs; do
-    name="$(basename "$source" .rs)"
-    printf '\nexample %s\n' "$name"
-    cargo run --quiet --locked --example "$name"
-done
 # Every network and kernel of the quick suite, held to its reference. Times do not matter here.
 printf '\nquick benchmark\n'
 cargo run --quiet --locked --bin aquatint -- bench --suite quick --row-limit 0.2
