@@ -56,7 +56,6 @@ const REST: f32 = 3.0;
 
 /// A step of a sampler with all it needs, for one picture a face.
 struct Letters {
-    labels: Vec<u32>,
     /// Scale of the first noise, and how many samples, with what the sampler keeps of earlier steps, are in its state.
     scale: f32,
     slots: usize,
@@ -93,15 +92,15 @@ impl Letters {
         network.write("table", &Tensor::from_f32([table.rows.len(), ROW_FLOATS], &rows))?;
         network.write("guidance", &Tensor::from_f32([1], &[sampling.guidance]))?;
         let none = model.labels().len() as u32;
-        let given = [labels.clone(), vec![none; FACES]].concat();
-        network.write("labels", &Tensor::from_u32([2 * FACES], &given))?;
+        labels.resize(2 * FACES, none);
+        network.write("labels", &Tensor::from_u32([2 * FACES], &labels))?;
 
         // Each picture of the batch into a layer: ink is +1, paper −1.
         let layer = |i| Texels::colour(faces).layer(i as u32).picture(i).normalised(&[(0.5, 0.5); 3]);
         let bound: Vec<_> = (0..FACES).map(|i| ("pictures", layer(i).into())).collect();
         let step = network.bind(&bound)?;
         let (scale, steps) = (table.init_noise_scale as f32, table.rows.len());
-        Ok(Letters { labels, scale, slots, steps, network, step })
+        Ok(Letters { scale, slots, steps, network, step })
     }
 
     /// Noise of these seeds in the pictures' place.
