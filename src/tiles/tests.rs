@@ -37,7 +37,7 @@ fn reaches_of_the_bundled_networks() {
     // Squares of Winograd's convolution begin at multiples of four, at each resolution.
     let lanes = Target { class: DeviceClass::Cpu, ..gpu };
     let (found, methods) = family(&|size| vision(&model, size), &lanes);
-    let squares = methods.iter().flatten().filter(|method| matches!(method, Method::Winograd(_))).count();
+    let squares = methods.iter().flatten().filter(|method| matches!(method, Method::Winograd { .. })).count();
     let reach_of = reach(&found, &methods, 1).unwrap();
     assert!(squares > 0 && reach_of.period == 4 && reach_of.before > 9, "{squares}, {reach_of:?}");
 
