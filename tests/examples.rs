@@ -224,6 +224,22 @@ fn denoise_path_tracer() {
 }
 
 #[test]
+fn temporal() {
+    if gpu().is_none() {
+        return;
+    }
+    for more in [&[][..], &["--upscale"]] {
+        let (said, sheet) =
+            drawn("temporal", &[&["--frames", "6", "--reference", "48"], more].concat(), &["--out"]);
+        let [given, alone, remembered, reference] = &parts(&sheet, 4, 1)[..] else {
+            unreachable!("four parts")
+        };
+        let [given, alone, remembered] = [given, alone, remembered].map(|frame| psnr(frame, reference));
+        assert!(remembered > alone && alone > given, "{said}");
+    }
+}
+
+#[test]
 fn upscale_frame() {
     if gpu().is_none() {
         return;

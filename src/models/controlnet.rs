@@ -52,7 +52,7 @@ impl ControlNetConfig {
     /// Reads and checks the text of a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what is no JSON, and for each setting that this crate does not have, by its name.
+    /// [`Error::Invalid`](crate::Error::Invalid) for what is no JSON, and for each setting that this crate does not have, by its name.
     pub fn from_json(text: &str) -> Result<Self> {
         let config: ControlNetConfig = CLASS.parse(text)?;
         config.check()?;
@@ -88,7 +88,7 @@ impl Part<ControlNetConfig> {
     /// code, by the shapes of its tensors.
     ///
     /// # Errors
-    /// Those of [`ControlNetConfig::from_json`] and of the files; [`Error::MissingTensor`], [`Error::Unsupported`] for a
+    /// Those of [`ControlNetConfig::from_json`] and of the files; [`Error::MissingTensor`](crate::Error::MissingTensor), [`Error::Unsupported`](crate::Error::Unsupported) for a
     /// file that holds something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -111,7 +111,7 @@ impl Part<ControlNetConfig> {
 /// `[n or 1, f · h, f · w, 3]`, 0 to 1.
 ///
 /// # Errors
-/// [`Error::Invalid`] for conditions that the configuration has not or lacks, [`Error::Graph`] for a picture of another
+/// [`Error::Invalid`](crate::Error::Invalid) for conditions that the configuration has not or lacks, [`Error::Graph`](crate::Error::Graph) for a picture of another
 /// size, and those of the weights.
 pub fn controlnet(
     g: &mut Graph,

@@ -203,7 +203,7 @@ impl Way<'_> {
     }
 
     /// The last step.
-    fn from_points(&self, range: &Parameters, from: (&TensorDesc, Slot), cx: &mut Lower) {
+    fn results_of_points(&self, range: &Parameters, from: (&TensorDesc, Slot), cx: &mut Lower) {
         let (conv, output) = (self.conv, cx.output_desc());
         let kernel = self.squares.kernel("winograd_result", "results", RESULTS_OF_TWO);
         let kernel = conv.epilogue.splice(kernel, Width::Quads);
@@ -238,7 +238,7 @@ pub fn lower(conv: &Conv2d, squares: Squares, tile: Tile, cx: &mut Lower) {
         // Counted as the convolution that it stands for.
         cx.flops = flops * count as u64 / all as u64;
         way.multiply(tile, (&source, from), (&result, to), cx);
-        way.from_points(&range, (&result, to), cx);
+        way.results_of_points(&range, (&result, to), cx);
     }
 }
 
