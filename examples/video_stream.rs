@@ -240,7 +240,7 @@ fn stream_to_itself(options: &Options) -> Result<(), Box<dyn Error>> {
     let factor = (pixels / (SIZE[0] * SIZE[1]) as usize).isqrt() as u32;
     let [width, height] = SIZE.map(|side| factor * side);
     let large = |frame| imageops::resize(frame, width, height, imageops::FilterType::Triangle);
-    let shown = |i: &usize| i % 3 == 0;
+    let shown = |i: &usize| i.is_multiple_of(3);
     let before = (0..frames.len()).filter(shown).map(|i| large(&frames[i])).collect();
     let after = came.chunks_exact(3 * pixels).map(|bytes| RgbImage::from_raw(width, height, bytes.to_vec()));
     let after: Vec<RgbImage> = after.collect::<Option<_>>().ok_or("frames of another size came back")?;
