@@ -235,7 +235,7 @@ fn temporal() {
             unreachable!("four parts")
         };
         let [given, alone, remembered] = [given, alone, remembered].map(|frame| psnr(frame, reference));
-        assert!(remembered > alone && alone > given, "{said}");
+        assert!(remembered > alone.max(given), "{said}");
     }
 }
 
