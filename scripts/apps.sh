@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 
-# One folder for both: what they share is compiled once. Nothing is left among the user's own files.
+# One folder for both, away from the library's own builds; and nothing is left among the user's own files.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/apps}"
 export AQUATINT_CACHE="$CARGO_TARGET_DIR/cache"
 pictures="$CARGO_TARGET_DIR/pictures"

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aquatint::formats::picture;
+use aquatint::frame::Transfer;
 use aquatint::models::vision::VisionModel;
-use aquatint::{Gpu, tasks};
+use aquatint::{Bytes, DType, Gpu, Tensor, TensorDesc, tasks};
 use bevy::app::PluginsState;
 use bevy::prelude::*;
 use bevy::render::RenderApp;
@@ -31,7 +32,8 @@ const MOST: usize = 100;
 const LEAST: f64 = 48.13;
 
 pub fn run(mut app: App, model: &VisionModel, [width, height]: [u32; 2], file: &Path) -> Result<(), Failed> {
-    let target = Image::new_target_texture(width, height, TextureFormat::Rgba8UnormSrgb, None);
+    // As the view's textures: nothing is rounded on the way.
+    let target = Image::new_target_texture(width, height, TextureFormat::Rgba16Float, None);
     let target = app.world_mut().resource_mut::<Assets<Image>>().add(target);
     app.insert_resource(Target(target.clone()));
     while app.plugins_state() == PluginsState::Adding {
@@ -110,13 +112,22 @@ fn capture(app: &mut App, target: &Handle<Image>) -> Result<RgbImage, Failed> {
     for _ in 0..MOST {
         app.update();
         if let Some(Captured(image)) = app.world_mut().remove_resource() {
-            let bytes = image.data.as_ref().ok_or("the capture is empty")?;
-            let pixels = bytes.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
-            return RgbImage::from_raw(image.width(), image.height(), pixels)
-                .ok_or("the capture is short".into());
+            return srgb(image);
         }
     }
     Err("no capture came back".into())
+}
+
+/// Light in 16-bit floats as bytes of sRGB, as the network's input is made of it.
+fn srgb(light: Image) -> Result<RgbImage, Failed> {
+    let [width, height] = [light.width(), light.height()];
+    let desc = TensorDesc::new([height as usize, width as usize, 4], DType::F16);
+    let bytes =
+        light.data.filter(|bytes| bytes.len() as u64 == desc.bytes()).ok_or("the capture is not whole")?;
+    let light = Tensor { desc, bytes: Bytes::Owned(bytes.into()) }.to_f32();
+    let byte = |x: f32| (255.0 * Transfer::Srgb.encode(x.into()).clamp(0.0, 1.0)).round() as u8;
+    let pixels = light.chunks_exact(4).flat_map(|p| [byte(p[0]), byte(p[1]), byte(p[2])]).collect();
+    RgbImage::from_raw(width, height, pixels).ok_or("the capture is short".into())
 }
 
 fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
