@@ -13,6 +13,8 @@
 //! cargo run --features window -- --window          # turning, in a window
 //! ```
 //!
+//! Bevy's shader language asks for Rust 1.97.1 but compiles with 1.95, given `--ignore-rust-version`.
+//!
 //! The picture is compared with what the library makes of the same scene by itself, from host to host on another device.
 
 mod headless;

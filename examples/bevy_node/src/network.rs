@@ -59,7 +59,7 @@ pub enum State {
     /// No view wants it.
     Idle,
     Coming(Background<Network>),
-    There(Network),
+    There(Box<Network>),
     Failed(Error),
 }
 
@@ -93,7 +93,7 @@ impl ViewNetwork {
         if let State::Coming(coming) = &mut self.state
             && let Some(network) = coming.take()
         {
-            self.state = State::There(network?);
+            self.state = State::There(Box::new(network?));
         }
         Ok(())
     }
