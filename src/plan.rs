@@ -144,7 +144,6 @@ pub struct Port {
 
 /// The launches of one operation of the graph that was planned.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "bench"), allow(dead_code))]
 pub(crate) struct Operation {
     pub value: ValueId,
     /// Whether they are part of the load; else of the run.
@@ -174,10 +173,8 @@ pub struct Plan {
     /// Bytes that one part of the load takes at most, or one launch that takes more; two parts are under way at a time.
     pub load_chunk: u64,
     /// Those that launch something, in the order of the graph.
-    #[cfg_attr(not(feature = "bench"), allow(dead_code))]
     pub(crate) operations: Vec<Operation>,
     /// Of each value of the graph, as long as it lives; none where nothing reads or writes it.
-    #[cfg_attr(not(feature = "bench"), allow(dead_code))]
     pub(crate) places: Vec<Option<BufferId>>,
 }
 
