@@ -187,6 +187,7 @@ struct Inner {
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     /// Of the cooperative matrices that it can multiply, whatever plans use.
+    #[cfg(feature = "bench")]
     matrix_sides: Vec<u32>,
     /// Why the device was lost, once it was. For devices of others only known if they [say so](Gpu::set_lost).
     lost: Arc<OnceLock<String>>,
@@ -314,6 +315,7 @@ impl Gpu {
     }
 
     /// Sides of the cooperative matrices of f16, with sums of f32, that the device can multiply.
+    #[cfg(feature = "bench")]
     pub(crate) fn matrix_sides(&self) -> &[u32] {
         &self.0.matrix_sides
     }
@@ -341,6 +343,7 @@ impl Gpu {
         let target = Target { class: class.unwrap_or(target.class), ..target };
         let inner = Inner {
             pipelines: Pipelines::new(&device, &info, cache),
+            #[cfg(feature = "bench")]
             matrix_sides: match device.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
                 true => matrices::sides(adapter),
                 false => Vec::new(),

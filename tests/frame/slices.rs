@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aquatint::frame::{Bindings, Costs, Slices, Speed, Texels};
-use aquatint::wgpu::TextureFormat::Rgba32Float;
+use aquatint::wgpu::{self, TextureFormat::Rgba32Float, TextureUsages};
 use aquatint::{DType, Error, Graph, Network, Result, Tensor};
 
 use crate::harness::*;
@@ -206,5 +206,47 @@ fn what_is_under_way_is_not_disturbed() -> Result<()> {
     let in_place = other.bind(&[("x", (&place).into()), ("y", (&place).into())])?;
     let costs = Costs::predicted(other.plan());
     assert!(Slices::new(&in_place, &costs, 1).is_ok() && Slices::new(&in_place, &costs, 2).is_err());
+    Ok(())
+}
+
+/// Launches of a profile lie within its wall clock and fill most of it, also where somebody drew on the device before:
+/// Mesa's software adapter then writes timestamps late.
+#[test]
+fn costs_are_measured_where_something_was_drawn() -> Result<()> {
+    let Some(gpu) = open() else { return Ok(()) };
+    if !gpu.has_timestamps() {
+        return Ok(());
+    }
+    let network = Network::new(&gpu, &filter([384, 384], 8, DType::F32))?;
+    // The first run compiles.
+    network.profile(1)?;
+    for drawn in [false, true] {
+        if drawn {
+            let target = texture(&gpu, [16, 16], Rgba32Float, TextureUsages::RENDER_ATTACHMENT);
+            let view = target.create_view(&Default::default());
+            submit(&gpu, |encoder| {
+                let attachment = wgpu::RenderPassColorAttachment {
+                    view: &view,
+                    depth_slice: None,
+                    resolve_target: None,
+                    ops: wgpu::Operations {
+                        load: wgpu::LoadOp::Clear(wgpu::Color::WHITE),
+                        store: wgpu::StoreOp::Store,
+                    },
+                };
+                drop(encoder.begin_render_pass(&wgpu::RenderPassDescriptor {
+                    color_attachments: &[Some(attachment)],
+                    ..Default::default()
+                }));
+            });
+        }
+        // Of several, as others use this machine, too.
+        let profiles: Vec<_> = (0..5).map(|_| network.profile(1)).collect::<Result<_>>()?;
+        let parts = profiles.iter().map(|profile| profile.seconds() / profile.wall);
+        let part = parts.clone().fold(0.0, f64::max);
+        assert!(parts.clone().all(|part| part < 1.0), "drawn {drawn}: longer than the wall clock");
+        assert!(part > 0.5, "drawn {drawn}: {part:.3} of the wall clock");
+        println!("drawn {drawn}: launches are {part:.3} of the wall clock");
+    }
     Ok(())
 }
