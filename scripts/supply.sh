@@ -16,16 +16,13 @@ cd "$(dirname "$0")/.."
 tools="$PWD/target/tools"
 PATH="$tools/bin:$PATH"
 
-# tool NAME VERSION ARGUMENT...: builds a program of crates.io unless some version of it is there.
-tool() {
-    have "$1" || cargo install --locked --root "$tools" --target-dir "$tools/build" "$1@$2" "${@:3}"
-}
 
 if [ "${1:-}" = --if-installed ] && ! have cargo-deny; then
     printf 'cargo-deny is not installed: dependencies are not checked here, scripts/supply.sh does it\n' >&2
     exit 0
 fi
-tool cargo-deny 0.20.2 --no-default-features
+have cargo-deny ||
+    cargo install --locked --root "$tools" --target-dir "$tools/build" cargo-deny@0.20.2 --no-default-features
 
 log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
@@ -33,22 +30,23 @@ status=0
 
 # What those in fuzz/ and examples/ have that is not wanted here would be theirs alone, but the terms are the same.
 for package in . fuzz examples/egui_viewer examples/bevy_node; do
-    printf '\n== %s\n' "$package"
+    name="$(sed -n 's/^name = "\(.*\)"/\1/p' "$package/Cargo.toml" | head -n 1)"
+    printf '\n== %s\n' "$name"
     # Bevy's shader language asks for a newer Rust than it takes; nothing is built.
-    if cargo deny --locked --manifest-path "$package/Cargo.toml" check --config "$PWD/deny.toml" \
-        --disable-checks --hide-inclusion-graph licenses bans sources >"$log" 2>&1; then
-        grep -c '^warning\[duplicate\]' "$log" | sed "s|^|figure supply.duplicates.$package: |" || true
+    if cargo deny --locked --config "$PWD/deny.toml" --manifest-path "$package/Cargo.toml" \
+        check --hide-inclusion-graph licenses bans sources >"$log" 2>&1; then
+        grep -c '^warning\[duplicate\]' "$log" | sed "s|^|figure supply.duplicates.$name: |" || true
         tail -n 1 "$log"
     else
         cat "$log"
         status=1
     fi
-    printf 'figure supply.packages.%s: %s\n' "$package" "$(grep -c '^\[\[package\]\]' "$package/Cargo.lock")"
+    printf 'figure supply.packages.%s: %s\n' "$name" "$(grep -c '^\[\[package\]\]' "$package/Cargo.lock")"
 done
 
 printf '\n== known faults\n'
 if cargo deny --locked fetch db >"$log" 2>&1; then
-    cargo deny --locked check --config "$PWD/deny.toml" advisories || status=1
+    cargo deny --locked check advisories || status=1
     printf 'figure supply.advisories: checked\n'
 elif [ -n "${REQUIRE_ADVISORIES:-}" ]; then
     cat "$log"
@@ -63,5 +61,6 @@ fi
 printf '\n== bill of materials\n'
 folder="${1:-target/supply}"
 mkdir -p "$folder"
-tool cargo-cyclonedx 0.5.9
+python3 scripts/bill_of_materials.py "$folder/aquatint.cdx.json" || status=1
+sha256sum "$folder/aquatint.cdx.json"
 exit "$status"
