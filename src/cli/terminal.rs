@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn picture(width: u32, height: u32) -> RgbImage {
-        RgbImage::from_fn(width, height, |x, y| Rgb([x as u8 * 40, y as u8 * 30, 255 - x as u8 * 20]))
+        RgbImage::from_fn(width, height, |x, y| Rgb([x * 3, y * 5, 255 - x].map(|c| c as u8)))
     }
 
     /// Of the palette behind the first 16.

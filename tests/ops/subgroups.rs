@@ -28,15 +28,17 @@ fn networks() -> Vec<(&'static str, Graph, Vec<Vec<usize>>)> {
         g.output("y", y);
         made.push((kernel, g, shapes.iter().map(|shape| shape.to_vec()).collect()));
     };
-    // Some threads of the last workgroup have nothing of their own to compute in each.
-    add("attention_texels", &[&[2, 19, 16], &[2, 21, 16], &[2, 21, 16]], &|g, v| {
+    // Large enough to be read as textures; some threads of the last workgroup have nothing of their own to compute.
+    add("attention_texels", &[&[2, 139, 32], &[2, 21, 32], &[2, 21, 32]], &|g, v| {
         g.attention(v[0], v[1], v[2], 2, AttentionOptions::default()).unwrap()
     });
-    add("conv2d_texels", &[&[2, 7, 9, 16]], &|g, v| {
-        let w = weight(g, &[20, 16, 3, 3]);
+    add("conv2d_texels", &[&[2, 17, 19, 32]], &|g, v| {
+        let w = weight(g, &[20, 32, 3, 3]);
         g.conv2d(v[0], w, None, Conv2dOptions::padded(1).stride(2)).unwrap()
     });
-    add("matmul_texels", &[&[21, 40], &[40, 36]], &|g, v| g.matmul(v[0], v[1], Default::default()).unwrap());
+    add("matmul_texels", &[&[133, 64], &[64, 132]], &|g, v| {
+        g.matmul(v[0], v[1], Default::default()).unwrap()
+    });
     add("winograd_products", &[&[1, 30, 33, 64]], &|g, v| {
         let w = weight(g, &[68, 64, 3, 3]);
         g.conv2d(v[0], w, None, Conv2dOptions::padded(1)).unwrap()
