@@ -33,14 +33,14 @@ fn networks() -> Vec<(&'static str, Graph, Vec<Vec<usize>>)> {
         g.attention(v[0], v[1], v[2], 2, AttentionOptions::default()).unwrap()
     });
     add("conv2d_texels", &[&[2, 17, 19, 32]], &|g, v| {
-        let w = weight(g, &[20, 32, 3, 3]);
+        let w = weight(g, &[32, 32, 3, 3]);
         g.conv2d(v[0], w, None, Conv2dOptions::padded(1).stride(2)).unwrap()
     });
     add("matmul_texels", &[&[133, 64], &[64, 132]], &|g, v| {
         g.matmul(v[0], v[1], Default::default()).unwrap()
     });
-    add("winograd_products", &[&[1, 30, 33, 64]], &|g, v| {
-        let w = weight(g, &[68, 64, 3, 3]);
+    add("winograd_products", &[&[1, 13, 14, 64]], &|g, v| {
+        let w = weight(g, &[64, 64, 3, 3]);
         g.conv2d(v[0], w, None, Conv2dOptions::padded(1)).unwrap()
     });
     made
@@ -90,7 +90,7 @@ fn from_eight_on_all_sizes_have_the_same_kernels() {
         for size in [16, 32, 64, 128] {
             assert_eq!(kernels(&plan(size)), kernels(&eight), "{name}, {size}");
         }
-        assert_ne!(kernels(&plan(4)), kernels(&eight), "{name}: nothing is shared");
+        assert!(kernels(&plan(4)) != kernels(&eight), "{name}: nothing is shared by eight");
         for launch in eight.run.iter().filter(|launch| KERNELS.contains(&launch.shader.kernel.name)) {
             let threads = launch.shader.workgroup_size.iter().product::<u32>();
             assert_eq!(threads, 8, "{name}: all of them are in one subgroup of eight or more");
@@ -114,7 +114,7 @@ fn every_size_gives_the_same_bits() {
             tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         network.run(&named).unwrap_or_else(|e| panic!("{e}")).remove(0).to_f32()
     };
-    let devices = [4, 8, 16, 32, 64].map(|size| (size, played(size)));
+    let devices = [4, 8, 64].map(|size| (size, played(size)));
     for (name, graph, shapes) in networks() {
         let inputs: Vec<Array> = shapes.iter().map(|shape| Rng::new(name).array(shape)).collect();
         // Without subgroups every thread fetches for itself.
@@ -129,6 +129,7 @@ fn every_size_gives_the_same_bits() {
         }
         // Nothing of this would be seen if the kernels did not share.
         let wrong = run(&devices[0].1, &graph, &inputs, 8);
-        assert_ne!(wrong, run(&devices[1].1, &graph, &inputs, 8), "{name}: eight in subgroups of four");
+        let right = run(&devices[1].1, &graph, &inputs, 8);
+        assert!(wrong != right, "{name}: eight in subgroups of four");
     }
 }
