@@ -99,7 +99,7 @@ fn from_eight_on_all_sizes_have_the_same_kernels() {
 }
 
 #[test]
-fn every_size_gives_the_same_bits() {
+fn every_size_gives_the_same_numbers() {
     let Some(gpu) = harness::gpu() else { return };
     let run = |gpu: &aquatint::Gpu, graph: &Graph, inputs: &[Array], planned: u32| {
         let plan = Plan::compile(graph, &target(gpu.target(), planned)).unwrap();
@@ -115,17 +115,17 @@ fn every_size_gives_the_same_bits() {
         network.run(&named).unwrap_or_else(|e| panic!("{e}")).remove(0).to_f32()
     };
     let devices = [4, 8, 64].map(|size| (size, played(size)));
+    // For how many a kernel is made, by what its device has at least, and how many there are.
+    let ways = [(4, 0), (8, 1), (4, 2)];
     for (name, graph, shapes) in networks() {
         let inputs: Vec<Array> = shapes.iter().map(|shape| Rng::new(name).array(shape)).collect();
         // Without subgroups every thread fetches for itself.
         let alone = run(gpu, &graph, &inputs, 1);
-        for (size, device) in &devices {
-            for planned in [4, 8].into_iter().filter(|planned| planned <= size) {
-                let found = run(device, &graph, &inputs, planned);
-                let array =
-                    Array { shape: vec![alone.len()], data: alone.iter().map(|&x| x.into()).collect() };
-                harness::compare(&format!("{name} in subgroups of {size}"), &found, &array, harness::F32);
-            }
+        let alone = Array { shape: vec![alone.len()], data: alone.iter().map(|&x| x.into()).collect() };
+        for (planned, which) in ways {
+            let (size, device) = &devices[which];
+            let found = run(device, &graph, &inputs, planned);
+            harness::compare(&format!("{name} in subgroups of {size}"), &found, &alone, harness::F32);
         }
         // Nothing of this would be seen if the kernels did not share.
         let wrong = run(&devices[0].1, &graph, &inputs, 8);
