@@ -270,6 +270,8 @@ impl Case {
         reference: &impl Fn(&[Array]) -> Array,
     ) {
         let name = format!("{} ({dtype}, seed {})", self.name, seed());
+        // Between two numbers of f16 below 6.1e-5.
+        let step = if dtype == DType::F16 { 2f64.powi(-24) } else { 0.0 };
         let tensors: Vec<Tensor> = self
             .inputs
             .iter()
@@ -329,7 +331,7 @@ impl Case {
         let network = Network::new(gpu, &graph).unwrap_or_else(|e| panic!("{name}: {e}"));
         network.poison().unwrap();
         let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
-        compare(&name, &found.to_f32(), &expected, tolerance);
+        compare_in_steps(&name, &found.to_f32(), &expected, tolerance, step);
         same_with_checks(&name, &graph, &inputs, &found);
         examined(gpu, &name, &graph, &inputs);
         if chosen(&name, WEAK, 8) {
@@ -339,7 +341,7 @@ impl Case {
                 let network = Network::new(gpu, &graph).unwrap_or_else(|e| panic!("{name}: {e}"));
                 network.poison().unwrap();
                 let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
-                compare(&name, &found.to_f32(), &expected, tolerance);
+                compare_in_steps(&name, &found.to_f32(), &expected, tolerance, step);
             }
         }
         for (weaker, play) in PLAYED.iter().filter(|_| self.played && dtype == DType::F32) {
@@ -348,7 +350,7 @@ impl Case {
             let network = Network::from_plan(gpu, plan).unwrap_or_else(|e| panic!("{name}: {e}"));
             network.poison().unwrap();
             let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
-            compare(&name, &found.to_f32(), &expected, tolerance);
+            compare_in_steps(&name, &found.to_f32(), &expected, tolerance, step);
         }
     }
 }
@@ -395,6 +397,17 @@ pub fn examined(gpu: &Gpu, name: &str, graph: &Graph, given: &[(&str, &Tensor)])
 /// plus the root mean square of all: an element that is small because large
 /// terms cancel has their rounding error.
 pub fn compare<T: Copy + Into<f64>>(name: &str, found: &[T], expected: &Array, tolerance: f64) {
+    compare_in_steps(name, found, expected, tolerance, 0.0);
+}
+
+/// The same where results were rounded to multiples of `step` at least, as the smallest numbers of f16 are.
+fn compare_in_steps<T: Copy + Into<f64>>(
+    name: &str,
+    found: &[T],
+    expected: &Array,
+    tolerance: f64,
+    step: f64,
+) {
     assert_eq!(found.len(), expected.data.len(), "{name}: number of elements");
     let finite: Vec<f64> = expected.data.iter().copied().filter(|x| x.is_finite()).collect();
     let rms = (finite.iter().map(|x| x * x).sum::<f64>() / finite.len().max(1) as f64).sqrt();
@@ -403,6 +416,7 @@ pub fn compare<T: Copy + Into<f64>>(name: &str, found: &[T], expected: &Array, t
         let f = f.into();
         let error = match f == e {
             true => 0.0,
+            false if (f - e).abs() <= step / 2.0 => 0.0,
             false => (f - e).abs() / (e.abs() + rms),
         };
         if error.is_nan() || error > worst.0 {
