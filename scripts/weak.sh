@@ -17,7 +17,6 @@ profiles() {
 webgpu       webgpu
 bindings     max-binding=128MiB,max-buffer=256MiB
 bare         no-f16,no-subgroups,no-timestamps,shared=16KiB
-small        shared=8KiB,invocations=128,storage-buffers=8,workgroups=1024,max-texture=2048
 discrete     class=discrete
 integrated   class=integrated,no-subgroups,shared=16KiB,invocations=256
 subgroups-4  -  128
