@@ -92,7 +92,7 @@ impl Request {
             slots.len() as u64,
             u64::from(target.max_storage_buffers),
         )?;
-        let size = target.check_workgroup(shader)?;
+        let size = target.check_kernel(shader)?;
         let count = match self.grid {
             Grid::Threads(threads) => threads.div_ceil(size as usize),
             Grid::Groups(groups) => groups,
