@@ -80,7 +80,14 @@ impl Graph {
         if !matches!(self.value(state).source, Source::State(_)) {
             return fail(self, "is not a state".to_owned());
         }
-        if !matches!(self.value(value).source, Source::Op { .. }) {
+        // A view of another state would be copied after that has its new value.
+        let mut computed = value;
+        while let Source::Op { op, inputs } = &self.value(computed).source
+            && op.is_view()
+        {
+            computed = inputs[0];
+        }
+        if !matches!(self.value(computed).source, Source::Op { .. }) {
             return fail(self, "the new value must be computed by an operation".to_owned());
         }
         if self.value(state).desc != self.value(value).desc {
@@ -131,9 +138,12 @@ impl Graph {
         let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| &self.value(i).desc).collect();
         // Kernels clamp to the last element and are not bounds-checked: there must be one.
         let empty = descs.iter().position(|d| d.shape.elements() == 0);
-        let desc = match empty {
-            Some(i) => Err(format!("input {i}, {}, is empty", descs[i])),
-            None => op.infer(&descs),
+        // Their indices are of 32 bits.
+        let huge = descs.iter().position(|d| d.shape.elements() > u32::MAX as usize);
+        let desc = match (empty, huge) {
+            (Some(i), _) => Err(format!("input {i}, {}, is empty", descs[i])),
+            (None, Some(i)) => Err(format!("input {i}, {}, has more than 2^32 elements", descs[i])),
+            (None, None) => op.infer(&descs),
         }
         .and_then(|desc| match desc.shape.len() > MAX_RANK {
             true => Err(format!("rank {} exceeds {MAX_RANK}", desc.shape.len())),

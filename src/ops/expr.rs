@@ -261,8 +261,12 @@ impl Unary {
             Unary::Mish => "mish",
             Unary::LeakyRelu(alpha) => return format!("leaky_relu({x}, {})", literal(alpha)),
             Unary::Elu(alpha) => return format!("elu({x}, {})", literal(alpha)),
-            Unary::Clamp(low, high) => {
+            Unary::Clamp(low, high) if low <= high => {
                 return format!("clamp({x}, V({}), V({}))", literal(low), literal(high));
+            }
+            // WGSL has no such clamp.
+            Unary::Clamp(low, high) => {
+                return format!("min(max({x}, V({})), V({}))", literal(low), literal(high));
             }
         };
         format!("{call}({x})")
