@@ -317,3 +317,55 @@ impl Graph {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::expr::Unary;
+    use crate::plan::Plan;
+    use crate::target::Target;
+
+    fn refused<T: std::fmt::Debug>(result: Result<T>, says: &str) {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Graph { .. }) && error.to_string().contains(says), "{error}");
+    }
+
+    #[test]
+    fn states_become_what_is_computed() {
+        let mut g = Graph::new();
+        let [a, b] = ["a", "b"].map(|name| g.state(name, Tensor::from_f32([2, 2], &[0.0; 4])));
+        let flat = g.reshape(b, [4]).unwrap();
+        let view = g.reshape(flat, [2, 2]).unwrap();
+        refused(g.update(a, view), "must be computed");
+        let sum = g.add(a, view).unwrap();
+        g.update(a, sum).unwrap();
+    }
+
+    #[test]
+    fn sizes_that_kernels_cannot_index_are_refused() {
+        let mut g = Graph::new();
+        let weight = g.weight("w", Tensor::from_f32([1, 1], &[1.0]));
+        for (shape, says) in [(vec![], "must be [..., k]"), (vec![2, 0], "must be [..., k]")] {
+            let x = g.input("x", shape, DType::F32);
+            refused(g.linear(x, weight, None), says);
+        }
+        let x = g.input("x", [1 << 33, 1], DType::F32);
+        refused(g.reduce(x, crate::ops::reduce::Reduction::Sum, &[0], true), "more than 2^32");
+    }
+
+    #[test]
+    fn bounds_may_come_in_either_order() {
+        let mut g = Graph::new();
+        let x = g.input("x", [4], DType::F32);
+        let y = g.unary(Unary::Clamp(1.0, -1.0), x).unwrap();
+        g.output("y", y);
+        Plan::compile(&g, &Target::typical()).unwrap();
+        // Two workgroups in each of two dimensions, of at most 1024 threads.
+        let small = Target { max_workgroups: 2, ..Target::typical() };
+        let x = g.input("many", [1 << 20], DType::F32);
+        let y = g.unary(Unary::Exp, x).unwrap();
+        g.output("many", y);
+        let error = Plan::compile(&g, &small).unwrap_err();
+        assert!(matches!(error, Error::Limit { .. }) && error.to_string().contains("workgroups"), "{error}");
+    }
+}
