@@ -3,7 +3,7 @@
 
 
 use aquatint::passes;
-use aquatint::{DeviceClass, Error, Graph, Matrices, Plan, Target};
+use aquatint::{DeviceClass, Error, Graph, Matrices, Plan, Source, Target, Value, ValueId};
 
 use super::build::Builder;
 use super::draw::Draw;
@@ -48,8 +48,19 @@ fn planned(graph: &Graph, target: &Target) -> Option<(Graph, Plan)> {
         Ok(made) => Some(made),
         Err(Error::Limit { .. } | Error::Bound { .. }) => None,
         // Every operation was accepted, so that nothing else can be wrong with the graph.
-        Err(error) => panic!("{error}"),
+        Err(error) => panic!("{error}\nof the graph\n{}", listed(graph)),
     }
+}
+
+/// A line for each value.
+fn listed(graph: &Graph) -> String {
+    let line = |(id, value): (ValueId, &Value)| match &value.source {
+        Source::Op { op, inputs } => format!("{id:?} = {op:?} of {inputs:?}: {}\n", value.desc),
+        Source::Input => format!("{id:?} = input {}: {}\n", value.name, value.desc),
+        Source::Weight(_) => format!("{id:?} = weight {}: {}\n", value.name, value.desc),
+        Source::State(_) => format!("{id:?} = state {}: {}\n", value.name, value.desc),
+    };
+    graph.values().map(line).collect()
 }
 
 /// Devices from the weakest that WebGPU allows to the largest.

@@ -106,11 +106,18 @@ impl Expr {
 
     /// WGSL over values of the alias `V` named by `input`.
     pub fn wgsl(&self, input: &dyn Fn(usize) -> String) -> String {
+        self.written(input, false)
+    }
+
+    /// The same. What is made of constants alone is left to the device: a compiler refuses it where it is no number.
+    fn written(&self, input: &dyn Fn(usize) -> String, constant: bool) -> String {
+        let constant = constant || !matches!(self, Expr::Const(_)) && self.inputs() == 0;
         match self {
             Expr::Input(i) => input(*i),
+            Expr::Const(c) if constant => format!("V(bitcast<f32>({}u))", c.to_bits()),
             Expr::Const(c) => format!("V({})", literal(*c)),
-            Expr::Unary(f, x) => f.wgsl(&x.wgsl(input)),
-            Expr::Binary(f, a, b) => f.wgsl(&a.wgsl(input), &b.wgsl(input)),
+            Expr::Unary(f, x) => f.wgsl(&x.written(input, constant)),
+            Expr::Binary(f, a, b) => f.wgsl(&a.written(input, constant), &b.written(input, constant)),
         }
     }
 
