@@ -113,11 +113,7 @@ impl Placer {
     pub(crate) fn add(&mut self, slot: Slot, role: Role) {
         let info = &self.slots[slot.0];
         self.buffer_of[slot.0] = Some(self.buffers.len());
-        self.buffers.push(Buffer {
-            label: info.label.clone(),
-            bytes: padded(info.bytes),
-            role,
-        });
+        self.buffers.push(Buffer { label: info.label.clone(), bytes: padded(info.bytes), role });
     }
 
     pub(crate) fn place(&mut self, graph: &Graph, slot_of: &[Slot]) -> Vec<Option<BufferId>> {

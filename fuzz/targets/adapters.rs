@@ -95,11 +95,13 @@ pub fn lora(bytes: &[u8]) {
     let count = numbers.next().and_then(|word| word.parse().ok()).unwrap_or(1usize).min(3);
     let Some(unet) = zeros(&format!("{UNET}\n{more}")) else { return };
     let encoder = |text| zeros(text).expect("sound lines");
-    let mut model = Model { unet, encoders: [TEXT, TEXT, T5][..count].iter().map(|text| encoder(text)).collect() };
+    let mut model =
+        Model { unet, encoders: [TEXT, TEXT, T5][..count].iter().map(|text| encoder(text)).collect() };
     let mut encoders: Vec<&mut Weights> = model.encoders.iter_mut().collect();
     let applied = lora.apply(&mut model.unet, &mut encoders, strength);
     let networks = || std::iter::once(&model.unet).chain(&model.encoders);
-    let deltas = |weights: &Weights| -> usize { weights.names().iter().map(|name| weights.deltas(name).len()).sum() };
+    let deltas =
+        |weights: &Weights| -> usize { weights.names().iter().map(|name| weights.deltas(name).len()).sum() };
     match applied {
         Err(_) => assert_eq!(networks().map(deltas).sum::<usize>(), 0, "what is refused changes nothing"),
         Ok(applied) => {
@@ -165,8 +167,12 @@ fn tokenizer() -> Tokenizer {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let words = ["a", "b", "c", "t", "o", "y", "-", "a</w>", "b</w>", "c</w>", "t</w>", "y</w>", "ca"];
         let special = ["<|startoftext|>", "<|endoftext|>"];
-        let vocabulary: serde_json::Map<String, serde_json::Value> =
-            words.iter().chain(&special).enumerate().map(|(i, word)| ((*word).to_owned(), i.into())).collect();
+        let vocabulary: serde_json::Map<String, serde_json::Value> = words
+            .iter()
+            .chain(&special)
+            .enumerate()
+            .map(|(i, word)| ((*word).to_owned(), i.into()))
+            .collect();
         let text = serde_json::Value::Object(vocabulary).to_string();
         std::fs::write(folder.path().join("vocab.json"), text).expect("a temporary file");
         std::fs::write(folder.path().join("merges.txt"), "#version: 0.2\nc a\n").expect("a temporary file");

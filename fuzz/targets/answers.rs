@@ -21,7 +21,8 @@ pub fn check(graph: &Graph, optimised: &Graph) {
     let given = inputs(graph);
     let moved: Vec<(String, Tensor)> = given.iter().map(|(n, t)| (n.clone(), disturbed(t, unit))).collect();
     let answer = |graph: &Graph, given: &[(String, Tensor)]| -> Vec<Values> {
-        let given: Vec<(&str, &Tensor)> = given.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let given: Vec<(&str, &Tensor)> =
+            given.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         reference::run(graph, &given).expect("all inputs are given")
     };
     let (before, after) = (answer(graph, &given), answer(optimised, &given));
@@ -32,13 +33,17 @@ pub fn check(graph: &Graph, optimised: &Graph) {
         let (a, b, c) = (before.to_vec(), after.to_vec(), disturbed.to_vec());
         let largest = a.iter().filter(|x| x.is_finite()).fold(0.0, |most: f64, x| most.max(x.abs()));
         // What one element is moved by may be little by chance.
-        let typical = a.iter().zip(&c).map(|(x, z)| (x - z).abs()).filter(|d| d.is_finite()).fold(0.0, f64::max);
+        let typical =
+            a.iter().zip(&c).map(|(x, z)| (x - z).abs()).filter(|d| d.is_finite()).fold(0.0, f64::max);
         let most = 32.0 * typical + 4.0 * f64::from(unit) * largest;
         for (place, ((x, y), z)) in a.iter().zip(&b).zip(&c).enumerate() {
             // Where a little more or less is out of range, so may this be.
             if [x, y, z].into_iter().all(|v| v.is_finite()) && x.abs() < 1e30 {
                 let name = &graph.outputs()[i].0;
-                assert!((x - y).abs() <= most, "output {name}, element {place}: {x} and {y}, not within {most}");
+                assert!(
+                    (x - y).abs() <= most,
+                    "output {name}, element {place}: {x} and {y}, not within {most}"
+                );
             }
         }
     }
@@ -50,7 +55,8 @@ fn inputs(graph: &Graph) -> Vec<(String, Tensor)> {
     inputs
         .map(|(_, value)| {
             let n = value.desc.shape.elements();
-            let values: Vec<f32> = (0..n).map(|i| ((i as f32 + 0.5) * 0.754_877_67).fract() * 2.0 - 1.0).collect();
+            let values: Vec<f32> =
+                (0..n).map(|i| ((i as f32 + 0.5) * 0.754_877_7).fract() * 2.0 - 1.0).collect();
             let tensor = Tensor::from_f32(value.desc.shape.clone(), &values);
             (value.name.clone(), tensor.to_dtype(value.desc.dtype))
         })

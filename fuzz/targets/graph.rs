@@ -1,7 +1,6 @@
 //! Graphs out of bytes, rewritten and planned for devices out of bytes: no panic, sound kernels, no tensor written over
 //! while it is needed, memory as the plan says, and the same answers after the passes as before them.
 
-
 use aquatint::passes;
 use aquatint::{DeviceClass, Error, Graph, Matrices, Plan, Source, Target, Value, ValueId};
 
@@ -22,16 +21,19 @@ pub fn graph(bytes: &[u8]) {
             break;
         }
         // What does not fit is refused, and the graph goes on without it.
-        match builder.operation(&mut draw) {
-            Err(error @ (Error::Shader { .. } | Error::Gpu { .. })) => panic!("{error}"),
-            Err(_) | Ok(()) => {}
+        if let Err(error @ (Error::Shader { .. } | Error::Gpu { .. })) = builder.operation(&mut draw) {
+            panic!("{error}");
         }
     }
     let Some(graph) = builder.finish(&mut draw) else { return };
     let Some((optimised, plan)) = planned(&graph, &target) else { return };
     memory::check(&optimised, &plan);
     let again = Plan::new(&optimised, &target).expect("it was planned just now");
-    assert_eq!(format!("{:?}", plan.buffers), format!("{:?}", again.buffers), "the same graph, the same plan");
+    assert_eq!(
+        format!("{:?}", plan.buffers),
+        format!("{:?}", again.buffers),
+        "the same graph, the same plan"
+    );
     assert_eq!(plan.memory(), again.memory());
     if builder.is_smooth() {
         answers::check(&graph, &optimised);
@@ -92,4 +94,3 @@ fn target(draw: &mut Draw) -> Target {
         tuning: None,
     }
 }
-

@@ -42,10 +42,17 @@ fn read(kernel: &'static str) -> Names {
     let source = Kernel::new(kernel).source().expect("kernels are sound as they stand");
     let after = |word: &str| -> Vec<&'static str> {
         let lines = source.lines().filter_map(|line| line.strip_prefix(word));
-        let name = |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("").to_owned();
+        let name = |rest: &str| {
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("").to_owned()
+        };
         lines.map(|rest| &*name(rest).leak()).collect()
     };
-    Names { constants: after("const "), aliases: after("alias "), functions: after("fn "), source: source.clone() }
+    Names {
+        constants: after("const "),
+        aliases: after("alias "),
+        functions: after("fn "),
+        source: source.clone(),
+    }
 }
 
 pub fn linker(bytes: &[u8]) {
@@ -64,7 +71,8 @@ pub fn linker(bytes: &[u8]) {
             }
             2 => {
                 let name = one(&mut draw, &names.aliases);
-                kernel = kernel.alias(name, draw.of(&["f32", "f16", "vec4<f32>", "vec4<f16>", "u32", "Other", ""]));
+                kernel = kernel
+                    .alias(name, draw.of(&["f32", "f16", "vec4<f32>", "vec4<f16>", "u32", "Other", ""]));
             }
             _ => {
                 let name = one(&mut draw, &names.functions);

@@ -29,7 +29,8 @@ struct Machine<'a> {
 /// Follows the load and two runs, then counts bytes.
 pub fn check(graph: &Graph, plan: &Plan) {
     let mut root: Vec<ValueId> = Vec::new();
-    let index = |graph: &Graph, id: ValueId| graph.values().position(|(other, _)| other == id).expect("in the graph");
+    let index =
+        |graph: &Graph, id: ValueId| graph.values().position(|(other, _)| other == id).expect("in the graph");
     for (id, value) in graph.values() {
         root.push(match &value.source {
             Source::Op { op, inputs } if op.is_view() => root[index(graph, inputs[0])],
@@ -143,7 +144,9 @@ impl Machine<'_> {
 
     fn launch(&mut self, value: ValueId, launch: &Dispatch) {
         let plan = self.plan;
-        let Source::Op { inputs, .. } = &self.graph.value(value).source else { panic!("launches of no operation") };
+        let Source::Op { inputs, .. } = &self.graph.value(value).source else {
+            panic!("launches of no operation")
+        };
         let own = [Held::Tensor(value, self.run), Held::Scratch(value, self.run)];
         let allowed: Vec<Held> = inputs.iter().map(|&i| self.wanted(i)).chain(own).collect();
         let may = |held: Option<Held>, what: &str| {
@@ -175,7 +178,11 @@ impl Machine<'_> {
             }
         }
         let groups = u64::from(launch.groups[0]) * u64::from(launch.groups[1]) * u64::from(launch.groups[2]);
-        assert!(groups > 0 && launch.groups.iter().all(|&n| n <= plan.target.max_workgroups), "{:?}", launch.groups);
+        assert!(
+            groups > 0 && launch.groups.iter().all(|&n| n <= plan.target.max_workgroups),
+            "{:?}",
+            launch.groups
+        );
     }
 }
 

@@ -49,7 +49,8 @@ fn latent_diffusion(weights: &Weights, prediction: Option<&str>) -> Result<()> {
     named(&checkpoint.unet());
     for (_, weights) in checkpoint.text_encoders() {
         for open_clip in [false, true] {
-            let _ = ClipTextConfig::of_weights(&weights, open_clip).and_then(|config| encoder(&config, &weights));
+            let _ =
+                ClipTextConfig::of_weights(&weights, open_clip).and_then(|config| encoder(&config, &weights));
         }
     }
     told(&LatentDiffusion::from_checkpoint("model", &checkpoint, prediction)?)?;
@@ -164,7 +165,11 @@ pub fn external(bytes: &[u8]) {
     let Ok((graph, _)) = model.graph_and_outputs(&shapes) else { return };
     for (_, value) in graph.values() {
         if let Origin::Weight(tensor) = &value.source {
-            assert!(!tensor.bytes.windows(8).any(|part| part == OUTSIDE), "{} is of a file outside", value.name);
+            assert!(
+                !tensor.bytes.windows(8).any(|part| part == OUTSIDE),
+                "{} is of a file outside",
+                value.name
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The operations that random graphs are made of, each on operands that suit it.
 
+use aquatint::ops::attention::AttentionOptions;
 use aquatint::ops::conv_transpose2d::ConvTranspose2dOptions;
 use aquatint::ops::dequantize::Dequantize;
 use aquatint::ops::expr::Expr;
-use aquatint::ops::attention::AttentionOptions;
 use aquatint::ops::grid_sample::{GridSample, Outside};
 use aquatint::ops::matmul::Matmul;
 use aquatint::ops::pad::PadMode;
@@ -96,8 +96,12 @@ pub fn append(b: &mut Builder, draw: &mut Draw) -> Result<Vec<ValueId>> {
                 1 => PadMode::Reflect,
                 _ => PadMode::Edge,
             };
-            let padding: Vec<[usize; 2]> =
-                b.graph.shape(x).iter().map(|_| [option(draw, &[0, 1, 2]), option(draw, &[0, 1, 3])]).collect();
+            let padding: Vec<[usize; 2]> = b
+                .graph
+                .shape(x)
+                .iter()
+                .map(|_| [option(draw, &[0, 1, 2]), option(draw, &[0, 1, 3])])
+                .collect();
             b.graph.pad(x, &padding, mode)?
         }
         29 => {
@@ -283,7 +287,8 @@ fn resize(b: &mut Builder, draw: &mut Draw) -> Result<ValueId> {
     }
     let size = [b.size(draw), b.size(draw)];
     let a = draw.of(&[-0.75, -0.5]);
-    let interpolation = draw.of(&[Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic { a }]);
+    let interpolation =
+        draw.of(&[Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic { a }]);
     b.graph.resize(x, size, interpolation, draw.of(&[HalfPixel, AlignCorners, Asymmetric]))
 }
 

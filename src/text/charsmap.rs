@@ -10,7 +10,8 @@ pub fn check(base64: &str) -> Result<(), String> {
     let bytes = decode(base64).ok_or("is not base64")?;
     let (size, rest) = bytes.split_first_chunk::<4>().ok_or("has not 4 bytes")?;
     let size = u32::from_le_bytes(*size) as usize;
-    let Some((trie, texts)) = rest.split_at_checked(size).filter(|_| size >= 4 && size.is_multiple_of(4)) else {
+    let Some((trie, texts)) = rest.split_at_checked(size).filter(|_| size >= 4 && size.is_multiple_of(4))
+    else {
         return Err(format!("claims a trie of {size} bytes of {}", rest.len()));
     };
     let texts = std::str::from_utf8(texts).map_err(|e| e.to_string())?;
@@ -69,7 +70,8 @@ mod tests {
         const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let size = (units.len() * 4) as u32;
         let trie = units.iter().flat_map(|unit| unit.to_le_bytes());
-        let bytes: Vec<u8> = size.to_le_bytes().into_iter().chain(trie).chain(texts.iter().copied()).collect();
+        let bytes: Vec<u8> =
+            size.to_le_bytes().into_iter().chain(trie).chain(texts.iter().copied()).collect();
         let group = |part: &[u8]| -> String {
             let three = [0, 1, 2].map(|i| u32::from(part.get(i).copied().unwrap_or(0)));
             let bits = three[0] << 16 | three[1] << 8 | three[2];
