@@ -97,6 +97,8 @@ impl Request {
             Grid::Threads(threads) => threads.div_ceil(size as usize),
             Grid::Groups(groups) => groups,
         };
+        let (count, limit) = (count as u64, u64::from(target.max_workgroups));
+        target.check(|| format!("workgroups of kernel {name}"), count, limit.saturating_mul(limit))?;
         Ok(Launch {
             label: self.label.clone(),
             op: self.op,
@@ -104,7 +106,7 @@ impl Request {
             slots,
             textures,
             params: shader.pack_params(&self.params)?,
-            groups: fold(count as u64, u64::from(target.max_workgroups)),
+            groups: fold(count, limit),
             flops: self.flops,
         })
     }
