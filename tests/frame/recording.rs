@@ -114,7 +114,10 @@ fn ten_thousand_frames() -> Result<()> {
     gpu.wait(gpu.queue().submit([]))?;
     assert_eq!(on_device(&gpu), objects, "objects and device memory of frame 1000 and {frames}");
     let grown = resident_bytes().saturating_sub(resident);
-    println!("figure frames: {frames} frames, {seen} read back: no object more than after 1000, {} KB more resident", grown >> 10);
+    println!(
+        "figure frames: {frames} frames, {seen} read back: no object more than after 1000, {} KB more resident",
+        grown >> 10
+    );
     assert!(seen >= 40, "{seen} came back");
     assert!(grown < 16 << 20, "{grown} bytes more after {frames} frames than after 1000");
     Ok(())
