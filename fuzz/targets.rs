@@ -2,8 +2,28 @@
 //! replays through them what it found. They must return: no panic, no endless loop, no more memory than [`LIMIT`].
 #![allow(dead_code, reason = "each fuzz target is one of them")]
 
+#[path = "targets/adapters.rs"]
+mod adapters;
+#[path = "targets/answers.rs"]
+mod answers;
+#[path = "targets/build.rs"]
+mod build;
+#[path = "targets/draw.rs"]
+mod draw;
+#[path = "targets/files.rs"]
+mod files;
+#[path = "targets/graph.rs"]
+mod graph;
+#[path = "targets/linker.rs"]
+mod linker;
+#[path = "targets/memory.rs"]
+mod memory;
+#[path = "targets/models.rs"]
+mod models_of_files;
+#[path = "targets/operations.rs"]
+mod operations;
+
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,17 +39,30 @@ use aquatint::models::unet2d::{UNet2dConfig, unet2d};
 use aquatint::models::unet2d_condition::{Conditions, UNet2dConditionConfig, unet2d_condition};
 use aquatint::nn::Source;
 use aquatint::ops::conv2d::Conv2dOptions;
-use aquatint::text::Tokenizer;
+use aquatint::text::{T5Tokenizer, Tokenizer};
 use aquatint::{
     DType, DeviceClass, Error, Graph, Plan, Result, Target, Tensor, Tuning, Weights, models, passes,
 };
+
+pub use adapters::lora;
+pub use graph::graph;
+pub use linker::linker;
+pub use models_of_files::{checkpoint, external, folder};
+
+use files::zeros;
 
 /// What a target does with bytes.
 pub type Body = fn(&[u8]);
 
 /// By the names of their folders in `tests/corpus`.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 13] = [
+    ("checkpoint", checkpoint),
+    ("external", external),
+    ("folder", folder),
+    ("graph", graph),
     ("kept", kept),
+    ("linker", linker),
+    ("lora", lora),
     ("network", network),
     ("onnx", onnx),
     ("picture", picture),
@@ -209,31 +242,6 @@ pub fn network(bytes: &[u8]) {
     }
 }
 
-/// Weights of these names and shapes, none if they would fill the memory.
-fn zeros(lines: &str) -> Option<Weights> {
-    let mut tensors = BTreeMap::new();
-    for line in lines.lines() {
-        let mut words = line.split(' ');
-        let name = words.next()?;
-        let shape = words.map(|word| word.parse().ok()).collect::<Option<Vec<usize>>>()?;
-        tensors.insert(name, shape);
-    }
-    let (mut end, mut header) = (0usize, serde_json::Map::new());
-    for (name, shape) in tensors {
-        let start = end;
-        let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
-        end = elements.checked_mul(4)?.checked_add(start).filter(|&end| end <= LIMIT / 8)?;
-        let entry = serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] });
-        header.insert(name.to_owned(), entry);
-    }
-    let header = serde_json::Value::Object(header).to_string();
-    // The system's zeros take no memory until they are read.
-    let mut file = vec![0; 8 + header.len() + end];
-    file[..8].copy_from_slice(&(header.len() as u64).to_le_bytes());
-    file[8..8 + header.len()].copy_from_slice(header.as_bytes());
-    Weights::from_bytes("model.safetensors", file).ok()
-}
-
 /// A `scheduler_config.json`, and the tables of all samplers.
 pub fn schedule(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -265,8 +273,14 @@ pub fn tokenizer(bytes: &[u8]) {
     for (name, part) in names.iter().zip(parts) {
         std::fs::write(folder.path().join(name), part).expect("a temporary file");
     }
+    let texts = ["", "A photo of an astronaut, très joli: 2024!", "\u{0}\u{1F600}<|endoftext|>\n"];
+    if let Ok(tokenizer) = T5Tokenizer::open(folder.path()) {
+        for text in texts {
+            let _ = tokenizer.tokens(text);
+        }
+    }
     let Ok(tokenizer) = Tokenizer::open(folder.path()) else { return };
-    for text in ["", "A photo of an astronaut, très joli: 2024!", "\u{0}\u{1F600}<|endoftext|>\n"] {
+    for text in texts {
         if let Ok(tokens) = tokenizer.tokens(text) {
             assert_eq!(tokenizer.chunk(&tokens).len(), tokenizer.length);
         }

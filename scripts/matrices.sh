@@ -4,8 +4,9 @@
 #
 #   scripts/matrices.sh                       the tests
 #   scripts/matrices.sh run PROGRAM ARG...    a program with that Mesa, as target/debug/aquatint devices
+#   scripts/matrices.sh unpack                that Mesa alone
 #
-# Linux on x86-64, with dpkg-deb, gpgv and python3; some 75 MB are fetched once. The first time takes minutes.
+# Linux on x86-64, with dpkg-deb, gpgv and python3; some 85 MB are fetched once. The first time takes minutes.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,11 +18,13 @@ if [ "${1:-}" = run ]; then
     shift
     # These kernels take this driver seconds to compile.
     export MESA_SHADER_CACHE_DIR="$folder/cache"
-    export VK_DRIVER_FILES="$folder/usr/share/vulkan/icd.d/lvp_icd.json" VK_LOADER_LAYERS_DISABLE='*'
+    export VK_DRIVER_FILES="$folder/usr/share/vulkan/icd.d/lvp_icd.json"
+    # Only those that scripts/validation.sh asks for.
+    [ -n "${VK_INSTANCE_LAYERS:-}" ] || export VK_LOADER_LAYERS_DISABLE='*'
     exec "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries" "$@"
 fi
 
-if [ ! -e "$folder/done" ]; then
+if [ ! -e "$folder/done" ] || [ ! -e "$libraries/libVkLayer_khronos_validation.so" ]; then
     rm -rf "$folder"
     python3 scripts/newest_mesa.py "$folder"
     # Tests find SPIR-V's validator among other programs; it wants the new C library too.
@@ -30,6 +33,9 @@ if [ ! -e "$folder/done" ]; then
         >"$folder/programs/spirv-val"
     chmod +x "$folder/programs/spirv-val"
     touch "$folder/done"
+fi
+if [ "${1:-}" = unpack ]; then
+    exit
 fi
 
 # The new C library is loaded with each test, not with cargo.

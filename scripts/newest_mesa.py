@@ -1,4 +1,5 @@
-"""Unpacks the newest Mesa of Debian with all that it needs, its own C library among it, into a folder: nothing is installed.
+"""Unpacks the newest Mesa of Debian and Vulkan's validation layers, with all that they need, their own C library among it, into a
+folder: nothing is installed.
 
     python3 scripts/newest_mesa.py FOLDER
 
@@ -15,7 +16,7 @@ import urllib.request
 MIRROR = "http://deb.debian.org/debian"
 SUITE = "sid"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-WANTED = ["mesa-vulkan-drivers", "libvulkan1", "spirv-tools"]
+WANTED = ["mesa-vulkan-drivers", "libvulkan1", "spirv-tools", "vulkan-validationlayers"]
 
 
 def fetch(path, sha256=None):

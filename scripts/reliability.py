@@ -66,8 +66,9 @@ def run(promise):
     )
     for line in command.stdout:
         print(line, end="", flush=True)
-        if mark in line:
-            figure = line.split(mark, 1)[1].strip()
+        # Lines of tables are for documents that have them.
+        if mark in line and not (said := line.split(mark, 1)[1].strip()).startswith("|"):
+            figure = said
         # As nextest and libtest end.
         if found := re.search(r"tests? run: (\d+) passed|test result: ok\. (\d+) passed", line):
             passed += int(found[1] or found[2])

@@ -61,7 +61,8 @@ impl Change {
             Change::Plain(factors) | Change::Hadamard([factors, _]) => factors.size(),
             Change::Kronecker([a, b]) => {
                 let ([a, b], [c, d]) = (a.size(), b.size());
-                [a * c, b * d]
+                // What does not fit any weight need not fit a number.
+                [a.saturating_mul(c), b.saturating_mul(d)]
             }
         }
     }

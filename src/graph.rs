@@ -80,7 +80,14 @@ impl Graph {
         if !matches!(self.value(state).source, Source::State(_)) {
             return fail(self, "is not a state".to_owned());
         }
-        if !matches!(self.value(value).source, Source::Op { .. }) {
+        // A view of another state would be copied after that has its new value.
+        let mut computed = value;
+        while let Source::Op { op, inputs } = &self.value(computed).source
+            && op.is_view()
+        {
+            computed = inputs[0];
+        }
+        if !matches!(self.value(computed).source, Source::Op { .. }) {
             return fail(self, "the new value must be computed by an operation".to_owned());
         }
         if self.value(state).desc != self.value(value).desc {
@@ -131,9 +138,12 @@ impl Graph {
         let descs: Vec<&TensorDesc> = inputs.iter().map(|&i| &self.value(i).desc).collect();
         // Kernels clamp to the last element and are not bounds-checked: there must be one.
         let empty = descs.iter().position(|d| d.shape.elements() == 0);
-        let desc = match empty {
-            Some(i) => Err(format!("input {i}, {}, is empty", descs[i])),
-            None => op.infer(&descs),
+        // Their indices are of 32 bits.
+        let huge = descs.iter().position(|d| d.shape.elements() > u32::MAX as usize);
+        let desc = match (empty, huge) {
+            (Some(i), _) => Err(format!("input {i}, {}, is empty", descs[i])),
+            (None, Some(i)) => Err(format!("input {i}, {}, has more than 2^32 elements", descs[i])),
+            (None, None) => op.infer(&descs),
         }
         .and_then(|desc| match desc.shape.len() > MAX_RANK {
             true => Err(format!("rank {} exceeds {MAX_RANK}", desc.shape.len())),
@@ -305,5 +315,57 @@ impl Graph {
             Source::Op { op, .. } => self.push_named(value.name.clone(), op.clone(), inputs),
             other => Ok(self.insert(value.name.clone(), value.desc.clone(), other.clone())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::expr::Unary;
+    use crate::plan::Plan;
+    use crate::target::Target;
+
+    fn refused<T: std::fmt::Debug>(result: Result<T>, says: &str) {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Graph { .. }) && error.to_string().contains(says), "{error}");
+    }
+
+    #[test]
+    fn states_become_what_is_computed() {
+        let mut g = Graph::new();
+        let [a, b] = ["a", "b"].map(|name| g.state(name, Tensor::from_f32([2, 2], &[0.0; 4])));
+        let flat = g.reshape(b, [4]).unwrap();
+        let view = g.reshape(flat, [2, 2]).unwrap();
+        refused(g.update(a, view), "must be computed");
+        let sum = g.add(a, view).unwrap();
+        g.update(a, sum).unwrap();
+    }
+
+    #[test]
+    fn sizes_that_kernels_cannot_index_are_refused() {
+        let mut g = Graph::new();
+        let weight = g.weight("w", Tensor::from_f32([1, 1], &[1.0]));
+        for (shape, says) in [(vec![], "must be [..., k]"), (vec![2, 0], "must be [..., k]")] {
+            let x = g.input("x", shape, DType::F32);
+            refused(g.linear(x, weight, None), says);
+        }
+        let x = g.input("x", [1 << 33, 1], DType::F32);
+        refused(g.reduce(x, crate::ops::reduce::Reduction::Sum, &[0], true), "more than 2^32");
+    }
+
+    #[test]
+    fn bounds_may_come_in_either_order() {
+        let mut g = Graph::new();
+        let x = g.input("x", [4], DType::F32);
+        let y = g.unary(Unary::Clamp(1.0, -1.0), x).unwrap();
+        g.output("y", y);
+        Plan::compile(&g, &Target::typical()).unwrap();
+        // Two workgroups in each of two dimensions, of at most 1024 threads.
+        let small = Target { max_workgroups: 2, ..Target::typical() };
+        let x = g.input("many", [1 << 20], DType::F32);
+        let y = g.unary(Unary::Exp, x).unwrap();
+        g.output("many", y);
+        let error = Plan::compile(&g, &small).unwrap_err();
+        assert!(matches!(error, Error::Limit { .. }) && error.to_string().contains("workgroups"), "{error}");
     }
 }

@@ -92,11 +92,13 @@ impl Request {
             slots.len() as u64,
             u64::from(target.max_storage_buffers),
         )?;
-        let size = target.check_workgroup(shader)?;
+        let size = target.check_kernel(shader)?;
         let count = match self.grid {
             Grid::Threads(threads) => threads.div_ceil(size as usize),
             Grid::Groups(groups) => groups,
         };
+        let (count, limit) = (count as u64, u64::from(target.max_workgroups));
+        target.check(|| format!("workgroups of kernel {name}"), count, limit.saturating_mul(limit))?;
         Ok(Launch {
             label: self.label.clone(),
             op: self.op,
@@ -104,7 +106,7 @@ impl Request {
             slots,
             textures,
             params: shader.pack_params(&self.params)?,
-            groups: fold(count as u64, u64::from(target.max_workgroups)),
+            groups: fold(count, limit),
             flops: self.flops,
         })
     }

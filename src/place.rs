@@ -10,6 +10,12 @@ use crate::plan::{Buffer, BufferId, Fill, Role, Texture, TextureId};
 
 /// Buffers are made a multiple of this many bytes, so that vec4 kernels may be bound to any.
 const BUFFER_ALIGNMENT: u64 = 16;
+
+/// The size of a buffer for so many bytes; of what nothing can hold, the largest there is, which the plan then refuses.
+fn padded(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(BUFFER_ALIGNMENT).unwrap_or(u64::MAX)
+}
+
 /// The textures of a plan.
 #[derive(Default)]
 pub(crate) struct TexturePool {
@@ -107,11 +113,7 @@ impl Placer {
     pub(crate) fn add(&mut self, slot: Slot, role: Role) {
         let info = &self.slots[slot.0];
         self.buffer_of[slot.0] = Some(self.buffers.len());
-        self.buffers.push(Buffer {
-            label: info.label.clone(),
-            bytes: info.bytes.next_multiple_of(BUFFER_ALIGNMENT),
-            role,
-        });
+        self.buffers.push(Buffer { label: info.label.clone(), bytes: padded(info.bytes), role });
     }
 
     pub(crate) fn place(&mut self, graph: &Graph, slot_of: &[Slot]) -> Vec<Option<BufferId>> {
@@ -158,7 +160,7 @@ impl Placer {
                     lifetimes.push(Lifetime {
                         first,
                         last: if held[s] { self.run_end } else { last },
-                        bytes: self.slots[s].bytes.next_multiple_of(BUFFER_ALIGNMENT),
+                        bytes: padded(self.slots[s].bytes),
                     });
                     members.push(s);
                 }

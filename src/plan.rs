@@ -5,6 +5,7 @@ mod load;
 mod reload;
 mod share;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -148,7 +149,7 @@ pub(crate) struct Operation {
     pub value: ValueId,
     /// Whether they are part of the load; else of the run.
     pub loading: bool,
-    pub launches: std::ops::Range<usize>,
+    pub launches: Range<usize>,
 }
 
 /// What a network will do on a device: buffers, work at load, work of each run.
@@ -342,6 +343,17 @@ impl Plan {
         let launches = self.load.iter().chain(&self.run);
         launches.flat_map(|launch| &launch.buffers).for_each(|&id| bound[id] = true);
         bound
+    }
+
+    /// The operations of the graph that was planned that launch something, in its order: whose value they compute, whether
+    /// while loading, and their launches, of [`Plan::load`] then, else of [`Plan::run`].
+    pub fn operations(&self) -> impl Iterator<Item = (ValueId, bool, Range<usize>)> {
+        self.operations.iter().map(|op| (op.value, op.loading, op.launches.clone()))
+    }
+
+    /// Where a value of the graph that was planned lies as long as it lives; none where nothing reads or writes it.
+    pub fn place(&self, value: ValueId) -> Option<BufferId> {
+        self.places[value.index()]
     }
 
     /// Operations of one run.

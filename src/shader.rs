@@ -322,6 +322,18 @@ impl Shader {
         )
     }
 
+    /// Whether any of it is computed or stored in f16.
+    pub(crate) fn has_halves(&self) -> bool {
+        use naga::{ScalarKind, TypeInner};
+        let mut types = self.module.types.iter();
+        types.any(|(_, ty)| match ty.inner {
+            TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } => {
+                (scalar.kind, scalar.width) == (ScalarKind::Float, 2)
+            }
+            _ => false,
+        })
+    }
+
     /// Whether it multiplies cooperative matrices.
     pub(crate) fn has_matrices(&self) -> bool {
         let mut types = self.module.types.iter();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Lack, Result};
 use crate::lower::TEXELS_LINE;
 use crate::shader::Shader;
 use crate::tensor::{DType, TensorDesc};
@@ -116,8 +116,12 @@ impl Target {
             && elements / 4 <= u64::from(side) * u64::from(TEXELS_LINE)
     }
 
-    /// Invocations in a workgroup of a kernel, of which the device has enough.
-    pub(crate) fn check_workgroup(&self, shader: &Shader) -> Result<u32> {
+    /// Invocations in a workgroup of a kernel, for which the device has all that it takes.
+    pub(crate) fn check_kernel(&self, shader: &Shader) -> Result<u32> {
+        if shader.has_halves() && !self.f16 {
+            let lacking = vec![Lack::Feature("SHADER_F16")];
+            return Err(Error::Lacking { device: self.name.clone(), lacking });
+        }
         let (name, size) = (shader.kernel.name, shader.workgroup_size.iter().product::<u32>());
         let invocations = u64::from(self.max_invocations);
         self.check(|| format!("workgroup size of kernel {name}"), size.into(), invocations)?;

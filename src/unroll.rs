@@ -17,14 +17,22 @@
 /// Writes out the marked loops, then the marked arrays. Bounds and indices are
 /// made of literals, `const`s of the source whose values are literals, `+`, `*`, `/`, `%` and parentheses.
 pub fn unroll(source: &str) -> Result<String, String> {
-    registers(loops(source, source)?)
+    registers(loops(source, source, 0)?)
 }
 
 const UNROLL: &str = "// #unroll";
 
+/// Bytes of a kernel that is written out; the longest of this crate has a tenth of that.
+const LONGEST: usize = 4 << 20;
+/// Loops within loops, and parentheses within parentheses.
+const DEEPEST: usize = 32;
+
 /// `text` with every marked loop replaced by its turns, inner loops first: they are
 /// written out once and then copied with the turns of the outer ones.
-fn loops(source: &str, text: &str) -> Result<String, String> {
+fn loops(source: &str, text: &str, depth: usize) -> Result<String, String> {
+    if depth > DEEPEST {
+        return Err(format!("has more than {DEEPEST} loops within each other"));
+    }
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(marker) = rest.find(UNROLL) {
@@ -36,8 +44,11 @@ fn loops(source: &str, text: &str) -> Result<String, String> {
         let body = &rest[marker + UNROLL.len()..];
         let length = closing_brace(body).ok_or_else(fail)?;
         result.push_str(&rest[..start]);
-        let once = loops(source, &body[..length])?;
+        let once = loops(source, &body[..length], depth + 1)?;
         for turn in 0..turns {
+            if result.len() + once.len() > LONGEST {
+                return Err(format!("{}: more than {LONGEST} bytes, with {turns} turns", fail()));
+            }
             result.push('{');
             result.push_str(&substitute(&once, variable, &format!("{turn}u")));
             result.push_str("}\n");
@@ -58,8 +69,13 @@ fn registers(mut text: String) -> Result<String, String> {
             .strip_prefix("var ")
             .and_then(|d| d.strip_suffix(';'))
             .and_then(|d| d.split_once(": "))
+            .filter(|(name, _)| is_word(name))
             .ok_or_else(fail)?;
         let (element, sizes) = dimensions(&text, ty).ok_or_else(fail)?;
+        let count = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+        if count.is_none_or(|count| count > LONGEST / 64) {
+            return Err(format!("{}: sizes {sizes:?}", fail()));
+        }
         let mut names = vec![name.to_owned()];
         for size in &sizes {
             names = names.iter().flat_map(|n| (0..*size).map(move |i| format!("{n}_{i}"))).collect();
@@ -68,6 +84,9 @@ fn registers(mut text: String) -> Result<String, String> {
         let used = index_elements(&text, &text[marker + "// #registers".len()..], name, sizes.len())
             .map_err(|index| format!("{}: index {index} is not constant", fail()))?;
         text = format!("{}{declared}{used}", &text[..start]);
+        if text.len() > LONGEST {
+            return Err(format!("has more than {LONGEST} bytes with its tiles in registers"));
+        }
     }
     Ok(text)
 }
@@ -106,26 +125,26 @@ fn index_elements(source: &str, text: &str, name: &str, rank: usize) -> Result<S
 /// Value of an expression of literals, constants, `+`, `*`, `/`, `%` and parentheses.
 fn evaluate(source: &str, expression: &str) -> Option<usize> {
     let mut rest = expression;
-    let value = sum(source, &mut rest)?;
+    let value = sum(source, &mut rest, 0)?;
     rest.trim().is_empty().then_some(value)
 }
 
-fn sum(source: &str, rest: &mut &str) -> Option<usize> {
-    let mut value = product(source, rest)?;
+fn sum(source: &str, rest: &mut &str, depth: usize) -> Option<usize> {
+    let mut value = product(source, rest, depth)?;
     while let Some(after) = rest.trim_start().strip_prefix('+') {
         *rest = after;
-        value += product(source, rest)?;
+        value = value.checked_add(product(source, rest, depth)?)?;
     }
     Some(value)
 }
 
-fn product(source: &str, rest: &mut &str) -> Option<usize> {
-    let mut value = factor(source, rest)?;
+fn product(source: &str, rest: &mut &str, depth: usize) -> Option<usize> {
+    let mut value = factor(source, rest, depth)?;
     loop {
         let trimmed = rest.trim_start();
         let Some(operator @ ('*' | '/' | '%')) = trimmed.chars().next() else { return Some(value) };
         *rest = &trimmed[1..];
-        let right = factor(source, rest)?;
+        let right = factor(source, rest, depth)?;
         value = match operator {
             '*' => value.checked_mul(right)?,
             '/' => value.checked_div(right)?,
@@ -134,11 +153,11 @@ fn product(source: &str, rest: &mut &str) -> Option<usize> {
     }
 }
 
-fn factor(source: &str, rest: &mut &str) -> Option<usize> {
+fn factor(source: &str, rest: &mut &str, depth: usize) -> Option<usize> {
     let text = rest.trim_start();
     if let Some(inner) = text.strip_prefix('(') {
         *rest = inner;
-        let value = sum(source, rest)?;
+        let value = if depth < DEEPEST { sum(source, rest, depth + 1)? } else { return None };
         *rest = rest.trim_start().strip_prefix(')')?;
         return Some(value);
     }
@@ -151,7 +170,7 @@ fn factor(source: &str, rest: &mut &str) -> Option<usize> {
 /// Variable and bound of `for (var i = 0u; i < N; i++) {`.
 fn header_of(header: &str) -> Option<(&str, &str)> {
     let rest = header.trim().strip_prefix("for (var ")?;
-    let (variable, rest) = rest.split_once(" = 0u; ")?;
+    let (variable, rest) = rest.split_once(" = 0u; ").filter(|(variable, _)| is_word(variable))?;
     let rest = rest.strip_prefix(variable)?.strip_prefix(" < ")?;
     let (bound, rest) = rest.split_once("; ")?;
     (rest == format!("{variable}++) {{")).then_some((variable, bound))
@@ -180,6 +199,10 @@ fn closing_brace(text: &str) -> Option<usize> {
         }
     }
     None
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
 
 /// Where an identifier first stands as a word of its own.
@@ -241,8 +264,21 @@ mod tests {
             "for (var i = 0u; i < M; i++) { // #unroll\n}",
             "while (true) { // #unroll\n}",
             "for (var i = 0u; i < 2u; i++) { // #unroll\n",
+            "for (var  = 0u;  < 2u; ++) { // #unroll\n}",
+            "for (var i = 0u; i < 4000000000u; i++) { // #unroll\nf();}",
+            "for (var i = 0u; i < 18446744073709551615u + 1u; i++) { // #unroll\n}",
         ] {
             assert!(unroll(header).unwrap_err().contains("cannot unroll"));
         }
+        let parentheses = format!("{}1u{}", "(".repeat(100_000), ")".repeat(100_000));
+        let deep = format!("for (var i = 0u; i < {parentheses}; i++) {{ // #unroll\n}}");
+        assert!(unroll(&deep).unwrap_err().contains("cannot unroll"));
+        let within = "for (var i = 0u; i < 1u; i++) { // #unroll\n".repeat(40) + &"}".repeat(40);
+        assert!(unroll(&within).unwrap_err().contains("loops within each other"));
+        for ty in ["array<array<f32, 4000000000>, 4000000000>", "array<f32, 100000>", ""] {
+            let tile = format!("var s: {ty}; // #registers\n");
+            assert!(unroll(&tile).unwrap_err().contains("in registers"));
+        }
+        assert!(unroll("var : array<f32, 2>; // #registers\n[0]").unwrap_err().contains("in registers"));
     }
 }

@@ -237,6 +237,12 @@ fn devices_that_are_too_small_are_refused_before_anything_is_made() {
             other => panic!("expected a limit on {what}, got {:?}", other.map(|p| p.run.len())),
         }
     }
+    let mut halves = Graph::new();
+    let x = halves.input("x", [8], DType::F32);
+    let y = halves.cast(x, DType::F16).unwrap();
+    halves.output("y", y);
+    let error = Plan::compile(&halves, &Target { f16: false, ..Target::typical() }).unwrap_err();
+    assert!(matches!(error, Error::Lacking { .. }) && error.to_string().contains("SHADER_F16"), "{error}");
 }
 
 /// A weight that is larger than the device binds gives the same results in parts, whichever way it lies in its file.
@@ -321,7 +327,7 @@ fn a_lost_device_is_an_error() {
 fn a_watched_run_names_what_went_wrong_first() {
     use aquatint::ops::expr::Unary;
     use aquatint::ops::reduce::Reduction;
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = gpu().filter(|gpu| gpu.target().f16) else { return };
     let mut g = Graph::new();
     let x = g.input("x", [1, 3, 5, 4], DType::F32);
     let halves = g.scoped("halved", |g| g.cast(x, DType::F16)).unwrap();

@@ -75,7 +75,9 @@ fn files_are_whole_whenever_their_writer_is_killed() {
         turns += turn;
         midway += usize::from(left_over(folder.path()) + left_over(cache.folder().unwrap()) > 0);
     }
-    println!("figure kills: {kills} kills, {midway} of them with a file half written, after {turns} turns; each file whole");
+    println!(
+        "figure kills: {kills} kills, {midway} of them with a file half written, after {turns} turns; each file whole"
+    );
     assert!(turns > 0 && midway > 0, "no kill met a file half written");
 }
 

@@ -26,6 +26,7 @@ mod progress;
 mod recipe;
 mod redraw;
 mod segment;
+mod terminal;
 #[cfg(feature = "bench")]
 mod tune;
 

@@ -1,9 +1,12 @@
 //! Pictures on the terminal, one drawn over the other as they change.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use image::{DynamicImage, RgbImage};
+use console::Term;
+use image::RgbImage;
+
+use super::terminal::Way;
 
 /// When pictures are shown while they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -46,28 +49,14 @@ impl Preview {
             let mut out = io::stdout().lock();
             let _ = write!(out, "\x1b[{}A\r", self.lines).and_then(|()| out.flush());
         }
-        let (columns, rows) = viuer::terminal_size();
+        let (rows, columns) = Term::stdout().size();
         // A character is about twice as high as it is wide, and shows two pixels.
         let fits = u32::from(rows).saturating_sub(4) * 2 * picture.width() / picture.height().max(1);
-        let config = viuer::Config {
-            absolute_offset: false,
-            width: Some(u32::from(columns).min(picture.width()).min(fits).max(1)),
-            use_kitty: speaks_kitty(),
-            ..Default::default()
-        };
-        if let Ok((_, lines)) = viuer::print(&DynamicImage::from(picture.clone()), &config) {
+        let columns = u32::from(columns).min(picture.width()).min(fits).max(1);
+        let way = Way::of(&|name| std::env::var(name).ok());
+        if let Ok(lines) = way.write(&mut BufWriter::new(io::stdout().lock()), picture, columns) {
             self.lines = lines;
         }
         self.last = Some(Instant::now());
     }
-}
-
-/// Whether the terminal says that it shows pictures by kitty's protocol. To ask
-/// it, as `viuer` would, is to wait for an answer that others never give.
-fn speaks_kitty() -> bool {
-    let says = |variable: &str, names: &[&str]| {
-        std::env::var(variable).is_ok_and(|value| names.iter().any(|name| value.contains(name)))
-    };
-    let known = says("TERM", &["kitty", "ghostty"]) || says("TERM_PROGRAM", &["ghostty", "WezTerm"]);
-    known && io::stdin().is_terminal() && std::env::var_os("TMUX").is_none()
 }

@@ -35,7 +35,7 @@ impl Lone {
     ) -> Result<Lone> {
         let shader = Shader::new(kernel)?;
         let target = gpu.target();
-        target.check_workgroup(&shader)?;
+        target.check_kernel(&shader)?;
         let pipeline = gpu.pipeline(&shader)?;
         let bytes = shader.pack_params(params)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;

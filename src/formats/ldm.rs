@@ -288,7 +288,9 @@ impl Blocks {
             ("add_embedding", Some("linear_2")) => Some(format!("label_emb.0.2.{}", rest(2)?)),
             ("class_embedding", _) => Some(format!("label_emb.{}", rest(1)?)),
             ("mid_block", Some("attentions")) => Some(format!("middle_block.1.{}", rest(3)?)),
-            ("mid_block", Some("resnets")) => Some(format!("middle_block.{}.{}", 2 * number(2)?, back(3)?)),
+            ("mid_block", Some("resnets")) => {
+                Some(format!("middle_block.{}.{}", number(2)?.checked_mul(2)?, back(3)?))
+            }
             ("down_blocks", _) => {
                 let (level, layer) = (number(1)?, number(3)?);
                 let at = |place| input(place).map(|i| format!("input_blocks.{i}"));
@@ -300,7 +302,7 @@ impl Blocks {
             }
             ("up_blocks", _) => {
                 let (block, layer) = (number(1)?, number(3)?);
-                let level = self.layers.len().checked_sub(block + 1)?;
+                let level = self.layers.len().checked_sub(block)?.checked_sub(1)?;
                 let before: usize = self.layers[level + 1..].iter().map(|layers| layers + 1).sum();
                 Some(match *parts.get(2)? {
                     "upsamplers" => {
@@ -310,8 +312,8 @@ impl Blocks {
                         let place = if unet.contains(&attention) { 2 } else { 1 };
                         format!("output_blocks.{}.{place}.conv.{}", before + last, rest(5)?)
                     }
-                    "resnets" => format!("output_blocks.{}.0.{}", before + layer, back(4)?),
-                    _ => format!("output_blocks.{}.1.{}", before + layer, rest(4)?),
+                    "resnets" => format!("output_blocks.{}.0.{}", before.checked_add(layer)?, back(4)?),
+                    _ => format!("output_blocks.{}.1.{}", before.checked_add(layer)?, rest(4)?),
                 })
             }
             _ => None,
@@ -435,6 +437,9 @@ fn open_clip(name: &str, tensor: Tensor) -> Vec<(String, Tensor)> {
 /// The transposed matrix; anything else as it is.
 fn transposed(tensor: &Tensor) -> Tensor {
     let [rows, columns] = tensor.desc.shape[..] else { return tensor.clone() };
+    if tensor.desc.shape.elements() == 0 {
+        return tensor.clone();
+    }
     let size = tensor.desc.dtype.bytes();
     let mut bytes = Vec::with_capacity(tensor.bytes.len());
     for column in 0..columns {

@@ -341,7 +341,7 @@ fn step<'a>(
     }
     let target = gpu.target();
     let shader = Shader::new(kernel)?;
-    target.check_workgroup(&shader)?;
+    target.check_kernel(&shader)?;
     let groups = size.map(|side| side.div_ceil(SIDE));
     for count in groups {
         target.check(

@@ -1,6 +1,6 @@
 //! What a plan asks of a device, known before there is one.
 
-use naga::{Binding, BuiltIn, ScalarKind, Statement, TypeInner};
+use naga::{Binding, BuiltIn, Statement};
 
 use crate::error::{Error, Lack, Result};
 use crate::gpu::Gpu;
@@ -210,18 +210,11 @@ fn lacking(
 /// Features that a kernel makes use of.
 fn features(shader: &Shader) -> wgpu::Features {
     let mut features = wgpu::Features::empty();
-    for (_, ty) in shader.module.types.iter() {
-        match ty.inner {
-            TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. }
-                if (scalar.kind, scalar.width) == (ScalarKind::Float, 2) =>
-            {
-                features |= wgpu::Features::SHADER_F16;
-            }
-            TypeInner::CooperativeMatrix { .. } => {
-                features |= super::MATRIX_FEATURES;
-            }
-            _ => {}
-        }
+    if shader.has_halves() {
+        features |= wgpu::Features::SHADER_F16;
+    }
+    if shader.has_matrices() {
+        features |= super::MATRIX_FEATURES;
     }
     let arguments = shader.module.entry_points.iter().flat_map(|entry| &entry.function.arguments);
     if arguments.into_iter().any(|argument| argument.binding == Some(Binding::BuiltIn(BuiltIn::SubgroupId))) {

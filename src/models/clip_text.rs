@@ -103,7 +103,10 @@ impl ClipTextConfig {
             hidden_size,
             intermediate_size,
             max_position_embeddings,
-            projection_dim: weights.shape("text_projection.weight").map_or(hidden_size, |shape| shape[0]),
+            projection_dim: weights
+                .shape("text_projection.weight")
+                .and_then(|shape| shape.first().copied())
+                .unwrap_or(hidden_size),
             num_hidden_layers: (0..).take_while(layer).count(),
             num_attention_heads: (hidden_size / 64).max(1),
             hidden_act: if open_clip { "gelu" } else { "quick_gelu" }.to_owned(),
@@ -137,7 +140,8 @@ impl ClipTextConfig {
         let name = format!("{}embeddings.token_embedding.weight", prefix(weights));
         let table = weights.tensor(&name, &[self.vocab_size, self.hidden_size])?;
         let added = self.added(weights)?;
-        let mut rows = Vec::with_capacity(tokens.len() * self.hidden_size);
+        // An empty table may claim any width.
+        let mut rows = Vec::new();
         for &token in tokens {
             let row = token as usize;
             let beyond = row.checked_sub(self.vocab_size);

@@ -5,12 +5,15 @@ use super::latent_checkpoint::{count, shape, vae_shape};
 use super::latent_diffusion::{LatentDiffusion, Part};
 use super::sd3_transformer::Sd3TransformerConfig;
 use crate::diffusion::ScheduleConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::formats::mmdit::Sd3Checkpoint;
 use crate::weights::Weights;
 
 /// Numbers in a head of all published models.
 const HEAD: usize = 64;
+
+/// Latents along each side of a token; published models have two.
+const MOST_PATCH: usize = 1 << 10;
 
 impl LatentDiffusion {
     /// The model in a single file of Stable Diffusion 3 or 3.5, with the schedule that all of them have.
@@ -35,6 +38,14 @@ impl LatentDiffusion {
 /// The configuration of a transformer by the shapes of its tensors, which have diffusers' names.
 fn transformer_config(weights: &Weights) -> Result<Sd3TransformerConfig> {
     let [width, in_channels, patch_size, _] = shape::<4>(weights, "pos_embed.proj.weight")?;
+    if patch_size > MOST_PATCH {
+        return Err(Error::WrongTensor {
+            file: weights.file().to_owned(),
+            name: "pos_embed.proj.weight".to_owned(),
+            expected: format!("squares of at most {MOST_PATCH} pixels"),
+            found: format!("{patch_size}"),
+        });
+    }
     let [_, places, _] = shape::<3>(weights, "pos_embed.pos_embed")?;
     let [_, joint_attention_dim] = shape::<2>(weights, "context_embedder.weight")?;
     let [_, pooled_projection_dim] = shape::<2>(weights, "time_text_embed.text_embedder.linear_1.weight")?;

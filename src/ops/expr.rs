@@ -106,11 +106,18 @@ impl Expr {
 
     /// WGSL over values of the alias `V` named by `input`.
     pub fn wgsl(&self, input: &dyn Fn(usize) -> String) -> String {
+        self.written(input, false)
+    }
+
+    /// The same. What is made of constants alone is left to the device: a compiler refuses it where it is no number.
+    fn written(&self, input: &dyn Fn(usize) -> String, constant: bool) -> String {
+        let constant = constant || !matches!(self, Expr::Const(_)) && self.inputs() == 0;
         match self {
             Expr::Input(i) => input(*i),
+            Expr::Const(c) if constant => format!("V(bitcast<f32>({}u))", c.to_bits()),
             Expr::Const(c) => format!("V({})", literal(*c)),
-            Expr::Unary(f, x) => f.wgsl(&x.wgsl(input)),
-            Expr::Binary(f, a, b) => f.wgsl(&a.wgsl(input), &b.wgsl(input)),
+            Expr::Unary(f, x) => f.wgsl(&x.written(input, constant)),
+            Expr::Binary(f, a, b) => f.wgsl(&a.written(input, constant), &b.written(input, constant)),
         }
     }
 
@@ -261,8 +268,12 @@ impl Unary {
             Unary::Mish => "mish",
             Unary::LeakyRelu(alpha) => return format!("leaky_relu({x}, {})", literal(alpha)),
             Unary::Elu(alpha) => return format!("elu({x}, {})", literal(alpha)),
-            Unary::Clamp(low, high) => {
+            Unary::Clamp(low, high) if low <= high => {
                 return format!("clamp({x}, V({}), V({}))", literal(low), literal(high));
+            }
+            // WGSL has no such clamp.
+            Unary::Clamp(low, high) => {
+                return format!("min(max({x}, V({})), V({}))", literal(low), literal(high));
             }
         };
         format!("{call}({x})")

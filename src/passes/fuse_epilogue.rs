@@ -22,7 +22,10 @@ pub fn fuse_epilogue(graph: &Graph) -> Result<Graph> {
         };
         let fused = match &e.expr {
             _ if e.dtype.is_some_and(|d| d != new.desc(inputs[0]).dtype) => None,
-            f if f.inputs() == 1 => convs(0).map(|c| (c, Step::Apply(f.clone()), None)),
+            // A tensor that the formula does not read may still give the result its shape.
+            f if f.inputs() == 1 && new.shape(inputs[0]) == &value.desc.shape => {
+                convs(0).map(|c| (c, Step::Apply(f.clone()), None))
+            }
             Expr::Binary(operation @ (Binary::Add | Binary::Mul), a, b)
                 if **a == Expr::Input(0) && **b == Expr::Input(1) =>
             {

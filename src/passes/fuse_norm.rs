@@ -13,6 +13,7 @@ pub fn fuse_norm(graph: &Graph) -> Result<Graph> {
             && let Expr::Unary(f, x) = &e.expr
             && **x == Expr::Input(0)
             && uses[old[0].index()] == 1
+            && new.shape(inputs[0]) == &value.desc.shape
             && e.dtype.is_none_or(|d| d == new.desc(inputs[0]).dtype)
         {
             let producer = new.value(inputs[0]).clone();

@@ -58,8 +58,8 @@ impl<'a> Stored<'a> {
             let value = graph.value(id);
             match &value.source {
                 Source::Weight(tensor) => {
-                    let rows = graph.shape(weight)[usize::from(turned)];
-                    let whole = tensor.desc.shape.first() == Some(&rows);
+                    let rows = graph.shape(weight).get(usize::from(turned))?;
+                    let whole = tensor.desc.shape.first() == Some(rows);
                     let format = graph.block_format(weight);
                     return whole.then_some(Stored { name: &value.name, tensor, dtype, turned, format });
                 }

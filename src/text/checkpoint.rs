@@ -11,6 +11,9 @@ use crate::formats::mmdit::Sd3Checkpoint;
 use crate::models::clip_text::ClipTextConfig;
 use crate::tensor::Tensor;
 
+/// Of an encoder for which an identity is made; CLIP's largest has 1280.
+const WIDEST: usize = 1 << 12;
+
 impl TextEncoders {
     /// The encoders in a checkpoint, with CLIP's own vocabulary.
     ///
@@ -66,6 +69,13 @@ impl TextEncoders {
             if !open_clip {
                 // What stands for the whole text is not projected here, which no file says.
                 let width = config.hidden_size;
+                if width > WIDEST {
+                    return Err(Error::Invalid {
+                        what: format!("width of {name} in {}", checkpoint.file()),
+                        expected: format!("at most {WIDEST}"),
+                        found: width.to_string(),
+                    });
+                }
                 let mut identity = vec![0.0; width * width];
                 identity.iter_mut().step_by(width + 1).for_each(|one| *one = 1.0);
                 weights.insert("text_projection.weight", Tensor::from_f32([width, width], &identity));

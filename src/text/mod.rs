@@ -1,5 +1,6 @@
 //! Text for networks: from what somebody writes to what a diffusion model is told.
 
+mod charsmap;
 mod checkpoint;
 mod encoder;
 mod inversion;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::encoder::{finite, weigh};
 use super::prompt::{Piece, pieces};
+use super::tokenizer::plain;
 use crate::engine::Network;
 use crate::error::{Error, Result};
 use crate::files;
@@ -44,9 +45,7 @@ impl T5Tokenizer {
             });
         }
         let bytes = files::bytes(&path)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| fail(e.to_string()))?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
+        let inner = plain(&bytes).map_err(fail)?;
         let settings: Value = files::text(&folder.join("tokenizer_config.json"))
             .ok()
             .and_then(|text| serde_json::from_str(&text).ok())

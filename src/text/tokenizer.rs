@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
+use super::charsmap;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -74,8 +76,13 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Unknown`] for a `pad` that is no token.
     pub fn clip(pad: Option<&str>) -> Result<Self> {
-        let merges = include_str!("../../models/clip-tokenizer/merges.txt");
-        let inner = plain(&clip(vocabulary(merges), merges)).expect("what is bundled is sound");
+        // Models have up to two of them.
+        static MADE: OnceLock<tokenizers::Tokenizer> = OnceLock::new();
+        let inner = MADE.get_or_init(|| {
+            let merges = include_str!("../../models/clip-tokenizer/merges.txt");
+            plain(&clip(vocabulary(merges), merges)).expect("what is bundled is sound")
+        });
+        let inner = inner.clone();
         let id = |token: &str| inner.token_to_id(token).expect("CLIP has both");
         let [begin, end] = ["<|startoftext|>", "<|endoftext|>"].map(id);
         let unknown = |pad: &str| Error::Unknown {
@@ -181,11 +188,31 @@ fn beginning(text: &str, word: &str) -> Option<usize> {
 }
 
 /// A tokenizer that neither cuts nor fills: how much is taken and what stands around it is decided for each chunk of a text.
-fn plain(json: &[u8]) -> std::result::Result<tokenizers::Tokenizer, String> {
-    let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| e.to_string())?;
-    inner.with_padding(None);
-    inner.with_truncation(None).map_err(|e| e.to_string())?;
-    Ok(inner)
+/// What no text is read with is left out, as not all of it is refused where it is not sound.
+pub(super) fn plain(json: &[u8]) -> std::result::Result<tokenizers::Tokenizer, String> {
+    let mut file: Vocabulary = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    for part in ["decoder", "padding", "post_processor", "truncation"] {
+        file.insert(part.to_owned(), Value::Null);
+    }
+    if let Some(normalizer) = file.get("normalizer") {
+        tables(normalizer)?;
+    }
+    let json = Value::Object(file).to_string();
+    tokenizers::Tokenizer::from_bytes(json).map_err(|e| e.to_string())
+}
+
+/// Checks the tables in a normalizer, which may be made of several.
+fn tables(normalizer: &Value) -> std::result::Result<(), String> {
+    match normalizer {
+        Value::Object(settings) => settings.iter().try_for_each(|(name, value)| match value {
+            Value::String(table) if name == "precompiled_charsmap" => {
+                charsmap::check(table).map_err(|what| format!("its {name} {what}"))
+            }
+            value => tables(value),
+        }),
+        Value::Array(several) => several.iter().try_for_each(tables),
+        _ => Ok(()),
+    }
 }
 
 type Vocabulary = serde_json::Map<String, Value>;

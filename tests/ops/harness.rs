@@ -7,9 +7,10 @@
 
 use std::sync::OnceLock;
 
+use aquatint::gpu::AS_IF_VARIABLE;
 use aquatint::{
-    DType, DeviceClass, Error, Gpu, Graph, Matrices, Network, Plan, Result, Target, Tensor, ValueId, doctor,
-    passes, reference,
+    AdapterOptions, DType, DeviceClass, Error, Gpu, Graph, Matrices, Network, Plan, Result, Target, Tensor,
+    ValueId, doctor, passes, reference,
 };
 
 /// Largest error in f32: rounding of sums of some thousand terms stays well below it.
@@ -104,11 +105,34 @@ impl Rng {
     }
 }
 
-/// One case in so many is run with bounds checks, too; `AQUATINT_TEST_CHECKED=1` for all of them.
-fn one_checked_in() -> usize {
-    std::env::var("AQUATINT_TEST_CHECKED")
-        .map_or(4, |n| n.parse().expect("AQUATINT_TEST_CHECKED is a number from 1"))
+/// What a test does to one case in so many, for which a variable of the environment has another number.
+fn one_in(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |n| {
+        let number = n.parse().ok().filter(|&n| n > 0);
+        number.unwrap_or_else(|| panic!("{variable} is a number from 1"))
+    })
 }
+
+/// Whether a case is one of those to which something more is done: which ones they are, differs from run to run.
+fn chosen(name: &str, variable: &str, usual: usize) -> bool {
+    Rng::new(&format!("{variable} {name}")).below(one_in(variable, usual)) == 0
+}
+
+/// One case in so many is run at all.
+const SAMPLE: &str = "AQUATINT_TEST_SAMPLE";
+/// One case in so many is run with bounds checks, too.
+const CHECKED: &str = "AQUATINT_TEST_CHECKED";
+/// One case in so many is run on a device that plays a weaker one, too.
+const WEAK: &str = "AQUATINT_TEST_WEAK";
+
+/// Devices that any device can play: what every browser gives, one without what is optional, and those that get other kernels.
+const WEAKER: [&str; 5] = [
+    "webgpu",
+    "no-f16,no-subgroups,no-timestamps,shared=16KiB",
+    "max-binding=128MiB,max-buffer=256MiB,storage-buffers=8,workgroups=1024",
+    "class=discrete,no-subgroups",
+    "class=integrated,shared=16KiB,invocations=256",
+];
 
 fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
@@ -142,6 +166,17 @@ fn with_checks() -> &'static Gpu {
         gpu.check_bounds();
         gpu
     })
+}
+
+/// The device as one of [`WEAKER`], opened once each; none where what all tests run on plays another already.
+fn weaker(which: usize) -> Option<&'static Gpu> {
+    static GPUS: [OnceLock<Gpu>; WEAKER.len()] = [const { OnceLock::new() }; WEAKER.len()];
+    if std::env::var_os(AS_IF_VARIABLE).is_some() {
+        return None;
+    }
+    let as_if = Some(WEAKER[which].to_owned());
+    let options = AdapterOptions { as_if, ..AdapterOptions::from_env() };
+    Some(GPUS[which].get_or_init(|| Gpu::with_options(&options).unwrap_or_else(|e| panic!("{e}"))))
 }
 
 /// How an input reaches the graph.
@@ -218,6 +253,9 @@ impl Case {
         build: impl Fn(&mut Graph, &[ValueId]) -> Result<ValueId>,
         reference: impl Fn(&[Array]) -> Array,
     ) {
+        if !chosen(&self.name, SAMPLE, 1) {
+            return;
+        }
         self.check_dtype(DType::F32, self.f32_tolerance, &build, &reference);
         if self.f16 {
             self.check_dtype(DType::F16, self.f16_tolerance, &build, &reference);
@@ -232,6 +270,8 @@ impl Case {
         reference: &impl Fn(&[Array]) -> Array,
     ) {
         let name = format!("{} ({dtype}, seed {})", self.name, seed());
+        // Between two numbers of f16 below 6.1e-5.
+        let step = if dtype == DType::F16 { 2f64.powi(-24) } else { 0.0 };
         let tensors: Vec<Tensor> = self
             .inputs
             .iter()
@@ -291,16 +331,26 @@ impl Case {
         let network = Network::new(gpu, &graph).unwrap_or_else(|e| panic!("{name}: {e}"));
         network.poison().unwrap();
         let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
-        compare(&name, &found.to_f32(), &expected, tolerance);
+        compare_in_steps(&name, &found.to_f32(), &expected, tolerance, step);
         same_with_checks(&name, &graph, &inputs, &found);
         examined(gpu, &name, &graph, &inputs);
+        if chosen(&name, WEAK, 8) {
+            let which = Rng::new(&name).below(WEAKER.len());
+            if let Some(gpu) = weaker(which).filter(|gpu| dtype == DType::F32 || gpu.target().f16) {
+                let name = format!("{name}, {}", WEAKER[which]);
+                let network = Network::new(gpu, &graph).unwrap_or_else(|e| panic!("{name}: {e}"));
+                network.poison().unwrap();
+                let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
+                compare_in_steps(&name, &found.to_f32(), &expected, tolerance, step);
+            }
+        }
         for (weaker, play) in PLAYED.iter().filter(|_| self.played && dtype == DType::F32) {
             let name = format!("{name}, {weaker}");
             let plan = Plan::compile(&graph, &play(gpu.target())).unwrap_or_else(|e| panic!("{name}: {e}"));
             let network = Network::from_plan(gpu, plan).unwrap_or_else(|e| panic!("{name}: {e}"));
             network.poison().unwrap();
             let found = network.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0);
-            compare(&name, &found.to_f32(), &expected, tolerance);
+            compare_in_steps(&name, &found.to_f32(), &expected, tolerance, step);
         }
     }
 }
@@ -308,7 +358,7 @@ impl Case {
 /// Bounds checks find nothing to change in a kernel that keeps to its buffers. They take longer to compile, so that each run of the tests tries
 /// a part of all cases.
 fn same_with_checks(name: &str, graph: &Graph, inputs: &[(&str, &Tensor)], trusted: &Tensor) {
-    if Rng::new(name).below(one_checked_in()) > 0 {
+    if !chosen(name, CHECKED, 4) {
         return;
     }
     let network = Network::new(with_checks(), graph).unwrap_or_else(|e| panic!("{name}, checked: {e}"));
@@ -347,6 +397,17 @@ pub fn examined(gpu: &Gpu, name: &str, graph: &Graph, given: &[(&str, &Tensor)])
 /// plus the root mean square of all: an element that is small because large
 /// terms cancel has their rounding error.
 pub fn compare<T: Copy + Into<f64>>(name: &str, found: &[T], expected: &Array, tolerance: f64) {
+    compare_in_steps(name, found, expected, tolerance, 0.0);
+}
+
+/// The same where results were rounded to multiples of `step` at least, as the smallest numbers of f16 are.
+fn compare_in_steps<T: Copy + Into<f64>>(
+    name: &str,
+    found: &[T],
+    expected: &Array,
+    tolerance: f64,
+    step: f64,
+) {
     assert_eq!(found.len(), expected.data.len(), "{name}: number of elements");
     let finite: Vec<f64> = expected.data.iter().copied().filter(|x| x.is_finite()).collect();
     let rms = (finite.iter().map(|x| x * x).sum::<f64>() / finite.len().max(1) as f64).sqrt();
@@ -355,6 +416,7 @@ pub fn compare<T: Copy + Into<f64>>(name: &str, found: &[T], expected: &Array, t
         let f = f.into();
         let error = match f == e {
             true => 0.0,
+            false if (f - e).abs() <= step / 2.0 => 0.0,
             false => (f - e).abs() / (e.abs() + rms),
         };
         if error.is_nan() || error > worst.0 {

@@ -26,6 +26,7 @@ mod quantized;
 mod resize;
 mod sampling;
 mod strided;
+mod subgroups;
 mod suppress;
 mod timestep_embedding;
 mod typed;

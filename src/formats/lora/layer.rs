@@ -56,13 +56,20 @@ impl Reading<'_> {
         // A scalar counts as a vector.
         let shape = weights.shape(&name).map(|shape| shape.to_vec()).filter(|shape| !shape.is_empty());
         let shape = shape.unwrap_or_else(|| vec![1]);
-        let delta = |scale: f64, change| Delta { scale: scale as f32, change };
+        let delta = |scale: f64, change| match scale as f32 {
+            scale if scale.is_finite() => Ok(Delta { scale, change }),
+            _ => Err(Error::Invalid {
+                what: format!("what {} is multiplied by, alpha and strength together", self.layer.path),
+                expected: "a number of 32 bits".to_owned(),
+                found: format!("{scale:e}"),
+            }),
+        };
         let mut deltas = Vec::new();
         if has("down") || has("up") || has("mid") {
             let (down, up) = (self.get("down", "up")?, self.get("up", "down")?);
             let factors = self.factors(Some(&shape), up, down, tensors.get("mid"), false)?;
             let scale = strength * self.scale(module, Some(first(&down.1)))?;
-            deltas.push((name.clone(), delta(scale, Change::Plain(factors))));
+            deltas.push((name.clone(), delta(scale, Change::Plain(factors))?));
         }
         if ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"].into_iter().any(has) {
             let (a, b) = (self.get("hada_w1_a", "hada_w1_b")?, self.get("hada_w1_b", "hada_w1_a")?);
@@ -77,11 +84,11 @@ impl Reading<'_> {
                 self.factors(Some(&shape), a, b, one, true)?,
                 self.factors(Some(&shape), c, d, other, true)?,
             ];
-            deltas.push((name.clone(), delta(scale, Change::Hadamard(factors))));
+            deltas.push((name.clone(), delta(scale, Change::Hadamard(factors))?));
         }
         if tensors.keys().any(|role| role.starts_with("lokr")) {
             let (change, rank) = self.kronecker(&shape)?;
-            deltas.push((name.clone(), delta(strength * self.scale(module, rank)?, change)));
+            deltas.push((name.clone(), delta(strength * self.scale(module, rank)?, change)?));
         }
         for (role, name) in [("diff", name), ("diff_b", format!("{module}.bias"))] {
             let Some((key, tensor)) = tensors.get(role) else { continue };
@@ -95,7 +102,7 @@ impl Reading<'_> {
             if !fits(&tensor.desc.shape, wanted) {
                 return Err(self.wrong(key, &format!("shape {wanted}"), &tensor.desc.shape));
             }
-            deltas.push((name, delta(strength, Change::Plain(Factors::Whole(tensor.clone())))));
+            deltas.push((name, delta(strength, Change::Plain(Factors::Whole(tensor.clone())))?));
         }
         match deltas.is_empty() {
             // Alpha alone, or the core of a kernel.

@@ -197,9 +197,9 @@ impl Graph {
             Conv2d {
                 options,
                 kernel: [kh, kw],
-                c_in: c_in * options.groups,
+                c_in: c_in.saturating_mul(options.groups),
                 c_out,
-                products: kh * kw * c_in,
+                products: [kh, kw, c_in].into_iter().fold(1, usize::saturating_mul),
                 upsample: 1,
                 epilogue: Epilogue { steps },
                 method: None,
@@ -212,7 +212,13 @@ impl Graph {
     /// `bias` `[m]`; the result is `[..., m]`. A 1×1 convolution over a column of rows.
     pub fn linear(&mut self, x: ValueId, weight: ValueId, bias: Option<ValueId>) -> Result<ValueId> {
         let shape = self.shape(x).clone();
-        let k = shape.last();
+        let Some(k) = shape.split_last().map(|(&k, _)| k).filter(|&k| k > 0) else {
+            return Err(crate::Error::Graph {
+                op: "Linear",
+                node: self.value(x).name.clone(),
+                message: format!("input must be [..., k], found {shape}"),
+            });
+        };
         let [m, weight_k] = self.shape(weight)[..] else {
             return Err(crate::Error::Graph {
                 op: "Linear",
