@@ -302,18 +302,19 @@ impl Network {
         Ok(self.port(find("input, output or state", name, ports)?.buffer))
     }
 
-    /// Fills every intermediate and output buffer with NaNs, so that a kernel
+    /// Fills every intermediate and output buffer with NaNs, and what others have beyond their contents, so that a kernel
     /// that leaves something unwritten or reads what it should not shows it.
     pub fn poison(&self) -> Result<()> {
         let loaded = self.loaded()?;
         for (id, buffer) in self.plan.buffers.iter().enumerate() {
-            if matches!(buffer.role, Role::Pool | Role::Output) {
-                let bytes = vec![0xff; buffer.bytes as usize];
-                self.gpu.checked(
-                    || "poisoning".to_owned(),
-                    || self.gpu.queue().write_buffer(loaded.made(id), 0, &bytes),
-                )?;
-            }
+            let Some(there) = &loaded.buffers[id] else { continue };
+            let first = match buffer.role {
+                Role::Pool | Role::Output => 0,
+                _ => buffer.bytes.next_multiple_of(4),
+            };
+            let bytes = vec![0xff; there.size().saturating_sub(first) as usize];
+            self.gpu
+                .checked(|| "poisoning".to_owned(), || self.gpu.queue().write_buffer(there, first, &bytes))?;
         }
         Ok(())
     }
@@ -345,7 +346,7 @@ impl Network {
             walls.push(wall);
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             self.record_copies(&loaded, &mut encoder);
-            self.gpu.queue().submit([encoder.finish()]);
+            self.gpu.checked(|| "states".to_owned(), || self.gpu.queue().submit([encoder.finish()]))?;
 
             self.gpu.settle()?;
             let start = Instant::now();

@@ -3,6 +3,7 @@
 mod matrices;
 mod pipelines;
 mod requirements;
+mod trouble;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -19,6 +20,8 @@ use crate::tuning::Tuning;
 use matrices::{MATRIX_FEATURES, matrices};
 pub(crate) use pipelines::Pipeline;
 use pipelines::Pipelines;
+#[doc(hidden)]
+pub use trouble::Trouble;
 
 /// Name of the environment variable that chooses the adapter.
 pub const ADAPTER_VARIABLE: &str = "AQUATINT_ADAPTER";
@@ -196,6 +199,7 @@ struct Inner {
     faults: Mutex<Vec<[String; 3]>>,
     /// Whether kernels are compiled with bounds checks, see [`Gpu::check_bounds`].
     checks_bounds: AtomicBool,
+    trouble: trouble::Planted,
 }
 
 impl Drop for Inner {
@@ -231,6 +235,9 @@ fn used_features(info: &wgpu::AdapterInfo) -> wgpu::Features {
 
 /// No submission may take longer than this before the device counts as lost.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What is known of a device that was lost without a word.
+const NO_WORK: &str = "it takes no work any more";
 
 impl Gpu {
     /// The best adapter of this machine, or the one that `AQUATINT_ADAPTER` and
@@ -349,6 +356,7 @@ impl Gpu {
             counters: Counters::default(),
             faults: Mutex::default(),
             checks_bounds: AtomicBool::new(false),
+            trouble: trouble::Planted::default(),
         };
         Gpu(Arc::new(inner), Arc::new(target))
     }
@@ -429,10 +437,14 @@ impl Gpu {
     /// Runs `make` and turns the errors that wgpu reports for it into ours.
     pub(crate) fn checked<T>(&self, what: impl Fn() -> String, make: impl FnOnce() -> T) -> Result<T> {
         let device = &self.0.device;
+        if self.refuses() {
+            return Err(Error::OutOfMemory { what: what(), bytes: 0 });
+        }
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let made = make();
+        self.meet_loss();
         let validation = pollster::block_on(validation.pop());
         let internal = pollster::block_on(internal.pop());
         let memory = pollster::block_on(memory.pop());
@@ -446,15 +458,21 @@ impl Gpu {
         }
     }
 
-    /// What wgpu's refusal means: on a lost device everything is refused, but the
-    /// news of the loss may still be on its way.
+    /// What wgpu's refusal means: on a lost device everything is refused, but the news of the loss may still be on its way,
+    /// or be the caller's alone.
     fn failure(&self, what: String, message: String) -> Error {
         let _ = self.poll(wgpu::PollType::Poll);
+        if !self.is_lost() {
+            let wait = wgpu::PollType::Wait {
+                submission_index: Some(self.0.queue.submit([])),
+                timeout: Some(Duration::ZERO),
+            };
+            if let Ok(Err(wgpu::PollError::WrongSubmissionIndex(..))) = self.poll(wait) {
+                self.set_lost(NO_WORK);
+            }
+        }
         match self.check_lost() {
             Err(lost) => lost,
-            Ok(()) if message.to_lowercase().contains("device is lost") => {
-                Error::DeviceLost { reason: message }
-            }
             Ok(()) => Error::Gpu { what, message },
         }
     }
@@ -553,6 +571,9 @@ impl Gpu {
         &self,
         poll: wgpu::PollType,
     ) -> Result<std::result::Result<wgpu::PollStatus, wgpu::PollError>> {
+        if !matches!(poll, wgpu::PollType::Poll) && self.is_silent() {
+            return Ok(Err(wgpu::PollError::Timeout));
+        }
         let device = &self.0.device;
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| device.poll(poll))).or_else(|panic| {
             match panic.downcast_ref::<String>() {
@@ -582,12 +603,10 @@ impl Gpu {
             // wgpu says nothing else of what is submitted to a lost device.
             Err(wgpu::PollError::WrongSubmissionIndex(..)) => {
                 let _ = self.poll(wgpu::PollType::Poll)?;
-                self.set_lost("it takes no work any more");
+                self.set_lost(NO_WORK);
                 self.check_lost()
             }
-            Err(wgpu::PollError::Timeout) => Err(Error::DeviceLost {
-                reason: format!("no answer for {:.1} s", self.patience().as_secs_f64()),
-            }),
+            Err(wgpu::PollError::Timeout) => Err(self.no_answer()),
         }
     }
 
@@ -608,23 +627,29 @@ impl Gpu {
     ) -> Result<()> {
         let start = Instant::now();
         loop {
+            if self.is_silent() {
+                return Err(self.no_answer());
+            }
             let _ = self.poll(wgpu::PollType::Poll)?;
             self.check_lost()?;
             match done.recv_timeout(Duration::from_millis(1)) {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => return Err(self.not_mapped(&error)),
                 Err(RecvTimeoutError::Timeout) if start.elapsed() < self.patience() => {}
-                Err(_) => return Err(self.not_mapped(&"the buffer was never mapped")),
+                Err(RecvTimeoutError::Timeout) => return Err(self.no_answer()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.not_mapped(&"the buffer was never mapped"));
+                }
             }
         }
     }
 
-    /// Why a buffer of ours could not be mapped. It is destroyed by nothing but the end of its device.
+    fn no_answer(&self) -> Error {
+        Error::DeviceLost { reason: format!("no answer for {:.1} s", self.patience().as_secs_f64()) }
+    }
+
+    /// Why a buffer of ours could not be mapped.
     pub(crate) fn not_mapped(&self, message: &dyn std::fmt::Display) -> Error {
-        if message.to_string().contains("has been destroyed") {
-            let _ = self.poll(wgpu::PollType::Poll);
-            self.set_lost("its buffers are destroyed");
-        }
         self.failure("mapping a buffer".to_owned(), message.to_string())
     }
 
@@ -649,9 +674,12 @@ impl Gpu {
             self.checked(|| "read-back".to_owned(), || self.0.queue.submit([encoder.finish()]))?;
         self.wait(submission.clone())?;
         let (done, mapped) = std::sync::mpsc::channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            let _ = done.send(result);
-        });
+        let map = || {
+            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                let _ = done.send(result);
+            });
+        };
+        self.checked(|| "mapping a read-back".to_owned(), map)?;
         self.wait(submission)?;
         self.mapped(&mapped)?;
         let view = staging.get_mapped_range(..).map_err(|e| self.not_mapped(&e))?;

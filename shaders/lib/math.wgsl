@@ -77,11 +77,16 @@ fn arctangent(x: V) -> V {
 fn arcsine(x: V) -> V { return 2.0 * arctangent(x / (V(1.0) + sqrt((V(1.0) - x) * (V(1.0) + x)))); }
 fn arccosine(x: V) -> V { return 2.0 * arctangent(sqrt((V(1.0) - x) / (V(1.0) + x))); }
 fn area_tangent(x: V) -> V { return 0.5 * ln((V(1.0) + x) / (V(1.0) - x)); }
-fn area_cosine(x: V) -> V { return ln(x + sqrt((x - V(1.0)) * (x + V(1.0)))); }
+// Beyond 1e9 the squares drown the one and would overflow: there both are ln(2 x).
+fn area_cosine(x: V) -> V {
+    let near = ln(x + sqrt((x - V(1.0)) * (x + V(1.0))));
+    let nothing = (x - x) / (x - x);
+    return select(select(near, ln(x) + V(0.693147181), x > V(1e9)), nothing, x < V(1.0));
+}
 fn area_sine(x: V) -> V {
     let a = abs(x);
     let rest = a + a * a / (V(1.0) + sqrt(a * a + V(1.0)));
-    return sign(x) * ln(V(1.0) + rest);
+    return sign(x) * select(ln(V(1.0) + rest), ln(a) + V(0.693147181), a > V(1e9));
 }
 fn hyperbolic_sine(x: V) -> V {
     let t = x * x;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use aquatint::doctor::{self, Examination, Finding, Options, Verdict};
 use aquatint::models::bundled;
-use aquatint::{AdapterOptions, DType, Error, Gpu, Graph, Tensor};
+use aquatint::{AdapterOptions, DType, Error, Gpu, Graph, Network, NotFinite, Tensor};
 use serde_json::json;
 
 use super::{interrupt, network, progress};
@@ -42,6 +42,12 @@ pub struct Doctor {
     /// Run a captured case on this device
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["model", "capture", "shape"])]
     replay: Option<PathBuf>,
+    /// Run networks launch by launch instead, and name the first operation whose result is NaN or infinite
+    #[arg(long, conflicts_with_all = ["capture", "replay"])]
+    watch: bool,
+    /// What the random inputs are multiplied by when networks are watched
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "watch")]
+    scale: f32,
     /// Of the random inputs and samples
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -156,6 +162,54 @@ fn replay(args: &Doctor, folder: &Path, gpu: &Gpu, out: &mut dyn Write) -> Resul
     Ok(if found.is_right() { RIGHT } else { WRONG })
 }
 
+/// Whether all numbers of the networks' runs are finite, and else what made the first that are not.
+fn watch(args: &Doctor, gpu: &Gpu, out: &mut dyn Write) -> Result<u8> {
+    let mut rows = Vec::new();
+    for subject in subjects(args, gpu)? {
+        let network = Network::new(gpu, &subject.graph)?;
+        let inputs = match subject.inputs.is_empty() {
+            true => doctor::random_inputs(&subject.graph, args.seed),
+            false => subject.inputs,
+        };
+        for (name, tensor) in inputs {
+            let scaled = match tensor.desc.dtype {
+                DType::F32 | DType::F16 => {
+                    let values: Vec<f32> = tensor.to_f32().iter().map(|x| x * args.scale).collect();
+                    Tensor::from_f32(tensor.desc.shape.clone(), &values).to_dtype(tensor.desc.dtype)
+                }
+                _ => tensor,
+            };
+            network.write(&name, &scaled)?;
+        }
+        let found = network.run_watched()?;
+        if interrupt::asked() {
+            return Err(Error::Interrupted.into());
+        }
+        let launches = network.plan().run.len();
+        if !args.json {
+            match &found {
+                None => writeln!(out, "{}: what {launches} launches gave is finite", subject.name)?,
+                Some(found) => writeln!(out, "{}: {found}", subject.name)?,
+            }
+        }
+        rows.push((subject.name, launches, found));
+    }
+    if args.json {
+        let all: Vec<_> = rows
+            .iter()
+            .map(|(name, launches, found)| {
+                let first = found.as_ref().map(|first| {
+                    let NotFinite { label, op, nans, infinities } = first;
+                    json!({ "operation": op, "label": label, "nans": nans, "infinities": infinities })
+                });
+                json!({ "name": name, "launches": launches, "first_not_finite": first })
+            })
+            .collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "networks": all }))?)?;
+    }
+    Ok(if rows.iter().all(|(.., found)| found.is_none()) { RIGHT } else { WRONG })
+}
+
 fn examine(args: &Doctor, gpu: &Gpu, out: &mut dyn Write) -> Result<u8> {
     let start = std::time::Instant::now();
     let options = Options { seed: args.seed, ..Options::default() };
@@ -245,6 +299,7 @@ pub fn run(args: &Doctor, options: &AdapterOptions, out: &mut dyn Write) -> Exit
         interrupt::listen()?;
         let code = match &args.replay {
             Some(folder) => replay(args, folder, &gpu, out)?,
+            None if args.watch => watch(args, &gpu, out)?,
             None => examine(args, &gpu, out)?,
         };
         out.flush()?;

@@ -137,7 +137,7 @@ impl Loaded {
         let mut under_way = None;
         if let Some(&(part, room)) = parts.peek() {
             room::write(plan, part, room.open(gpu, part)?);
-            room.close(part);
+            room.close(gpu, part)?;
         }
         while let Some((part, room)) = parts.next() {
             let next = parts.peek().copied();
@@ -159,7 +159,9 @@ impl Loaded {
                     room::write(plan, next, room.open(gpu, next)?);
                 }
             }
-            next.iter().for_each(|(next, room)| room.close(next));
+            if let Some((next, room)) = next {
+                room.close(gpu, next)?;
+            }
         }
         self.finish(gpu, under_way)
     }
@@ -247,7 +249,7 @@ impl Loaded {
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniforms = gpu.buffer(&format!("{label} parameters"), bytes.len() as u64, usage)?;
-        gpu.queue().write_buffer(&uniforms, 0, &bytes);
+        gpu.checked(|| format!("{label} parameters"), || gpu.queue().write_buffer(&uniforms, 0, &bytes))?;
         let steps = dispatches.iter().zip(offsets);
         let steps = steps.map(|(dispatch, offset)| self.step(gpu, dispatch, (&uniforms, offset), &place));
         let steps = steps.collect::<Result<_>>()?;
@@ -270,11 +272,14 @@ impl Loaded {
                 resource: wgpu::BindingResource::Buffer(place(id)),
             });
         }
-        let views: Vec<wgpu::TextureView> = dispatch
-            .textures
-            .iter()
-            .map(|&id| self.textures[id].create_view(&wgpu::TextureViewDescriptor::default()))
-            .collect();
+        let view = |&id: &usize| self.textures[id].create_view(&wgpu::TextureViewDescriptor::default());
+        let views: Vec<wgpu::TextureView> = match dispatch.textures.is_empty() {
+            true => Vec::new(),
+            false => gpu.checked(
+                || format!("textures of {}", dispatch.label),
+                || dispatch.textures.iter().map(view).collect(),
+            )?,
+        };
         for ((_, binding), view) in dispatch.shader.textures.iter().zip(&views) {
             entries.push(wgpu::BindGroupEntry {
                 binding: *binding,

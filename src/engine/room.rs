@@ -100,17 +100,21 @@ impl Room {
         let Some(last) = part.uploads.last() else { return Ok(None) };
         let end = last.at + (last.bytes.end - last.bytes.start);
         let (done, mapped) = channel();
-        self.staging.map_async(wgpu::MapMode::Write, ..end, move |result| {
-            let _ = done.send(result);
-        });
+        let map = || {
+            self.staging.map_async(wgpu::MapMode::Write, ..end, move |result| {
+                let _ = done.send(result);
+            });
+        };
+        gpu.checked(|| "mapping uploads".to_owned(), map)?;
         gpu.mapped(&mapped)?;
         Ok(Some(self.staging.get_mapped_range_mut(..end).map_err(|e| gpu.not_mapped(&e))?))
     }
 
     /// Gives the room to the device.
-    pub fn close(&self, part: &Part) {
-        if !part.uploads.is_empty() {
-            self.staging.unmap();
+    pub fn close(&self, gpu: &Gpu, part: &Part) -> Result<()> {
+        match part.uploads.is_empty() {
+            true => Ok(()),
+            false => gpu.checked(|| "uploads".to_owned(), || self.staging.unmap()),
         }
     }
 

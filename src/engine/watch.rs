@@ -32,7 +32,7 @@ impl std::fmt::Display for NotFinite {
 }
 
 impl Network {
-    /// One run, as [`Network::submit`] makes it, but launch by launch: each result is read back and looked at, and the first
+    /// One run, as [`Network::submit`] makes it, but operation by operation: each result is read back and looked at, and the first
     /// that is not finite ends the run. Some hundred times slower; for finding out what happened.
     ///
     /// # Errors
@@ -46,18 +46,25 @@ impl Network {
                 return Ok(Some(found));
             }
         }
-        for (i, dispatch) in self.plan.run.iter().enumerate() {
+        for operation in self.plan.operations.iter().filter(|operation| !operation.loading) {
+            let launches = &self.plan.run[operation.launches.clone()];
+            let Some(first) = launches.first() else { continue };
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-            record(&loaded.steps[i..=i], &mut encoder, None, None);
-            self.gpu.checked(|| dispatch.label.clone(), || self.gpu.queue().submit([encoder.finish()]))?;
-            let places = dispatch.buffers.iter().copied().zip(dispatch.extents.iter().copied());
-            for (binding, place) in dispatch.shader.bindings.iter().zip(places) {
-                if binding.access == Access::ReadWrite {
-                    let name = (dispatch.label.as_str(), Some(dispatch.op));
-                    if let Some(found) = self.look(&loaded, place, binding.scalar, name)? {
-                        return Ok(Some(found));
-                    }
-                }
+            record(&loaded.steps[operation.launches.clone()], &mut encoder, None, None);
+            self.gpu.checked(|| first.label.clone(), || self.gpu.queue().submit([encoder.finish()]))?;
+            // What an operation's launches leave to one another may have gaps, with what others left there.
+            let Some(result) = self.plan.places[operation.value.index()] else { continue };
+            let written = launches.iter().rev().find_map(|launch| {
+                let places = launch.buffers.iter().zip(&launch.extents);
+                let mut bound = launch.shader.bindings.iter().zip(places);
+                let (binding, (_, extent)) =
+                    bound.find(|(binding, (id, _))| binding.access == Access::ReadWrite && **id == result)?;
+                Some((binding.scalar, *extent))
+            });
+            let Some((scalar, extent)) = written else { continue };
+            let name = (first.label.as_str(), Some(first.op));
+            if let Some(found) = self.look(&loaded, (result, extent), scalar, name)? {
+                return Ok(Some(found));
             }
         }
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());

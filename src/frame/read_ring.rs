@@ -180,9 +180,10 @@ impl ReadRing {
                 }
                 Some(Ok(())) => {
                     let read = copied.read(&self.gpu);
-                    copied.buffer.unmap();
+                    // A device that is lost meanwhile refuses even this.
+                    let unmapped = self.gpu.checked(|| "a read-back".to_owned(), || copied.buffer.unmap());
                     self.free.push(copied.buffer);
-                    return read.map(Some);
+                    return read.and_then(|read| unmapped.map(|()| Some(read)));
                 }
             }
         }

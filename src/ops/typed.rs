@@ -80,7 +80,8 @@ impl Function {
         let divisor = if input == DType::U32 { "max(b, 1u)" } else { "divisor(a, b)" };
         match self {
             Cast if output == DType::U32 && input != DType::U32 => {
-                truth(if float { "a != 0.0" } else { "a != 0" })
+                // NaN is true, which `!=` of WGSL may not say.
+                truth(if float { "!(a == 0.0)" } else { "a != 0" })
             }
             Cast => "Out(a)".to_owned(),
             Bits => "bitcast<Out>(a)".to_owned(),

@@ -27,6 +27,14 @@ pub fn optimise(graph: &Graph, target: &Target) -> Result<Graph> {
     with_methods(&graph, target, &choose::own(&graph, target))
 }
 
+/// Only those that a plan cannot be made without: every operation is computed as it stands in the graph. For tests.
+#[doc(hidden)]
+pub fn unfused(graph: &Graph, target: &Target) -> Result<Graph> {
+    let graph = slice_weights::slice_weights(graph)?;
+    let graph = prune::prune(&split_weights::split_weights(&graph, target)?)?;
+    with_methods(&graph, target, &choose::own(&graph, target))
+}
+
 /// Those that come before the choice of methods.
 pub(crate) fn before_methods(graph: &Graph, target: &Target) -> Result<Graph> {
     let graph = slice_weights::slice_weights(graph)?;

@@ -131,16 +131,19 @@ impl Plan {
         ids: &[BufferId],
         passes: impl Fn(BufferId) -> bool,
     ) {
+        // Copies and mapped ranges are of whole words.
+        let words = |bytes: u64| bytes / 16 * 16;
+        let most = words(self.load_chunk).max(16);
         for mut rest in ids.iter().filter_map(|&id| self.whole(id)) {
             while !rest.bytes.is_empty() {
                 let left = rest.bytes.end - rest.bytes.start;
                 let whole = passes(rest.buffer);
-                let used = parts[from..].last().map_or(self.load_chunk, |part| self.bytes_of(part));
-                let mut room = self.load_chunk.saturating_sub(used);
+                let used = parts[from..].last().map_or(most, |part| self.bytes_of(part));
+                let mut room = words(most.saturating_sub(used));
                 if room == 0 || whole && left > room {
                     let at = parts.last().map_or(0, |part| part.launches.end);
                     parts.push(Part { launches: at..at, ..Part::default() });
-                    room = self.load_chunk;
+                    room = most;
                 }
                 let end = if whole { rest.bytes.end } else { rest.bytes.start + left.min(room) };
                 let bytes = std::mem::replace(&mut rest.bytes.start, end)..end;

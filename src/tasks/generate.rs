@@ -239,6 +239,15 @@ impl Generator {
         })
     }
 
+    /// The same on another device, as after the loss of this one's. Runs go on there from their last
+    /// [state](Sampling::state): [`Generator::resume`].
+    ///
+    /// # Errors
+    /// As [`Generator::new`].
+    pub fn rebuild(&self, gpu: &Gpu) -> Result<Self> {
+        Self::new(gpu, &self.model, self.batch(), &self.options)
+    }
+
     pub fn gpu(&self) -> &Gpu {
         self.around.gpu()
     }

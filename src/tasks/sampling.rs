@@ -405,6 +405,19 @@ impl Sampling<'_> {
         self.submit(usize::MAX).map(drop)
     }
 
+    /// Steps to the end, and gives `keep` the state after every so many steps, which are waited for: a run whose device is
+    /// lost goes on from the last of them, on another device, to the same bits.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn run_keeping(&mut self, every: usize, keep: &mut dyn FnMut(SamplingState)) -> Result<()> {
+        while !self.is_done() {
+            self.submit(self.around.calls_per_step.saturating_mul(every.max(1)))?;
+            keep(self.state()?);
+        }
+        Ok(())
+    }
+
     fn submit(&mut self, rows: usize) -> Result<Option<wgpu::SubmissionIndex>> {
         let rows = rows.min(self.around.table.rows.len() - self.row);
         if rows == 0 {

@@ -93,7 +93,7 @@ fn ten_thousand_frames() -> Result<()> {
         network.bind(&[("x", Texels::colour(&source).into()), ("y", Texels::colour(&goal).into())])?;
     let mut ring = ReadRing::new(&gpu, 2, ReadRing::bytes_of(&goal))?;
     let (mut first, mut seen) = (None, 0);
-    let (mut objects, mut resident) = (Vec::new(), 0);
+    let (mut objects, mut resident, mut files) = (Vec::new(), 0, 0);
     let frames = 10_000;
     for frame in 0..frames {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
@@ -108,12 +108,14 @@ fn ten_thousand_frames() -> Result<()> {
             seen += 1;
         }
         if frame == 999 {
-            (objects, resident) = (on_device(&gpu), resident_bytes());
+            (objects, resident, files) = (on_device(&gpu), resident_bytes(), open_files());
         }
     }
     gpu.wait(gpu.queue().submit([]))?;
     assert_eq!(on_device(&gpu), objects, "objects and device memory of frame 1000 and {frames}");
-    let grown = resident_bytes().saturating_sub(resident);
+    // Other tests of this process may have some open, which were not there then.
+    let (grown, alone) = (resident_bytes().saturating_sub(resident), std::env::var_os("NEXTEST").is_some());
+    assert!(!alone || open_files() <= files, "{} open files, {files} after 1000 frames", open_files());
     println!(
         "figure frames: {frames} frames, {seen} read back: no object more than after 1000, {} KB more resident",
         grown >> 10
@@ -128,6 +130,11 @@ fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
     4096 * pages.unwrap_or(0)
+}
+
+/// Of this process; 0 where that is not known.
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 #[test]

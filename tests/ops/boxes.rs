@@ -140,7 +140,9 @@ fn equals_are_taken_in_order() {
     let selection = Selection { keep: 20, classes: Classes::Each(most), ..SELECTION };
     let y = g.best_boxes(a, b, [&side, &side], selection).unwrap();
     g.output("y", y);
-    let found = Network::new(gpu, &g).unwrap().run(&[]).unwrap()[0].to_f32();
+    let network = Network::new(gpu, &g).unwrap();
+    network.poison().unwrap();
+    let found = network.run(&[]).unwrap()[0].to_f32();
     let left: Vec<f32> = found.chunks_exact(6).map(|b| b[0]).collect();
     let mut expected: Vec<f32> = [1500.0].into_iter().chain((0..12).map(|i| 3.0 * i as f32)).collect();
     expected.resize(20, 0.0);

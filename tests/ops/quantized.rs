@@ -90,6 +90,7 @@ fn bits_are_ggmls() {
             let y = g.push(ConvWeight::Blocks { taps, quads, format }, &[x]).unwrap();
             g.output("y", y);
             let network = Network::new(gpu, &g).unwrap();
+            network.poison().unwrap();
             let found = network.run(&[("x", &Tensor::from_f32(shape, &weight))]).unwrap().remove(0);
             let words: Vec<u32> = bytemuck::pod_collect_to_vec(&found.bytes);
 

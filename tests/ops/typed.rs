@@ -108,7 +108,9 @@ fn conversions() {
             let id = graph.input("x", [41], from);
             let y = graph.convert(id, to).unwrap();
             graph.output("y", y);
-            let found = Network::new(gpu, &graph).unwrap().run(&[("x", &x)]).unwrap().remove(0);
+            let network = Network::new(gpu, &graph).unwrap();
+            network.poison().unwrap();
+            let found = network.run(&[("x", &x)]).unwrap().remove(0);
             for (i, (found, &x)) in found.to_f32().into_iter().zip(&values).enumerate() {
                 let expected = match to {
                     DType::U32 => f32::from(u8::from(x != 0.0)),

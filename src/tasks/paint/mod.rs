@@ -468,15 +468,20 @@ impl Painter {
     /// # Errors
     /// Those of [`Painter::new`].
     pub fn again(&self, options: &PaintOptions) -> Result<Self> {
-        Painter::controlled(
-            self.gpu(),
-            &self.model,
-            self.batch(),
-            self.tokens,
-            self.canvas,
-            options,
-            &self.controls,
-        )
+        self.on(self.gpu(), options)
+    }
+
+    /// The same on another device, as after the loss of this one's. Runs go on there from their last
+    /// [state](super::Sampling::state): [`Painter::resume`]. Pictures for ControlNets have to be given again.
+    ///
+    /// # Errors
+    /// Those of [`Painter::new`].
+    pub fn rebuild(&self, gpu: &Gpu) -> Result<Self> {
+        self.on(gpu, &self.options)
+    }
+
+    fn on(&self, gpu: &Gpu, options: &PaintOptions) -> Result<Self> {
+        Painter::controlled(gpu, &self.model, self.batch(), self.tokens, self.canvas, options, &self.controls)
     }
 
     /// Repeats a run in which this part gave what is no number, launch by launch up to the first that did: much slower.
