@@ -138,7 +138,8 @@ impl Norm {
             DeviceClass::Cpu => (32, 64),
             _ => (4096, 16),
         };
-        let threads = samples * if vector { quads } else { channels };
+        // For each sample alone: what a picture is does not depend on how many are computed with it.
+        let threads = if vector { quads } else { channels };
         let chunks = usize::div_ceil(wanted, threads).clamp(1, pixels.div_ceil(shortest));
         let chunk = pixels.div_ceil(chunks);
         let chunks = pixels.div_ceil(chunk);
@@ -162,11 +163,11 @@ impl Norm {
         ];
         if vector {
             params.push(("quads", quads.into()));
-            cx.dispatch(source(Kernel::new("channel_stats")), &buffers, &params, Grid::Threads(threads * chunks));
+            cx.dispatch(source(Kernel::new("channel_stats")), &buffers, &params, Grid::Threads(samples * threads * chunks));
         } else {
             params.push(("channels", channels.into()));
             let kernel = Kernel::new("channel_stats_scalar").alias("Elem", elem(desc));
-            cx.dispatch(kernel, &buffers, &params, Grid::Threads(threads * chunks));
+            cx.dispatch(kernel, &buffers, &params, Grid::Threads(samples * threads * chunks));
         }
 
         let mut buffers = vec![("stats", stats), ("scales", scales)];

@@ -92,7 +92,7 @@ pub fn subjects() -> Vec<Subject> {
     all.extend((0..seeds).map(|i| {
         let seed = first.wrapping_add(i);
         let name = format!("graph by lot (seed {seed})");
-        Subject { name, graph: Box::new(move |n| by_lot(seed, n)), sized: None, batches: false }
+        Subject { name, graph: Box::new(move |n| by_lot(seed, n)), sized: None, batches: true }
     }));
     all
 }
