@@ -46,7 +46,8 @@ targets=()
 for test in $tests; do
     targets+=(--test "$test")
 done
-cargo build --locked --bin aquatint
+# With what tests need of crates, as tests build it: by itself it would be another program, with all crates made anew.
+cargo test --locked --no-run "${targets[@]}"
 program="${CARGO_TARGET_DIR:-target}/debug/aquatint"
 log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
