@@ -67,7 +67,9 @@ status=0
 for wanted in "${names[@]}"; do
     read -r name as_if vector < <(profiles | awk -v name="$wanted" '$1 == name') ||
         fail "no such profile: $wanted; there are: $(profiles | cut -d ' ' -f 1 | tr '\n' ' ')"
-    printf '\n== %s: %s\n' "$name" "${vector:+vectors of $vector bits}${vector:-$as_if}"
+    played="$as_if"
+    if [ -n "$vector" ]; then played="vectors of $vector bits"; fi
+    printf '\n== %s: %s\n' "$name" "$played"
     if [ -n "$vector" ]; then
         found="$( (as "$program" devices --json) | tr -d ' \n' | sed -n 's/.*"subgroup_size":\[\([0-9]*\),.*/\1/p')"
         if [ "$found" != "$((vector / 32))" ]; then
