@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(of(&[("TERM_PROGRAM", "iTerm.app")]), Way::Inline);
         assert_eq!(of(&[("KONSOLE_VERSION", "230804")]), Way::Inline);
         assert_eq!(of(&[("TERM", "xterm-256color"), ("COLORTERM", "truecolor")]), Way::TrueColour);
-        assert_eq!(of(&[("TERM", "xterm-kitty"), ("TMUX", "/tmp/tmux")]), Way::Palette);
+        assert_eq!(of(&[("TERM", "xterm-kitty"), ("TMUX", "default,7,0")]), Way::Palette);
         assert_eq!(of(&[]), Way::Palette);
     }
 }

@@ -2,12 +2,14 @@
 //! double array (Aoe 1989) of 32-bit units, and texts that end with zero bytes, of which the trie's values are the beginnings.
 //! What reads it believes all of these numbers, so they are checked here first.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
 /// Whether every text can be looked up in the table, given as base64.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check(base64: &str) -> Result<(), String> {
-    let bytes = decode(base64).ok_or("is not base64")?;
+    let bytes = BASE64_STANDARD.decode(base64).map_err(|e| format!("is not base64: {e}"))?;
     let (size, rest) = bytes.split_first_chunk::<4>().ok_or("has not 4 bytes")?;
     let size = u32::from_le_bytes(*size) as usize;
     let Some((trie, texts)) = rest.split_at_checked(size).filter(|_| size >= 4 && size.is_multiple_of(4))
@@ -37,51 +39,16 @@ pub fn check(base64: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Bytes of standard base64 with its padding.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| match c {
-        b'A'..=b'Z' => Some(c - b'A'),
-        b'a'..=b'z' => Some(c - b'a' + 26),
-        b'0'..=b'9' => Some(c - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0u32, 0);
-    let digits = text.trim_end_matches('=');
-    for c in digits.bytes() {
-        bits = bits << 6 | u32::from(digit(c)?);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    let rest = bits & ((1 << count) - 1);
-    (rest == 0 && [(0, 0), (1, 2), (2, 4)].contains(&(text.len() - digits.len(), count))).then_some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn encoded(units: &[u32], texts: &[u8]) -> String {
-        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let size = (units.len() * 4) as u32;
         let trie = units.iter().flat_map(|unit| unit.to_le_bytes());
         let bytes: Vec<u8> =
             size.to_le_bytes().into_iter().chain(trie).chain(texts.iter().copied()).collect();
-        let group = |part: &[u8]| -> String {
-            let three = [0, 1, 2].map(|i| u32::from(part.get(i).copied().unwrap_or(0)));
-            let bits = three[0] << 16 | three[1] << 8 | three[2];
-            let digit = |i: usize| match i <= part.len() {
-                true => DIGITS[(bits >> (18 - 6 * i) & 63) as usize] as char,
-                false => '=',
-            };
-            (0..4).map(digit).collect()
-        };
-        bytes.chunks(3).map(group).collect()
+        BASE64_STANDARD.encode(bytes)
     }
 
     /// "a" becomes "bc": the root leads to block 256, there `a` has a leaf, whose value lies at the same block's start.
