@@ -21,10 +21,10 @@ How a row is run:
                copy of inputs that it makes for each call; with --autotune mode="max-autotune-no-cudagraphs" instead.
                Networks: mode="reduce-overhead", called from Python
 
-Columns: f32 with TF32 off, TF32, f16; TFLOP/s or, without products, GB/s read and written. cudnn.benchmark is on, all else
-is as PyTorch has it. Weights and inputs are random; answers are held against float64 (the diffusion model's against f32)
-before they are timed. A time is the median of rounds between CUDA events, after warm-up; operands stay where the run
-before left them, so small ones are in the cache.
+Columns: f32 with TF32 off, TF32, f16; TFLOP/s or, without products, GB/s read and written. cudnn.benchmark is on, all
+else is as PyTorch has it. Weights and inputs are random; answers are held against float64 (the diffusion model's
+against f32) before they are timed. A time is the median of rounds between CUDA events, after warm-up; operands stay
+where the run before left them, so small ones are in the cache.
 """
 import argparse
 import copy
@@ -32,6 +32,7 @@ import datetime
 import faulthandler
 import gc
 import json
+import logging
 import math
 import os
 import pathlib
@@ -54,8 +55,9 @@ COMPILED = ["kernels-compile", "resnet-compile", "vae-compile", "unet-compile"]
 ROUNDS, ROUND_SECONDS, WARM_SECONDS = 7, 0.02, 0.1
 # Of a CUDA graph of short kernels, whose replay then takes much longer than its launch.
 GRAPH_SECONDS, GRAPH_RUNS = 0.005, 200
-# Relative to the norm. Fifty layers of f32 give 1e-6; one product in TF32 3e-4.
-TOLERANCE = {"f32": 1e-4, "tf32": 2e-2, "f16": 2e-2}
+# Relative to the norm. f32 gives 1e-6, one product in TF32 or f16 3e-4, which networks of random weights enlarge up to
+# a hundred times where they are normalised; a wrong answer is off by 1.
+TOLERANCE = {"f32": 1e-4, "tf32": 5e-2, "f16": 5e-2}
 DTYPE = {"f32": torch.float32, "tf32": torch.float32, "f16": torch.float16}
 FORMAT = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 MAPS = ("nchw", "nhwc")
@@ -127,18 +129,25 @@ def kernel(make, *shapes):
 
 
 def network(name, batch, folded=False):
-    """One of torchvision's, whose batch norms know what comes: else it vanishes, in f16, with random weights."""
+    """One of torchvision's."""
 
     def make():
         module = getattr(torchvision.models, name)().eval()
-        norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-        for norm in norms:
-            norm.train().momentum = 1.0
-        with torch.no_grad():
-            module(torch.randn(8, 3, 224, 224))
-        return fuse(module.eval()) if folded else module.eval(), [torch.randn(batch, 3, 224, 224)]
+        if name != "resnet50":
+            settle(module)
+        return fuse(module) if folded else module, [torch.randn(batch, 3, 224, 224)]
 
     return make
+
+
+def settle(module):
+    """Teaches batch norms what comes: else it vanishes in f16, with random weights."""
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train().momentum = 1.0
+    with torch.no_grad():
+        module(torch.randn(8, 3, 224, 224))
+    module.eval()
 
 
 def products():
@@ -454,6 +463,8 @@ def options():
 
 def main():
     given = options()
+    # Failures stand in the table; compilers also log pages on each, and advise TF32.
+    logging.disable(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*TensorFloat32.*")
     bench = Bench(given)
     print(", ".join(f"{name} {value}" for name, value in bench.heading.items() if name != "columns"))
