@@ -13,15 +13,17 @@ enable f16;
 enable wgpu_cooperative_matrix;
 
 const UPSAMPLE: u32 = 1u;
+const POINTWISE: bool = false; // one tap, at the pixel itself
+const WHOLE: bool = false; // channels of the source are a multiple of DEPTH
 alias V = vec4<f32>;
-alias Src = vec4<f16>;
+alias Src = vec4<f32>; // eight numbers
 alias Dst = vec4<f16>;
 
 struct Params {
     height: u32, // of the source, enlarged
     width: u32,
     c_in: u32,
-    quads_in: u32,
+    eights_in: u32,
     height_out: u32,
     width_out: u32,
     pixels: u32, // of the result, in all samples
@@ -44,7 +46,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> src: array<Src>;
-@group(0) @binding(1) var<storage, read> weight: array<vec4<f16>>;
+@group(0) @binding(1) var<storage, read> weight: array<Eight>;
 @group(0) @binding(2) var<storage, read_write> dst: array<Dst>;
 @group(0) @binding(3) var<storage, read> extra0: array<Dst>;
 @group(0) @binding(4) var<storage, read> extra1: array<Dst>;
@@ -58,16 +60,22 @@ struct Params {
 // A place that no tap brings back into the source.
 const OUTSIDE: u32 = 0x40000000u;
 
-fn load(line: u32, x: u32, quad: u32) -> vec4<f16> {
-    return src[(line * (P.width / UPSAMPLE) + x) * P.quads_in + quad];
+// The eight at a place, in eights: the pixel's first, and which.
+fn load(pixel: u32, eight: u32) -> Eight {
+    return src[pixel * P.eights_in + eight];
 }
 
-// What lies under a tap, zeros outside the source. Positions left of or above it are large numbers.
-fn fetch(sample: u32, y: u32, x: u32, quad: u32) -> vec4<f16> {
-    if (y < P.height && x < P.width && quad < P.quads_in) {
-        return load((sample * P.height + y) / UPSAMPLE, x / UPSAMPLE, quad);
+// What lies under a tap, zeros outside the source. Positions left of or above it are large numbers. Nothing branches:
+// outside, some number is read.
+fn fetch(first: u32, y: u32, x: u32, tap_y: u32, tap_x: u32, eight: u32) -> Eight {
+    let at_y = y + tap_y * P.dilation_y;
+    let at_x = x + tap_x * P.dilation_x;
+    let inside = select(at_y < P.height && at_x < P.width, y == 0u, POINTWISE) && (WHOLE || eight < P.eights_in);
+    var pixel = first;
+    if (!POINTWISE) {
+        pixel = (first + at_y) / UPSAMPLE * (P.width / UPSAMPLE) + at_x / UPSAMPLE;
     }
-    return vec4<f16>();
+    return select(Eight(), load(select(0u, pixel, inside), select(0u, eight, inside)), inside);
 }
 
 fn store(pixel: u32, quad: u32, value: V) {
@@ -95,33 +103,40 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let first_step = part * P.steps_part;
     let end_step = min(first_step + P.steps_part, P.steps);
 
-    // Where the first tap of the pixels lies that this thread fetches.
-    let quad = local % QUADS_LEFT;
-    var of_sample: array<u32, LOADS_LEFT>; // #registers
+    // Where the first tap of the pixels lies that this thread fetches: the sample's first line or, where there is but one
+    // tap, the pixel; and whether it is there.
+    let eight = local % EIGHTS_LEFT;
+    var first: array<u32, LOADS_LEFT>; // #registers
     var at_y: array<u32, LOADS_LEFT>; // #registers
     var at_x: array<u32, LOADS_LEFT>; // #registers
     for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
-        let row = (local + i * THREADS) / QUADS_LEFT;
+        let row = (local + i * THREADS) / EIGHTS_LEFT;
         let pixel = first_pixel + row;
-        let line = pixel / P.width_out;
-        of_sample[i] = line / P.height_out;
-        at_y[i] = select(OUTSIDE, line % P.height_out * P.stride_y - P.pad_top, row < ROWS && pixel < P.pixels);
-        at_x[i] = pixel % P.width_out * P.stride_x - P.pad_left;
+        let there = row < ROWS && pixel < P.pixels;
+        if (POINTWISE) {
+            first[i] = pixel;
+            at_y[i] = select(OUTSIDE, 0u, there);
+        } else {
+            let line = pixel / P.width_out;
+            first[i] = line / P.height_out * P.height;
+            at_y[i] = select(OUTSIDE, line % P.height_out * P.stride_y - P.pad_top, there);
+            at_x[i] = pixel % P.width_out * P.stride_x - P.pad_left;
+        }
     }
-    let first_weight = tile_x * P.steps * (LINES_RIGHT * QUADS_RIGHT);
-    let last_weight = first_weight + P.steps * (LINES_RIGHT * QUADS_RIGHT) - 1u;
+    let first_weight = tile_x * P.steps * (LINES_RIGHT * EIGHTS_RIGHT);
+    let last_weight = first_weight + P.steps * (LINES_RIGHT * EIGHTS_RIGHT) - 1u;
     // Of the step that is fetched.
     var slice = first_step % P.slices;
     var tap_y = first_step / P.slices / P.kernel_x;
     var tap_x = first_step / P.slices % P.kernel_x;
 
-    var fetched_left: array<vec4<f16>, LOADS_LEFT>; // #registers
-    var fetched_right: array<vec4<f16>, LOADS_RIGHT>; // #registers
+    var fetched_left: array<Eight, LOADS_LEFT>; // #registers
+    var fetched_right: array<Eight, LOADS_RIGHT>; // #registers
     for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
-        fetched_left[i] = fetch(of_sample[i], at_y[i] + tap_y * P.dilation_y, at_x[i] + tap_x * P.dilation_x, slice * QUADS_LEFT + quad);
+        fetched_left[i] = fetch(first[i], at_y[i], at_x[i], tap_y, tap_x, slice * EIGHTS_LEFT + eight);
     }
     for (var i = 0u; i < LOADS_RIGHT; i++) { // #unroll
-        fetched_right[i] = weight[min(first_weight + first_step * (LINES_RIGHT * QUADS_RIGHT) + local + i * THREADS, last_weight)];
+        fetched_right[i] = weight[min(first_weight + first_step * (LINES_RIGHT * EIGHTS_RIGHT) + local + i * THREADS, last_weight)];
     }
 
     var sum: array<array<Sum, HELD_X>, HELD_Y>; // #registers
@@ -146,19 +161,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
         if (step < end_step) {
             for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
-                fetched_left[i] = fetch(of_sample[i], at_y[i] + tap_y * P.dilation_y, at_x[i] + tap_x * P.dilation_x, slice * QUADS_LEFT + quad);
+                fetched_left[i] = fetch(first[i], at_y[i], at_x[i], tap_y, tap_x, slice * EIGHTS_LEFT + eight);
             }
             for (var i = 0u; i < LOADS_RIGHT; i++) { // #unroll
-                fetched_right[i] = weight[min(first_weight + step * (LINES_RIGHT * QUADS_RIGHT) + local + i * THREADS, last_weight)];
+                fetched_right[i] = weight[min(first_weight + step * (LINES_RIGHT * EIGHTS_RIGHT) + local + i * THREADS, last_weight)];
             }
         }
         for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) {
             for (var k = 0u; k < DEPTH / SIDE; k++) {
                 for (var i = 0u; i < HELD_Y; i++) { // #unroll
-                    of_left[i] = coopLoadT<Left>(&left[place_left(own, i, k)], LEFT_LINE);
+                    of_left[i] = coopLoadT<Left>(&sides[place_left(own, i, k)], LEFT_LINE);
                 }
                 for (var j = 0u; j < HELD_X; j++) { // #unroll
-                    let of_right = coopLoadT<Right>(&right[place_right(own, j, k)], RIGHT_LINE);
+                    let of_right = coopLoadT<Right>(&sides[place_right(own, j, k)], RIGHT_LINE);
                     for (var i = 0u; i < HELD_Y; i++) { // #unroll
                         sum[i][j] = coopMultiplyAdd(of_left[i], of_right, sum[i][j]);
                     }
@@ -168,19 +183,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
 
     for (var i = 0u; i < HELD_Y; i++) { // #unroll
-        for (var j = 0u; j < HELD_X; j++) { // #unroll
-            for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) {
-                coopStoreT(sum[i][j], &sums[own * QUADS_HELD], SIDE / 4u);
+        workgroupBarrier(); // what was there is done with
+        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) {
+            for (var j = 0u; j < HELD_X; j++) { // #unroll
+                coopStoreT(sum[i][j], &sides[(own * HELD_X + j) * QUADS_HELD], SIDE / 4u);
             }
-            workgroupBarrier(); // a matrix of each subgroup is there
-            for (var at = local; at < SUBGROUPS * QUADS_HELD; at += THREADS) {
-                let pixel = first_pixel + row_of_sum(at, i);
-                let channels = tile_x * QUADS_RIGHT + quad_of_sum(at, j);
-                if (pixel < P.pixels && channels < P.quads_out) {
-                    finish(sums[at], part, pixel, channels);
-                }
+        }
+        workgroupBarrier(); // a line of matrices of each subgroup is there
+        for (var at = local; at < QUADS_OF_LINE; at += THREADS) {
+            let pixel = first_pixel + row_of_sum(at, i);
+            let channels = tile_x * (COLUMNS / 4u) + quad_of_sum(at);
+            if (pixel < P.pixels && channels < P.quads_out) {
+                finish(sides[place_of_sum(at)], part, pixel, channels);
             }
-            workgroupBarrier(); // it is written
         }
     }
 }

@@ -1,4 +1,4 @@
-// dst[(co / COLUMNS, tap, ci), co % COLUMNS] = src[co, ci, tap]: the order in which conv2d_matrices reads its weight
+// dst[(co / COLUMNS, tap, ci), co % COLUMNS] = src[co, ci, tap]: the order in which conv2d_shared and conv2d_matrices read their weight
 //
 // src: [c_out, c_in, taps]. dst: [tiles of COLUMNS output channels, taps, `depth` input channels, COLUMNS], zero where a
 // channel does not exist. One thread writes one number.

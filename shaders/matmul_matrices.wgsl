@@ -10,8 +10,8 @@ enable f16;
 enable wgpu_cooperative_matrix;
 
 alias V = vec4<f32>;
-alias QuadA = vec4<f16>;
-alias QuadB = vec4<f16>;
+alias SrcA = vec4<f32>; // eight numbers
+alias SrcB = vec4<f32>;
 alias Dst = vec4<f16>;
 
 struct Params {
@@ -31,38 +31,38 @@ struct Params {
     b_strides: array<vec4<u32>, 1>,
 }
 
-@group(0) @binding(0) var<storage, read> a: array<QuadA>;
-@group(0) @binding(1) var<storage, read> b: array<QuadB>;
+@group(0) @binding(0) var<storage, read> a: array<SrcA>;
+@group(0) @binding(1) var<storage, read> b: array<SrcB>;
 @group(0) @binding(2) var<storage, read_write> dst: array<Dst>;
 @group(0) @binding(3) var<uniform> P: Params;
 
 // #include lib/matrices
 
-fn load_a(line: u32, quad: u32) -> vec4<f16> {
-    return a[line * (P.a_width / 4u) + quad];
+fn load_a(line: u32, eight: u32) -> Eight {
+    return a[line * (P.a_width / 8u) + eight];
 }
 
-fn load_b(line: u32, quad: u32) -> vec4<f16> {
-    return b[line * (P.b_width / 4u) + quad];
+fn load_b(line: u32, eight: u32) -> Eight {
+    return b[line * (P.b_width / 8u) + eight];
 }
 
-// The i-th quad of a step of a side, zeros past the end.
-fn fetch_a(matrix: u32, row: u32, step: u32, i: u32) -> vec4<f16> {
-    let line = select(row, step * DEPTH, TURNED_LEFT) + i / QUADS_LEFT;
-    let quad = select(step * DEPTH, row, TURNED_LEFT) / 4u + i % QUADS_LEFT;
-    if (line < P.a_lines && quad * 4u < P.a_width && i < LINES_LEFT * QUADS_LEFT) {
-        return load_a(matrix * P.a_lines + line, quad);
+// The i-th eight of a step of a side, zeros past the end.
+fn fetch_a(matrix: u32, row: u32, step: u32, i: u32) -> Eight {
+    let line = select(row, step * DEPTH, TURNED_LEFT) + i / EIGHTS_LEFT;
+    let eight = select(step * DEPTH, row, TURNED_LEFT) / 8u + i % EIGHTS_LEFT;
+    if (line < P.a_lines && eight * 8u < P.a_width && i < LINES_LEFT * EIGHTS_LEFT) {
+        return load_a(matrix * P.a_lines + line, eight);
     }
-    return vec4<f16>();
+    return Eight();
 }
 
-fn fetch_b(matrix: u32, column: u32, step: u32, i: u32) -> vec4<f16> {
-    let line = select(step * DEPTH, column, TURNED_RIGHT) + i / QUADS_RIGHT;
-    let quad = select(column, step * DEPTH, TURNED_RIGHT) / 4u + i % QUADS_RIGHT;
-    if (line < P.b_lines && quad * 4u < P.b_width && i < LINES_RIGHT * QUADS_RIGHT) {
-        return load_b(matrix * P.b_lines + line, quad);
+fn fetch_b(matrix: u32, column: u32, step: u32, i: u32) -> Eight {
+    let line = select(step * DEPTH, column, TURNED_RIGHT) + i / EIGHTS_RIGHT;
+    let eight = select(column, step * DEPTH, TURNED_RIGHT) / 8u + i % EIGHTS_RIGHT;
+    if (line < P.b_lines && eight * 8u < P.b_width && i < LINES_RIGHT * EIGHTS_RIGHT) {
+        return load_b(matrix * P.b_lines + line, eight);
     }
-    return vec4<f16>();
+    return Eight();
 }
 
 fn store(batch: u32, i: u32, j: u32, value: V) {
@@ -89,8 +89,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         matrix_b += at * P.b_strides[0][d - 1u];
     }
 
-    var fetched_left: array<vec4<f16>, LOADS_LEFT>; // #registers
-    var fetched_right: array<vec4<f16>, LOADS_RIGHT>; // #registers
+    var fetched_left: array<Eight, LOADS_LEFT>; // #registers
+    var fetched_right: array<Eight, LOADS_RIGHT>; // #registers
     for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
         fetched_left[i] = fetch_a(matrix_a, row, 0u, local + i * THREADS);
     }
@@ -120,16 +120,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             for (var k = 0u; k < DEPTH / SIDE; k++) {
                 for (var i = 0u; i < HELD_Y; i++) { // #unroll
                     if (TURNED_LEFT) {
-                        of_left[i] = coopLoad<Left>(&left[place_left(own, i, k)], LEFT_LINE);
+                        of_left[i] = coopLoad<Left>(&sides[place_left(own, i, k)], LEFT_LINE);
                     } else {
-                        of_left[i] = coopLoadT<Left>(&left[place_left(own, i, k)], LEFT_LINE);
+                        of_left[i] = coopLoadT<Left>(&sides[place_left(own, i, k)], LEFT_LINE);
                     }
                 }
                 for (var j = 0u; j < HELD_X; j++) { // #unroll
                     if (TURNED_RIGHT) {
-                        of_right = coopLoad<Right>(&right[place_right(own, j, k)], RIGHT_LINE);
+                        of_right = coopLoad<Right>(&sides[place_right(own, j, k)], RIGHT_LINE);
                     } else {
-                        of_right = coopLoadT<Right>(&right[place_right(own, j, k)], RIGHT_LINE);
+                        of_right = coopLoadT<Right>(&sides[place_right(own, j, k)], RIGHT_LINE);
                     }
                     for (var i = 0u; i < HELD_Y; i++) { // #unroll
                         sum[i][j] = coopMultiplyAdd(of_left[i], of_right, sum[i][j]);
@@ -140,19 +140,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
 
     for (var i = 0u; i < HELD_Y; i++) { // #unroll
-        for (var j = 0u; j < HELD_X; j++) { // #unroll
-            for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) {
-                coopStoreT(sum[i][j], &sums[own * QUADS_HELD], SIDE / 4u);
+        workgroupBarrier(); // what was there is done with
+        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) {
+            for (var j = 0u; j < HELD_X; j++) { // #unroll
+                coopStoreT(sum[i][j], &sides[(own * HELD_X + j) * QUADS_HELD], SIDE / 4u);
             }
-            workgroupBarrier(); // a matrix of each subgroup is there
-            for (var at = local; at < SUBGROUPS * QUADS_HELD; at += THREADS) {
-                let line = row + row_of_sum(at, i);
-                let quad = column / 4u + quad_of_sum(at, j);
-                if (line < P.m && quad * 4u < P.n) {
-                    store(batch, line, quad, sums[at]);
-                }
+        }
+        workgroupBarrier(); // a line of matrices of each subgroup is there
+        for (var at = local; at < QUADS_OF_LINE; at += THREADS) {
+            let line = row + row_of_sum(at, i);
+            let quad = column / 4u + quad_of_sum(at);
+            if (line < P.m && quad * 4u < P.n) {
+                store(batch, line, quad, sides[place_of_sum(at)]);
             }
-            workgroupBarrier(); // it is written
         }
     }
 }

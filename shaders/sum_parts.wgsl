@@ -1,6 +1,6 @@
 // dst[p, co] = epilogue( Σ_part src[part, p, co] )
 //
-// What conv2d_matrices leaves of a convolution whose sums it has cut into parts. src: [parts, pixels, c_out up to whole
+// What conv2d_shared and conv2d_matrices leave of a convolution whose sums it has cut into parts. src: [parts, pixels, c_out up to whole
 // quads]; dst: [pixels, c_out]. One thread computes a quad of channels.
 
 alias V = vec4<f32>;

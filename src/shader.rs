@@ -318,6 +318,7 @@ impl Shader {
             naga::valid::Capabilities::SHADER_FLOAT16
                 | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32
                 | naga::valid::Capabilities::SUBGROUP
+                | naga::valid::Capabilities::SUBGROUP_BARRIER
                 | naga::valid::Capabilities::COOPERATIVE_MATRIX,
         )
     }

@@ -1,10 +1,12 @@
-//! SPIR-V of kernels with cooperative matrices, with what Vulkan's memory model asks for and naga leaves out.
+//! SPIR-V of kernels with cooperative matrices, with what Vulkan's memory model asks for and naga leaves out, and factors that
+//! are of f16 whatever the memory is of that holds them.
 //!
 //! A module with such matrices declares Vulkan's memory model. There a barrier makes nothing available to other threads, nor
 //! visible to its own, unless it says so, and orders only what is accessed as not private to a thread (SPIR-V specification,
 //! sections "Memory Semantics" and "Memory Operands"; Vulkan specification, appendix "Memory Model"). naga 30 writes barriers
 //! and accesses as for the older GLSL450 model, where both go without saying. So every barrier is given MakeAvailable and
-//! MakeVisible here, and every access to workgroup memory NonPrivatePointer. Arrays in workgroup memory lose their strides,
+//! MakeVisible here, those of a subgroup workgroup memory instead of the subgroup's own, which Vulkan has not and where kernels
+//! have nothing, and every access to workgroup memory NonPrivatePointer. Arrays in workgroup memory lose their strides,
 //! which naga gives them too: they have no layout there (VUID-StandaloneSpirv-None-10684).
 
 use std::collections::{HashMap, HashSet};
@@ -49,12 +51,15 @@ pub fn words(shader: &Shader) -> Result<Vec<u32>> {
         ..spv::Options::default()
     };
     let words = spv::write_vec(&shader.module, &info, &options, None).map_err(|e| fail(e.to_string()))?;
-    Ok(ordered(&words))
+    Ok(ordered(&of_halves(&words)))
 }
 
 /// Opcodes, by their numbers in the specification.
 mod op {
     pub const DECORATE: u32 = 71;
+    pub const CAPABILITY: u32 = 17;
+    pub const TYPE_VOID: u32 = 19;
+    pub const TYPE_FLOAT: u32 = 22;
     pub const TYPE_POINTER: u32 = 32;
     pub const CONSTANT: u32 = 43;
     pub const FUNCTION: u32 = 54;
@@ -66,6 +71,7 @@ mod op {
     pub const IN_BOUNDS_ACCESS_CHAIN: u32 = 66;
     pub const CONTROL_BARRIER: u32 = 224;
     pub const MEMORY_BARRIER: u32 = 225;
+    pub const TYPE_COOPERATIVE_MATRIX: u32 = 4456;
     pub const COOPERATIVE_MATRIX_LOAD: u32 = 4457;
     pub const COOPERATIVE_MATRIX_STORE: u32 = 4458;
 }
@@ -77,6 +83,8 @@ const BOUND: usize = 3;
 const WORKGROUP: u32 = 4;
 const ARRAY_STRIDE: u32 = 6;
 const NON_PRIVATE_POINTER: u32 = 0x20;
+const SUBGROUP_MEMORY: u32 = 0x80;
+const WORKGROUP_MEMORY: u32 = 0x100;
 const MAKE_AVAILABLE_AND_VISIBLE: u32 = 0x2000 | 0x4000;
 
 /// Instructions of a module: opcode and all words.
@@ -99,6 +107,51 @@ fn access(opcode: u32) -> Option<(usize, usize)> {
         op::COOPERATIVE_MATRIX_STORE => Some((1, 5)),
         _ => None,
     }
+}
+
+/// The same module with factors of f16, where they are of f32. naga takes matrices to be of what the memory is of that they are
+/// loaded from; SPIR-V only wants that memory to be of numbers, and so kernels can hold eight numbers of f16 in a vector of four
+/// of f32, which drivers move at once.
+fn of_halves(words: &[u32]) -> Vec<u32> {
+    const FLOAT16: u32 = 9;
+    let of_float = |bits: u32| {
+        let mut types = instructions(words).filter(|(opcode, _)| *opcode == op::TYPE_FLOAT);
+        types.find(|(_, words)| words[2] == bits).map(|(_, words)| words[1])
+    };
+    let (Some(f32), found) = (of_float(32), of_float(16)) else { return words.to_vec() };
+    let uses: HashMap<u32, u32> = instructions(words)
+        .filter(|(opcode, _)| *opcode == op::CONSTANT)
+        .map(|(_, words)| (words[2], words[3]))
+        .collect();
+    let has_halves =
+        instructions(words).any(|(opcode, words)| opcode == op::CAPABILITY && words[1] == FLOAT16);
+    let f16 = found.unwrap_or(words[BOUND]);
+    let mut changed = words[..HEADER].to_vec();
+    changed[BOUND] = words[BOUND].max(f16 + 1);
+    if !has_halves {
+        changed.extend([2 << 16 | op::CAPABILITY, FLOAT16]);
+    }
+    let mut declared = false;
+    for (opcode, words) in instructions(words) {
+        // Before all types that could be made of it, instead of where it was.
+        if !declared && (op::TYPE_VOID..=op::TYPE_POINTER).contains(&opcode) {
+            changed.extend([3 << 16 | op::TYPE_FLOAT, f16, 16]);
+            declared = true;
+        }
+        let at = changed.len();
+        if opcode == op::TYPE_FLOAT && words[1] == f16 {
+            continue;
+        }
+        changed.extend(words);
+        // Its uses: 0 and 1 are factors, 2 is a sum.
+        if opcode == op::TYPE_COOPERATIVE_MATRIX
+            && words[2] == f32
+            && uses.get(&words[6]).is_some_and(|&u| u < 2)
+        {
+            changed[at + 2] = f16;
+        }
+    }
+    changed
 }
 
 /// The same module with barriers and accesses as the memory model wants them.
@@ -145,7 +198,8 @@ fn ordered(words: &[u32]) -> Vec<u32> {
             let old = words[place];
             words[place] = *semantics.entry(old).or_insert_with(|| {
                 let (ty, value): (u32, u32) = constants[&old];
-                declarations.extend([4 << 16 | op::CONSTANT, ty, bound, value | MAKE_AVAILABLE_AND_VISIBLE]);
+                let value = value & !SUBGROUP_MEMORY | WORKGROUP_MEMORY | MAKE_AVAILABLE_AND_VISIBLE;
+                declarations.extend([4 << 16 | op::CONSTANT, ty, bound, value]);
                 bound += 1;
                 bound - 1
             });
@@ -192,7 +246,9 @@ mod tests {
                 }
             }
         }
-        shaders.push(Shader::new(&Kernel::new("attention_matrices")).unwrap_or_else(|e| panic!("{e}")));
+        for name in ["attention_matrices", "attention_subgroups"] {
+            shaders.push(Shader::new(&Kernel::new(name)).unwrap_or_else(|e| panic!("{e}")));
+        }
         shaders
     }
 
@@ -223,6 +279,22 @@ mod tests {
             }
             let ids: Vec<u32> = constants.keys().copied().collect();
             assert!(ids.iter().all(|&id| id < words[BOUND]));
+        }
+    }
+
+    #[test]
+    fn factors_are_of_halves_and_sums_of_f32() {
+        for shader in shaders() {
+            let words = words(&shader).unwrap();
+            let of = |wanted: u32| instructions(&words).filter(move |(opcode, _)| *opcode == wanted);
+            let bits: HashMap<u32, u32> = of(op::TYPE_FLOAT).map(|(_, words)| (words[1], words[2])).collect();
+            let constants: HashMap<u32, u32> =
+                of(op::CONSTANT).map(|(_, words)| (words[2], words[3])).collect();
+            let matrices: Vec<[u32; 2]> = of(op::TYPE_COOPERATIVE_MATRIX)
+                .map(|(_, words)| [constants[&words[6]], bits[&words[2]]])
+                .collect();
+            assert_eq!(bits.len(), of(op::TYPE_FLOAT).count());
+            assert!(matrices.len() == 3 && matrices.iter().all(|m| [[0, 16], [1, 16], [2, 32]].contains(m)));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Attention: scaled dot-product attention, self and cross.
 
+use super::attention_subgroups::Streams;
 use super::{Operator, float, matrices, share};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -76,6 +77,9 @@ impl Operator for Attention {
         if d.is_multiple_of(4) && cx.prefers_texels(q) && cx.target().reads_texels(k) {
             return self.lower_texels(cx);
         }
+        if let Some(streams) = Streams::choose(cx.target(), q.dtype, [lq, lk, d]) {
+            return streams.lower(self, cx);
+        }
         if let Some(blocks) = Blocks::choose(cx.target(), q.dtype, [lq, lk, d]) {
             return self.lower_matrices(blocks, cx);
         }
@@ -136,7 +140,7 @@ impl Operator for Attention {
 }
 
 impl Attention {
-    fn factor(&self, head_size: usize) -> f32 {
+    pub(super) fn factor(&self, head_size: usize) -> f32 {
         self.scale.unwrap_or(1.0 / (head_size as f32).sqrt())
     }
 
@@ -289,12 +293,12 @@ fn queries_of_texels(quads: usize, lq: usize) -> usize {
     (1..=most).min_by_key(|&queries| cost(queries)).expect("at least one")
 }
 
-fn unsigned(n: usize) -> String {
+pub(super) fn unsigned(n: usize) -> String {
     format!("{n}u")
 }
 
 /// Of samples and heads in the mask; zero where it is the same for all.
-fn mask_strides(cx: &Lower) -> [usize; 2] {
+pub(super) fn mask_strides(cx: &Lower) -> [usize; 2] {
     if cx.inputs() < 4 {
         return [0, 0];
     }
@@ -303,7 +307,7 @@ fn mask_strides(cx: &Lower) -> [usize; 2] {
     [stride(samples, heads * lq * lk), stride(heads, lq * lk)]
 }
 
-fn dims(desc: &TensorDesc) -> Result<[usize; 3], String> {
+pub(super) fn dims(desc: &TensorDesc) -> Result<[usize; 3], String> {
     desc.shape[..].try_into().map_err(|_| format!("query, key and value must be [n, tokens, channels], found {desc}"))
 }
 

@@ -20,7 +20,7 @@ pub enum ConvWeight {
     /// For Winograd's convolution: a 3×3 kernel at the points of these squares, `[rows, row]`, a row for each point, tile of
     /// `quads` quads of output channels and quad of input channels.
     Winograd { squares: Squares, quads: usize },
-    /// For `conv2d_matrices`: `[tiles · kh · kw · c, columns]`, where c is the input channels up to a multiple of `depth`.
+    /// For `conv2d_shared` and `conv2d_matrices`: `[tiles · kh · kw · c, columns]`, where c is the input channels up to a multiple of `depth`.
     Matrices { columns: usize, depth: usize },
     /// For `conv2d_depthwise`: `[kh · kw, c]`.
     Depthwise,

@@ -135,11 +135,11 @@ impl Matmul {
         let [b_lines, b_width] = if self.transpose_b { [n, k] } else { [k, n] };
         let mut kernel =
             block.kernel("matmul_matrices", cx.target(), [self.transpose_a, self.transpose_b]);
-        if !a_width.is_multiple_of(4) {
-            kernel = kernel.alias("QuadA", "f16").function("load_a", load_halves("load_a", "a"));
+        if !a_width.is_multiple_of(8) {
+            kernel = kernel.alias("SrcA", "f16").function("load_a", load_halves("load_a", "a"));
         }
-        if !b_width.is_multiple_of(4) {
-            kernel = kernel.alias("QuadB", "f16").function("load_b", load_halves("load_b", "b"));
+        if !b_width.is_multiple_of(8) {
+            kernel = kernel.alias("SrcB", "f16").function("load_b", load_halves("load_b", "b"));
         }
         if !n.is_multiple_of(4) {
             kernel = kernel.alias("Dst", "f16").function("store", STORE_SCALARS);
@@ -283,15 +283,15 @@ fn load_transposed(name: &str, buffer: &str, i: &str, j: &str, rows: &str, colum
     )
 }
 
-/// Four numbers of a line for cooperative matrices, zero past its end.
+/// Eight numbers of a line for cooperative matrices, zero past its end.
 fn load_halves(name: &str, buffer: &str) -> String {
     format!(
-        "fn {name}(line: u32, quad: u32) -> vec4<f16> {{
-    var v = vec4<f16>();
-    for (var t = 0u; t < min(4u, P.{buffer}_width - quad * 4u); t++) {{
-        v[t] = {buffer}[line * P.{buffer}_width + quad * 4u + t];
+        "fn {name}(line: u32, eight: u32) -> Eight {{
+    var v: array<vec4<f16>, 2>;
+    for (var t = 0u; t < min(8u, P.{buffer}_width - eight * 8u); t++) {{
+        v[t / 4u][t % 4u] = {buffer}[line * P.{buffer}_width + eight * 8u + t];
     }}
-    return v;
+    return eight_of(v[0], v[1]);
 }}"
     )
 }

@@ -20,8 +20,11 @@ pub struct Block {
     pub depth: usize,
 }
 
-/// Subgroups and what each holds, the largest part first. Larger parts fetch less for a product, smaller ones are more.
-const SHAPES: [([usize; 2], [usize; 2]); 3] = [([2, 4], [4, 2]), ([2, 2], [2, 2]), ([1, 2], [2, 1])];
+/// Subgroups, what each holds and how many matrices deep, the largest part first. Larger parts fetch less for a product,
+/// smaller ones are more. On an H200 a product of 4096³ runs at 280, 209, 175 TFLOP/s with the first three, more subgroups with less
+/// for each at 150 to 190; a second room for the next step, to save a barrier, was slower with all.
+const SHAPES: [([usize; 2], [usize; 2], usize); 4] =
+    [([2, 2], [4, 4], 2), ([1, 2], [4, 4], 2), ([2, 2], [2, 2], 4), ([1, 2], [2, 1], 4)];
 
 /// Workgroups that keep a device busy; none where a matrix is multiplied number by number.
 pub fn enough(target: &Target) -> Option<usize> {
@@ -32,11 +35,12 @@ pub fn enough(target: &Target) -> Option<usize> {
     }
 }
 
-/// WGSL's names of matrices with this side: a left and a right factor, and a sum of products.
+/// WGSL's names of matrices with this side: a left and a right factor, which [`spirv`](crate::spirv) makes ones of f16, and a sum of
+/// products.
 pub fn types(side: usize) -> [&'static str; 3] {
     match side {
-        8 => ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"],
-        _ => ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"],
+        8 => ["coop_mat8x8<f32, A>", "coop_mat8x8<f32, B>", "coop_mat8x8<f32, C>"],
+        _ => ["coop_mat16x16<f32, A>", "coop_mat16x16<f32, B>", "coop_mat16x16<f32, C>"],
     }
 }
 
@@ -46,11 +50,13 @@ impl Block {
         let sides = target.matrices.iter().filter(move |_| dtype == DType::F16).flat_map(|m| m.sides.iter());
         sides.flat_map(move |&side| {
             let side = side as usize;
-            // Two matrices deep, unless that is further than the sums go.
-            let depth =
-                if length.next_multiple_of(2 * side) == length.next_multiple_of(side) { 2 } else { 1 };
-            let block = move |(subgroups, held)| Block { side, subgroups, held, depth: depth * side };
-            SHAPES.into_iter().map(block).filter(|block| block.fits(target))
+            SHAPES.into_iter().filter_map(move |(subgroups, held, deep)| {
+                // Less deep where that is further than the sums go, or there is not the memory.
+                let whole = |n: &usize| length.next_multiple_of(n * side) == length.next_multiple_of(side);
+                let depths = [deep, 2, 1].into_iter().filter(whole);
+                let mut blocks = depths.map(|n| Block { side, subgroups, held, depth: n * side });
+                blocks.find(|block| block.fits(target))
+            })
         })
     }
 
@@ -68,6 +74,14 @@ impl Block {
         let count = |b: &Block| batches * b.count(rows, columns);
         let own_side = || blocks.iter().filter(|block| block.side == first.side);
         own_side().find(|block| count(block) >= enough).or_else(|| own_side().next_back()).copied()
+    }
+
+    /// As deep as all others that the device can take for such sums: those that are cut are cut at the same places whichever
+    /// block it is.
+    pub fn deep(self, target: &Target, length: usize) -> Option<Block> {
+        let whole = |n: &usize| length.next_multiple_of(n * self.side) == length.next_multiple_of(self.side);
+        let deepest = [4, 2, 1].into_iter().find(whole)?;
+        Some(Block { depth: deepest * self.side, ..self }).filter(|block| block.fits(target))
     }
 
     pub fn rows(&self) -> usize {
@@ -94,14 +108,14 @@ impl Block {
         threads <= target.max_invocations as usize
             && self.memory() <= target.shared_memory as usize
             // Then a thread always fetches the same columns of the left side.
-            && threads.is_multiple_of(self.depth / 4)
+            && threads.is_multiple_of(self.depth / 8)
     }
 
     /// Workgroup memory, bytes, whichever side is turned.
     fn memory(&self) -> usize {
         let side = |lines: usize, width: usize| (lines * (width + 8)).max(width * (lines + 8)) * 2;
-        let sums = self.subgroups[0] * self.subgroups[1] * self.side * self.side * 4;
-        side(self.rows(), self.depth) + side(self.depth, self.columns()) + sums
+        let sums = self.subgroups[0] * self.columns() * self.side * 4;
+        sums.max(side(self.rows(), self.depth) + side(self.depth, self.columns()))
     }
 
     /// The kernel of this name with the constants of `lib/matrices`.
@@ -114,8 +128,8 @@ impl Block {
         let unsigned = |n: usize| format!("{n}u");
         let threads = self.threads(target);
         let stored = |lines: usize, width: usize, turned: bool| match turned {
-            false => [lines, width / 4],
-            true => [width, lines / 4],
+            false => [lines, width / 8],
+            true => [width, lines / 8],
         };
         let left = stored(self.rows(), self.depth, turned_left);
         let right = stored(self.depth, self.columns(), turned_right);
@@ -132,12 +146,13 @@ impl Block {
             .constant("THREADS", unsigned(threads))
             .constant("LOADS_LEFT", unsigned((left[0] * left[1]).div_ceil(threads)))
             .constant("LOADS_RIGHT", unsigned((right[0] * right[1]).div_ceil(threads)))
+            .constant("ROOM", unsigned(self.memory() / 16))
             .constant("TURNED_LEFT", turned_left)
             .constant("TURNED_RIGHT", turned_right)
             .constant("LINES_LEFT", unsigned(left[0]))
-            .constant("QUADS_LEFT", unsigned(left[1]))
+            .constant("EIGHTS_LEFT", unsigned(left[1]))
             .constant("LINES_RIGHT", unsigned(right[0]))
-            .constant("QUADS_RIGHT", unsigned(right[1]))
+            .constant("EIGHTS_RIGHT", unsigned(right[1]))
             .alias("Left", types[0])
             .alias("Right", types[1])
             .alias("Sum", types[2])
@@ -168,7 +183,8 @@ mod tests {
             [block.side, block.rows(), block.columns(), block.depth]
         };
         assert_eq!(size(4096, 320), [16, 128, 128, 32]);
-        assert_eq!(size(1024, 320), [16, 64, 64, 32]);
+        assert_eq!(size(1024, 320), [16, 64, 128, 32]);
+        assert_eq!(size(512, 320), [16, 64, 64, 64]);
         assert_eq!(size(64, 16), [16, 32, 32, 16]);
         assert_eq!(size(64, 48), [16, 32, 32, 16]);
     }

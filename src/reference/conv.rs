@@ -341,6 +341,7 @@ pub(crate) fn allows(conv: &Conv2d, method: Method) -> bool {
         Method::Direct => true,
         Method::Depthwise => groups == conv.c_in && conv.c_in == conv.c_out && conv.c_in.is_multiple_of(4),
         Method::Winograd { .. } => conv.allows_winograd(DType::F32),
+        Method::Shared(_) => conv.allows_shared(),
         Method::Matrices(blocks) => conv.allows_matrices(DType::F16, blocks.block.side),
         _ => {
             groups == 1 || ((conv.c_in / groups).is_multiple_of(4) && (conv.c_out / groups).is_multiple_of(4))

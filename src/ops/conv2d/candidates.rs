@@ -47,6 +47,7 @@ impl Conv2d {
                 } else {
                     found.extend(tiles().map(Method::Rows));
                 }
+                found.extend(self.all_shared(target, output).into_iter().map(Method::Shared));
                 found.extend(self.all_blocks(target, output).into_iter().map(Method::Matrices));
                 if flops <= FEW {
                     found.push(Method::Direct);
@@ -153,6 +154,7 @@ impl fmt::Display for Method {
             Method::Blocks { tile, texels: true, .. } => write!(f, "blocks and texels {tile}"),
             Method::Winograd { squares: Squares::Two, tile } => write!(f, "winograd 2×2 {tile}"),
             Method::Winograd { squares: Squares::Four, tile } => write!(f, "winograd 4×4 {tile}"),
+            Method::Shared(tile) => write!(f, "shared {tile}"),
             Method::Matrices(blocks) => write!(f, "matrices {blocks}"),
             Method::Depthwise => write!(f, "depthwise"),
             Method::Direct => write!(f, "direct"),

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use super::Conv2d;
-use super::tiles::{LOAD_SCALARS, STORE_SCALARS, unsigned};
-use crate::lower::{Grid, Lower};
-use crate::ops::epilogue::Width;
+use super::product::{FEW, Product, TRIED, parts_of};
+use super::tiles::unsigned;
+use crate::lower::Lower;
 use crate::ops::matrices::{Block, enough};
-use crate::shader::{Kernel, Param};
 use crate::target::Target;
 use crate::tensor::{DType, TensorDesc};
 
@@ -17,10 +16,6 @@ pub struct Blocks {
     pub block: Block,
     pub parts: usize,
 }
-
-/// Most parts of a sum, and least steps in one.
-const MOST_PARTS: usize = 16;
-const LEAST_STEPS: usize = 8;
 
 impl Conv2d {
     /// Whether the method computes this convolution, and fills matrices of this side.
@@ -35,7 +30,7 @@ impl Conv2d {
             .collect();
         let pixels: usize = self.extent(output).iter().product();
         let cut = blocks.iter().filter(|block| block.count(pixels, self.c_out) < FEW).flat_map(|&block| {
-            [4, MOST_PARTS].into_iter().filter_map(move |parts| self.cut(target, output, block, parts))
+            TRIED.into_iter().filter_map(move |parts| self.blocks_cut(target, output, block, parts))
         });
         blocks.iter().map(|&block| Blocks { block, parts: 1 }).chain(cut).collect()
     }
@@ -48,10 +43,10 @@ impl Conv2d {
         if parts == 1 {
             return Some(Blocks { block, parts });
         }
-        let enough = enough(target)?.div_ceil(parts);
-        let own_side = || Block::all(target, output.dtype, self.c_in).filter(|b| b.side == block.side);
-        let block = own_side().find(|b| b.count(pixels, self.c_out) >= enough).or_else(|| own_side().last())?;
-        self.cut(target, output, block, parts).or(Some(Blocks { block, parts: 1 }))
+        let wanted = enough(target)?.div_ceil(parts);
+        let all = self.deep_blocks(target, output, block.side);
+        let block = all.iter().find(|b| b.count(pixels, self.c_out) >= wanted).or(all.last())?;
+        self.blocks_cut(target, output, *block, parts).or(Some(Blocks { block: *block, parts: 1 }))
     }
 
     /// Into how many parts sums are cut: not at all where blocks that are not the smallest are enough. Of one sample, since a
@@ -60,35 +55,22 @@ impl Conv2d {
     fn parts(&self, target: &Target, output: &TensorDesc, side: usize) -> usize {
         let pixels = output.shape[1] * output.shape[2];
         let Some(enough) = enough(target).filter(|_| pixels > 1) else { return 1 };
-        let blocks: Vec<Block> =
-            Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side).collect();
+        let blocks = self.deep_blocks(target, output, side);
         // The smallest fetches most for a product.
         let Some(block) = blocks.iter().rev().nth(1).or(blocks.first()) else { return 1 };
-        let most = (self.steps(*block) / LEAST_STEPS).clamp(1, MOST_PARTS);
-        enough.div_ceil(block.count(pixels, self.c_out)).min(most)
+        parts_of(self.steps(block.depth), enough.div_ceil(block.count(pixels, self.c_out)))
     }
 
-    /// So many parts, or as many as have at least a step, if there is room for their sums.
-    fn cut(&self, target: &Target, output: &TensorDesc, block: Block, parts: usize) -> Option<Blocks> {
-        let steps = self.steps(block);
-        let parts = steps.div_ceil(steps.div_ceil(parts));
-        let room = self.bytes_of_parts(output, parts) <= target.max_binding.min(target.max_buffer);
-        (parts > 1 && room).then_some(Blocks { block, parts })
+    fn deep_blocks(&self, target: &Target, output: &TensorDesc, side: usize) -> Vec<Block> {
+        let all = Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side);
+        all.filter_map(|block| block.deep(target, self.c_in)).collect()
     }
 
-    fn bytes_of_parts(&self, output: &TensorDesc, parts: usize) -> u64 {
-        let pixels: usize = output.shape[..3].iter().product();
-        (parts * pixels * self.c_out.next_multiple_of(4) * size_of::<f32>()) as u64
-    }
-
-    /// Steps of a sum.
-    fn steps(&self, block: Block) -> usize {
-        self.kernel[0] * self.kernel[1] * self.c_in.div_ceil(block.depth)
+    fn blocks_cut(&self, target: &Target, output: &TensorDesc, block: Block, parts: usize) -> Option<Blocks> {
+        let parts = self.cut(target, output, block.depth, parts)?;
+        Some(Blocks { block, parts })
     }
 }
-
-/// Workgroups, below which cutting sums is worth a trial on any device.
-const FEW: usize = 256;
 
 impl fmt::Display for Blocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,91 +83,26 @@ impl fmt::Display for Blocks {
 }
 
 pub fn lower(conv: &Conv2d, Blocks { block, parts }: Blocks, cx: &mut Lower) {
-    let (source, output, o) = (cx.desc(0), cx.output_desc(), &conv.options);
-    let [n, height_out, width_out] = conv.extent(output);
-    let [height, width] = match conv.is_pointwise() {
-        true => [height_out, width_out],
-        false => [source.shape[1] * conv.upsample, source.shape[2] * conv.upsample],
-    };
-    let pixels = n * height_out * width_out;
-    let (tiles_y, tiles_x) = (pixels.div_ceil(block.rows()), conv.c_out.div_ceil(block.columns()));
-    let steps = conv.steps(block);
     let mut kernel = block
         .kernel("conv2d_matrices", cx.target(), [false, false])
-        .constant("UPSAMPLE", unsigned(conv.upsample));
-    if !conv.c_in.is_multiple_of(4) {
-        kernel = kernel.alias("Src", "f16").function("load", load_halves());
+        .constant("UPSAMPLE", unsigned(conv.upsample))
+        .constant("POINTWISE", conv.is_pointwise())
+        .constant("WHOLE", conv.c_in.is_multiple_of(block.depth));
+    if !conv.c_in.is_multiple_of(8) {
+        kernel = kernel.alias("Src", "f16").function("load", LOAD_HALVES);
     }
-    let mut buffers = conv.buffers(cx);
-    let kernel = match parts {
-        1 => finished(conv, kernel),
-        _ => {
-            let bytes = conv.bytes_of_parts(output, parts);
-            buffers.push(("partial", cx.scratch(bytes as usize)));
-            kernel.function("finish", FINISH_PART)
-        }
-    };
-    let common = |parts: usize| {
-        let pixels_sample = output.shape[1] * output.shape[2];
-        [
-            ("parts", Param::from(parts)),
-            ("pixels", pixels.into()),
-            // Of the tensor, even when all pixels are taken as one row.
-            ("pixels_sample", pixels_sample.into()),
-            ("c_out", conv.c_out.into()),
-            ("quads_out", conv.c_out.div_ceil(4).into()),
-        ]
-    };
-    let mut params = vec![
-        ("height", height.into()),
-        ("width", width.into()),
-        ("c_in", conv.c_in.into()),
-        ("quads_in", conv.c_in.div_ceil(4).into()),
-        ("height_out", height_out.into()),
-        ("width_out", width_out.into()),
-        ("tiles_x", tiles_x.into()),
-        ("tiles", (tiles_y * tiles_x).into()),
-        ("slices", conv.c_in.div_ceil(block.depth).into()),
-        ("steps", steps.into()),
-        ("steps_part", steps.div_ceil(parts).into()),
-        ("kernel_x", conv.kernel[1].into()),
-        ("stride_y", o.stride[0].into()),
-        ("stride_x", o.stride[1].into()),
-        ("dilation_y", o.dilation[0].into()),
-        ("dilation_x", o.dilation[1].into()),
-        ("pad_top", o.padding[0].into()),
-        ("pad_left", o.padding[1].into()),
-    ];
-    params.extend(common(parts));
-    cx.dispatch(kernel, &buffers, &params, Grid::Groups(parts * tiles_y * tiles_x));
-    if parts > 1 {
-        let quads = pixels * conv.c_out.div_ceil(4);
-        let (_, partial) = buffers.pop().expect("it was put there");
-        buffers[0] = ("src", partial);
-        let kernel = finished(conv, Kernel::new("sum_parts").alias("Dst", "vec4<f16>"));
-        cx.dispatch(kernel, &buffers, &common(parts), Grid::Threads(quads));
-    }
+    let product = Product { rows: block.rows(), columns: block.columns(), depth: block.depth, parts };
+    product.lower(conv, kernel, ("eights_in", conv.c_in.div_ceil(8)), cx);
 }
 
-/// The kernel with the epilogue, and the way in which results are written.
-fn finished(conv: &Conv2d, kernel: Kernel) -> Kernel {
-    match conv.c_out.is_multiple_of(4) {
-        true => conv.epilogue.splice(kernel, Width::Quads),
-        false => {
-            let kernel = kernel.alias("Dst", "f16").function("store", STORE_SCALARS);
-            conv.epilogue.splice(kernel, Width::QuadsOfScalars)
-        }
+const LOAD_HALVES: &str = "fn load(pixel: u32, eight: u32) -> Eight {
+    var v: array<vec4<f16>, 2>;
+    let first = eight * 8u;
+    for (var t = 0u; t < min(8u, P.c_in - first); t++) {
+        v[t / 4u][t % 4u] = src[pixel * P.c_in + first + t];
     }
-}
-
-const FINISH_PART: &str = "fn finish(value: V, part: u32, pixel: u32, quad: u32) {
-    partial[(part * P.pixels + pixel) * P.quads_out + quad] = value;
+    return eight_of(v[0], v[1]);
 }";
-
-/// [`LOAD_SCALARS`] without the way through f32.
-fn load_halves() -> String {
-    LOAD_SCALARS.replace("vec4<f32>", "vec4<f16>").replace("f32(src", "f16(src")
-}
 
 #[cfg(test)]
 mod tests {
@@ -236,7 +153,7 @@ mod tests {
         let all = conv.all_blocks(&device, &output);
         assert!(all.iter().any(|blocks| blocks.parts > 1));
         for Blocks { block, parts } in all {
-            let steps = conv.steps(block);
+            let steps = conv.steps(block.depth);
             assert!((parts - 1) * steps.div_ceil(parts) < steps, "{parts} parts of {steps} steps");
         }
     }

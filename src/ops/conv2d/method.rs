@@ -2,6 +2,7 @@
 
 use super::Conv2d;
 use super::matrices::Blocks;
+use super::shared::Shared;
 use super::winograd::Squares;
 use crate::ops::ConvWeight;
 use crate::ops::quantized::{BLOCK, BlockFormat};
@@ -28,6 +29,8 @@ pub enum Method {
     /// Through the points of Winograd's convolution, with the tile of the products there, whose pixels are squares of the
     /// result. 3×3 kernels of stride one, channels in multiples of four, f32.
     Winograd { squares: Squares, tile: Tile },
+    /// A part of the product in each workgroup, which brings both sides into its memory, on GPUs. One group.
+    Shared(Shared),
     /// Products of cooperative matrices, on devices that have them. f16, one group.
     Matrices(Blocks),
     /// A tile in each thread, with a weight in blocks of small integers, in a buffer; the source in a buffer or, on
@@ -99,6 +102,9 @@ impl Conv2d {
         if let Some(blocks) = self.choose_blocks(target, output) {
             return Method::Matrices(blocks);
         }
+        if let Some(tile) = self.choose_shared(target, output) {
+            return Method::Shared(tile);
+        }
         match self.allows_texels(target, source, output) {
             true => Method::Texels(self.tile(target, output)),
             false => Method::Rows(self.narrow_tile(target, output)),
@@ -120,11 +126,11 @@ impl Conv2d {
             Method::Winograd { squares, .. } => {
                 Method::Winograd { squares, tile: self.winograd_of_lanes(squares, output).0 }
             }
-            Method::Depthwise | Method::Direct | Method::Matrices(_) => method,
+            Method::Depthwise | Method::Direct | Method::Shared(_) | Method::Matrices(_) => method,
             _ => match self.tuned(target, source, output, format).filter(tiles) {
                 Some(method) => method,
                 None => match self.choose(target, source, output, format) {
-                    Method::Matrices(_) => Method::Rows(self.tile(target, output)),
+                    Method::Matrices(_) | Method::Shared(_) => Method::Rows(self.tile(target, output)),
                     method => method,
                 },
             },
@@ -285,6 +291,7 @@ impl Conv2d {
                 Some(ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads })
             }
             Method::Winograd { squares, tile } => Some(ConvWeight::Winograd { squares, quads: tile.quads }),
+            Method::Shared(Shared { columns, depth, .. }) => Some(ConvWeight::Matrices { columns, depth }),
             Method::Matrices(Blocks { block, .. }) => {
                 Some(ConvWeight::Matrices { columns: block.columns(), depth: block.depth })
             }

@@ -5,12 +5,15 @@ mod depthwise;
 mod direct;
 mod matrices;
 mod method;
+mod product;
+mod shared;
 mod tiles;
 pub(crate) mod winograd;
 
 pub use matrices::Blocks;
 pub(crate) use method::AtPoints;
 pub use method::Method;
+pub use shared::Shared;
 pub use winograd::Squares;
 
 use super::epilogue::{Epilogue, Step};
@@ -154,6 +157,7 @@ impl Operator for Conv2d {
                 tiles::lower_blocks(self, tile, format, texels, cx);
             }
             Some(Method::Winograd { squares, tile }) => winograd::lower(self, squares, tile, cx),
+            Some(Method::Shared(tile)) => shared::lower(self, tile, cx),
             Some(Method::Matrices(blocks)) => matrices::lower(self, blocks, cx),
             Some(Method::Depthwise) => depthwise::lower(self, cx),
             Some(Method::Direct) => direct::lower(self, cx),
