@@ -1,5 +1,6 @@
 //! Attention: scaled dot-product attention, self and cross.
 
+use super::attention_shared::Shared;
 use super::{Operator, float, matrices, share};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -79,6 +80,9 @@ impl Operator for Attention {
         if let Some(blocks) = Blocks::choose(cx.target(), q.dtype, [lq, lk, d]) {
             return self.lower_matrices(blocks, cx);
         }
+        if let Some(shared) = Shared::choose(cx.target(), [lq, lk, d]) {
+            return self.lower_shared(shared, cx);
+        }
         let quads = d.div_ceil(4);
         // As many queries as registers hold beside their results.
         let most = match cx.target().class {
@@ -136,7 +140,7 @@ impl Operator for Attention {
 }
 
 impl Attention {
-    fn factor(&self, head_size: usize) -> f32 {
+    pub(super) fn factor(&self, head_size: usize) -> f32 {
         self.scale.unwrap_or(1.0 / (head_size as f32).sqrt())
     }
 
@@ -289,12 +293,12 @@ fn queries_of_texels(quads: usize, lq: usize) -> usize {
     (1..=most).min_by_key(|&queries| cost(queries)).expect("at least one")
 }
 
-fn unsigned(n: usize) -> String {
+pub(super) fn unsigned(n: usize) -> String {
     format!("{n}u")
 }
 
 /// Of samples and heads in the mask; zero where it is the same for all.
-fn mask_strides(cx: &Lower) -> [usize; 2] {
+pub(super) fn mask_strides(cx: &Lower) -> [usize; 2] {
     if cx.inputs() < 4 {
         return [0, 0];
     }
@@ -303,7 +307,7 @@ fn mask_strides(cx: &Lower) -> [usize; 2] {
     [stride(samples, heads * lq * lk), stride(heads, lq * lk)]
 }
 
-fn dims(desc: &TensorDesc) -> Result<[usize; 3], String> {
+pub(super) fn dims(desc: &TensorDesc) -> Result<[usize; 3], String> {
     desc.shape[..].try_into().map_err(|_| format!("query, key and value must be [n, tokens, channels], found {desc}"))
 }
 
@@ -328,7 +332,7 @@ const STORE_SCALARS: &str = "fn store(token: u32, head: u32, quad: u32, v: V) {
     }
 }";
 
-const BIAS: &str = "fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
+pub(super) const BIAS: &str = "fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
     return f32(mask[sample * P.mask_sample + head * P.mask_head + i * P.keys + j]);
 }";
 

@@ -122,6 +122,7 @@ ops! {
     unpack_bytes::UnpackBytes,
 }
 
+mod attention_shared;
 pub mod epilogue;
 pub mod expr;
 mod lines;
