@@ -249,8 +249,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
         }
 
-        // Sums of quads own_channels + c · ACROSS_CHANNELS over this thread's part of the weights. Parts are neighbouring
-        // runs of ACROSS_CHANNELS quads, so that threads read lines of values in different banks.
+        // Sums of quads own_channels + c · ACROSS_CHANNELS over one part of the weights. Parts are
+        // neighbouring runs of ACROSS_CHANNELS quads, so that threads read lines of values in different banks.
         for (var step = 0u; step < KEYS_HELD / 4u * ACROSS_CHANNELS; step++) {
             let four = step / ACROSS_CHANNELS;
             let line = own_keys * ACROSS_CHANNELS + step % ACROSS_CHANNELS;
