@@ -121,7 +121,8 @@ impl Attention {
         let lk = cx.desc(1).shape[1];
         let tiles = lq.div_ceil(shared.rows());
         let quad = if q.dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };
-        let mut kernel = shared.kernel().constant("CAUSAL", self.causal).alias("Src", quad).alias("Dst", quad);
+        let mut kernel =
+            shared.kernel().constant("CAUSAL", self.causal).alias("Src", quad).alias("Dst", quad);
         let mut buffers =
             vec![("query", cx.input(0)), ("key", cx.input(1)), ("value", cx.input(2)), ("dst", cx.output())];
         if cx.inputs() == 4 {
