@@ -1,5 +1,6 @@
 //! Attention: scaled dot-product attention, self and cross.
 
+use super::attention_shared::Shared;
 use super::attention_subgroups::Streams;
 use super::{Operator, float, matrices, share};
 use crate::error::Result;
@@ -82,6 +83,9 @@ impl Operator for Attention {
         }
         if let Some(blocks) = Blocks::choose(cx.target(), q.dtype, [lq, lk, d]) {
             return self.lower_matrices(blocks, cx);
+        }
+        if let Some(shared) = Shared::choose(cx.target(), [lq, lk, d]) {
+            return self.lower_shared(shared, cx);
         }
         let quads = d.div_ceil(4);
         // As many queries as registers hold beside their results.
@@ -332,7 +336,7 @@ const STORE_SCALARS: &str = "fn store(token: u32, head: u32, quad: u32, v: V) {
     }
 }";
 
-const BIAS: &str = "fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
+pub(super) const BIAS: &str = "fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
     return f32(mask[sample * P.mask_sample + head * P.mask_head + i * P.keys + j]);
 }";
 

@@ -122,6 +122,7 @@ ops! {
     unpack_bytes::UnpackBytes,
 }
 
+mod attention_shared;
 mod attention_subgroups;
 pub mod epilogue;
 pub mod expr;

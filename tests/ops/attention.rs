@@ -1,6 +1,7 @@
 use aquatint::ops::attention::AttentionOptions;
+use aquatint::{DType, DeviceClass, Gpu, Graph, Network, Plan, Target, Tensor};
 
-use crate::harness::{Array, Case, Rng};
+use crate::harness::{self, Array, Case, Rng, tensor};
 
 pub fn attention(
     q: &Array,
@@ -121,4 +122,116 @@ fn long_sequences_that_hide_keys() {
     check(1, 90, 140, 5, 20, true, None);
     check(2, 75, 77, 3, 20, false, Some([2, 1]));
     check(2, 75, 43, 3, 20, true, Some([1, 3]));
+}
+
+/// As it is planned for a discrete GPU without cooperative matrices: the kernels' names, and the result.
+fn as_discrete(
+    gpu: &Gpu,
+    dtype: DType,
+    arrays: &[&Array],
+    heads: usize,
+    causal: bool,
+) -> (Vec<&'static str>, Tensor) {
+    let tensors: Vec<Tensor> = arrays.iter().map(|array| tensor(array, dtype)).collect();
+    let names = ["query", "key", "value", "mask"];
+    let mut g = Graph::new();
+    let x: Vec<_> =
+        tensors.iter().zip(names).map(|(t, name)| g.input(name, t.desc.shape.clone(), dtype)).collect();
+    let options = AttentionOptions { causal, mask: x.get(3).copied(), scale: None };
+    let y = g.attention(x[0], x[1], x[2], heads, options).unwrap();
+    g.output("y", y);
+    let target = Target { class: DeviceClass::Discrete, matrices: None, ..gpu.target().clone() };
+    let plan = Plan::compile(&g, &target).unwrap();
+    let kernels = plan.run.iter().map(|launch| launch.shader.kernel.name).collect();
+    let network = Network::from_plan(gpu, plan).unwrap();
+    network.poison().unwrap();
+    let inputs: Vec<(&str, &Tensor)> = names.into_iter().zip(&tensors).collect();
+    (kernels, network.run(&inputs).unwrap().remove(0))
+}
+
+/// Tiles that threads share in workgroup memory, in both types; `hides` by a mask, too.
+fn check_shared([n, lq, lk]: [usize; 3], heads: usize, d: usize, causal: bool, hides: bool) {
+    let Some(gpu) = harness::gpu() else { return };
+    let name = format!("n {n}, {lq}×{lk}, {heads} heads of {d}, causal {causal}, mask {hides}");
+    let mut rng = Rng::new(&name);
+    let mut sequence = |l: usize| rng.array_in(&[n, l, heads * d], -2.0, 2.0);
+    let mut arrays = vec![sequence(lq), sequence(lk), sequence(lk)];
+    if hides {
+        let mut mask = rng.array_in(&[1, heads, lq, lk], -3.0, 3.0);
+        mask.data.iter_mut().for_each(|m| *m = if rng.below(4) == 0 { f64::NEG_INFINITY } else { *m });
+        mask.data[..lk].fill(f64::NEG_INFINITY);
+        arrays.push(mask);
+    }
+    for (dtype, tolerance) in [(DType::F32, harness::F32), (DType::F16, harness::F16)] {
+        if dtype == DType::F16 && !gpu.target().f16 {
+            continue;
+        }
+        let name = format!("{name}, {dtype}");
+        let (kernels, found) = as_discrete(gpu, dtype, &arrays.iter().collect::<Vec<_>>(), heads, causal);
+        // The largest heads take more memory than some devices have.
+        let fits = d <= 64 || d <= 160 && gpu.target().shared_memory >= 32 << 10;
+        assert_eq!(kernels, [if fits { "attention_shared" } else { kernels[0] }], "{name}");
+        let rounded = arrays.iter().map(|array| Array {
+            shape: array.shape.clone(),
+            data: tensor(array, dtype).to_f32().into_iter().map(f64::from).collect(),
+        });
+        let a: Vec<Array> = rounded.collect();
+        let expected = attention(&a[0], &a[1], &a[2], heads, (d as f64).powf(-0.5), causal, a.get(3));
+        harness::compare(&name, &found.to_f32(), &expected, tolerance);
+    }
+}
+
+#[test]
+fn shared_tiles_of_all_head_sizes() {
+    // Queries and keys that are no multiple of a tile, and channels that are none of what threads hold.
+    for (d, heads, lq, lk) in [
+        (4, 3, 70, 37),
+        (8, 2, 67, 300),
+        (12, 1, 131, 65),
+        (28, 1, 35, 33),
+        (40, 2, 70, 77),
+        (44, 1, 33, 40),
+        (64, 2, 65, 63),
+        (80, 1, 66, 50),
+        (128, 1, 34, 36),
+        (160, 1, 33, 35),
+        (256, 1, 17, 19),
+    ] {
+        check_shared([1, lq, lk], heads, d, false, false);
+    }
+    // Long enough for the largest tiles.
+    check_shared([2, 67, 261], 1, 16, false, false);
+    check_shared([1, 67, 257], 1, 40, false, false);
+    // One key, and fewest queries.
+    check_shared([2, 16, 1], 2, 40, false, false);
+    check_shared([1, 16, 16], 1, 8, false, false);
+}
+
+#[test]
+fn shared_tiles_that_hide_keys() {
+    check_shared([1, 150, 150], 2, 16, true, false);
+    check_shared([1, 300, 300], 1, 8, true, false);
+    check_shared([1, 90, 140], 1, 40, true, false);
+    check_shared([1, 140, 90], 1, 20, true, true);
+    check_shared([2, 75, 77], 2, 40, false, true);
+    check_shared([1, 70, 270], 2, 8, false, true);
+    check_shared([2, 33, 1], 2, 40, false, true);
+}
+
+#[test]
+fn a_sequence_comes_out_the_same_in_any_batch() {
+    let Some(gpu) = harness::gpu() else { return };
+    let mut rng = Rng::new("batch");
+    let (heads, d) = (2, 40);
+    let arrays = [70, 83, 83].map(|l| rng.array_in(&[3, l, heads * d], -2.0, 2.0));
+    let (_, all) = as_discrete(gpu, DType::F32, &arrays.each_ref(), heads, false);
+    for i in 0..3 {
+        let one = arrays.each_ref().map(|array| {
+            let [_, l, c] = array.shape[..] else { unreachable!() };
+            Array { shape: vec![1, l, c], data: array.data[i * l * c..][..l * c].to_vec() }
+        });
+        let (_, alone) = as_discrete(gpu, DType::F32, &one.each_ref(), heads, false);
+        let size = alone.to_f32().len();
+        assert_eq!(alone.to_f32(), all.to_f32()[i * size..][..size], "sequence {i}");
+    }
 }
