@@ -2,7 +2,7 @@
 // them has made of its numbers is joined through workgroup memory, in an order that is always the same: first FAN parts by one
 // thread, then what came of those by every thread for itself, which takes two barriers whatever THREADS is.
 //
-// The kernel that includes this defines `alias Part` and `fn join(a: Part, b: Part) -> Part`.
+// The kernel that includes this defines the alias `Part`, and `join`, which makes one part of two.
 
 const THREADS: u32 = 32u; // of a line
 const LINES: u32 = 4u; // of a workgroup

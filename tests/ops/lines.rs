@@ -13,8 +13,8 @@ const SHAPES: [(&[usize], usize); 10] = [
     (&[5, 1, 4], 1),
     (&[130, 1], 1),
     (&[3, 333], 1),
-    (&[2, 2311], 1),
-    (&[2, 300, 37], 1),
+    (&[1, 2311], 1),
+    (&[2, 100, 13], 1),
 ];
 
 /// The numbers of the line through `index` along `axis`.
@@ -50,17 +50,24 @@ fn softmax() {
 fn softmax_of_long_rows() {
     let mut rng = Rng::new("softmax of long rows");
     for shape in [&[9, 4][..], &[3, 70, 20], &[21, 1000], &[2, 3, 36], &[131, 8], &[2, 9004]] {
-        let axis = shape.len() - 1;
+        let (axis, size) = (shape.len() - 1, shape[shape.len() - 1]);
         let x = rng.array_in(shape, -8.0, 8.0);
-        let sum = |a: &Array, i: &[usize]| line(a, i, axis).iter().map(|v| (v - a.at(i)).exp()).sum::<f64>();
+        let rows = |a: &Array, result: fn(f64, f64) -> f64| {
+            let mut y = a.clone();
+            for row in y.data.chunks_mut(size) {
+                let sum = row.iter().map(|v| v.exp()).sum::<f64>();
+                row.iter_mut().for_each(|v| *v = result(*v, sum));
+            }
+            y
+        };
         Case::new(format!("softmax {shape:?}"))
             .played()
             .input(&x)
-            .check(|g, v| g.softmax(v[0], axis), |a| Array::from_fn(shape, |i| 1.0 / sum(&a[0], i)));
+            .check(|g, v| g.softmax(v[0], axis), |a| rows(&a[0], |x, sum| x.exp() / sum));
         Case::new(format!("log softmax {shape:?}"))
             .played()
             .input(&x)
-            .check(|g, v| g.log_softmax(v[0], axis), |a| Array::from_fn(shape, |i| -sum(&a[0], i).ln()));
+            .check(|g, v| g.log_softmax(v[0], axis), |a| rows(&a[0], |x, sum| x - sum.ln()));
     }
 }
 

@@ -125,34 +125,29 @@ fn rows() {
     ] {
         let c = *shape.last().unwrap();
         let (x, w, b) = (rng.array(shape), rng.array(&[c]), rng.array(&[c]));
-        let row = |a: &Array, i: &[usize]| -> Vec<f64> {
-            let mut at = i.to_vec();
-            (0..c)
-                .map(|k| {
-                    at[i.len() - 1] = k;
-                    a.at(&at)
-                })
-                .collect()
-        };
         Case::new(format!("layer norm {shape:?}")).played().input(&x).weight(&w).weight(&b).check(
             |g, v| g.layer_norm(v[0], Some(v[1]), Some(v[2]), 1e-5),
             |a| {
-                Array::from_fn(shape, |i| {
-                    let r = row(&a[0], i);
-                    let mean = r.iter().sum::<f64>() / c as f64;
-                    let variance = r.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / c as f64;
-                    let k = i[i.len() - 1];
-                    (a[0].at(i) - mean) / (variance + 1e-5).sqrt() * a[1].at(&[k]) + a[2].at(&[k])
-                })
+                let mut y = a[0].clone();
+                for row in y.data.chunks_mut(c) {
+                    let mean = row.iter().sum::<f64>() / c as f64;
+                    let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / c as f64;
+                    for (k, v) in row.iter_mut().enumerate() {
+                        *v = (*v - mean) / (variance + 1e-5).sqrt() * a[1].data[k] + a[2].data[k];
+                    }
+                }
+                y
             },
         );
         Case::new(format!("rms norm {shape:?}")).played().input(&x).weight(&w).check(
             |g, v| g.rms_norm(v[0], Some(v[1]), 1e-6),
             |a| {
-                Array::from_fn(shape, |i| {
-                    let square = row(&a[0], i).iter().map(|v| v * v).sum::<f64>() / c as f64;
-                    a[0].at(i) / (square + 1e-6).sqrt() * a[1].at(&i[i.len() - 1..])
-                })
+                let mut y = a[0].clone();
+                for row in y.data.chunks_mut(c) {
+                    let square = row.iter().map(|v| v * v).sum::<f64>() / c as f64;
+                    row.iter_mut().zip(&a[1].data).for_each(|(v, w)| *v *= w / (square + 1e-6).sqrt());
+                }
+                y
             },
         );
     }
