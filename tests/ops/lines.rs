@@ -49,7 +49,7 @@ fn softmax() {
 #[test]
 fn softmax_of_long_rows() {
     let mut rng = Rng::new("softmax of long rows");
-    for shape in [&[9, 4][..], &[3, 70, 20], &[21, 1000], &[2, 3, 36], &[131, 8], &[2, 9004]] {
+    for shape in [&[9, 4][..], &[3, 70, 20], &[21, 1000], &[2, 3, 36], &[131, 8], &[1, 8196]] {
         let (axis, size) = (shape.len() - 1, shape[shape.len() - 1]);
         let x = rng.array_in(shape, -8.0, 8.0);
         let rows = |a: &Array, result: fn(f64, f64) -> f64| {
