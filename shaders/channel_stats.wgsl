@@ -7,6 +7,8 @@
 alias V = vec4<f32>;
 alias Quad = vec4<f32>;
 
+const WORKGROUP: u32 = 8u;
+
 struct Params {
     samples: u32,
     pixels: u32,
@@ -27,9 +29,9 @@ fn load(pixel: u32, quad: u32) -> V {
     return V(src[pixel * P.quads + quad]);
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let thread = linear_id(group, groups, local, 8u);
+    let thread = linear_id(group, groups, local, WORKGROUP);
     let quad = thread % P.quads;
     let chunk = (thread / P.quads) % P.chunks;
     let sample = thread / (P.quads * P.chunks);

@@ -6,6 +6,8 @@
 
 alias Elem = f32;
 
+const WORKGROUP: u32 = 8u;
+
 struct Params {
     samples: u32,
     pixels: u32,
@@ -20,9 +22,9 @@ struct Params {
 
 // #include lib/index
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let thread = linear_id(group, groups, local, 8u);
+    let thread = linear_id(group, groups, local, WORKGROUP);
     let channel = thread % P.channels;
     let part = thread / P.channels; // sample and chunk
     let sample = part / P.chunks;

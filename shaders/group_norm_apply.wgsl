@@ -6,6 +6,8 @@
 alias V = vec4<f32>;
 alias Quad = vec4<f32>;
 
+const WORKGROUP: u32 = 32u;
+
 struct Params {
     samples: u32,
     pixels: u32,
@@ -32,9 +34,9 @@ fn activation(x: V) -> V {
     return x;
 }
 
-@compute @workgroup_size(32)
+@compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let thread = linear_id(group, groups, local, 32u);
+    let thread = linear_id(group, groups, local, WORKGROUP);
     let quad = thread % P.quads;
     let strip = (thread / P.quads) % P.strips;
     let sample = thread / (P.quads * P.strips);

@@ -44,6 +44,9 @@ fn look(gpu: &Gpu, graph: &Graph) -> Examination {
     examine(gpu, "network", graph, &inputs, &Options::default(), &mut |_, _| true).unwrap()
 }
 
+/// Kernels that know the variance of a small group norm, of whatever class the device is.
+const NORMS: [&str; 2] = ["group_norm_scale", "row_norm_threads"];
+
 /// Kernels begin their sums with the bias, whose magnitude every partial sum then has.
 #[test]
 fn a_bias_that_dwarfs_the_products_is_not_taken_for_a_fault() {
@@ -121,21 +124,21 @@ fn nothing_changes_when_the_doctor_looks() {
 #[test]
 fn a_fault_is_found_and_named() {
     let Some(gpu) = gpu() else { return };
-    // The variance of the norm: only its second launch is wrong.
-    gpu.plant_fault("group_norm_scale", "P.eps", "(P.eps + 0.5)");
+    // The variance of the norm: only one launch is wrong.
+    NORMS.iter().for_each(|kernel| gpu.plant_fault(kernel, "P.eps", "(P.eps + 0.5)"));
     let graph = network();
     let found = look(&gpu, &graph);
     let wrong: Vec<_> = found.wrong().collect();
     assert_eq!(wrong.len(), 1, "what comes after is computed from what is there: {wrong:#?}");
     let first = wrong[0];
     assert_eq!((first.operation, first.output.to_string().as_str()), ("Norm", "f32[1, 12, 12, 16]"));
-    assert!(first.launches.iter().any(|l| l.kernel == "group_norm_scale"));
+    assert!(first.launches.iter().any(|l| NORMS.contains(&l.kernel)));
     assert!(first.judgement.max_rel > 1e-3 && first.judgement.wrong * 10 > first.judgement.compared * 9);
     let w = first.judgement.first_wrong.as_ref().unwrap();
     assert!((w.found - w.expected).abs() > w.allowed && w.found.is_finite());
     assert!(
         first.variants.iter().all(|v| matches!(v.verdict, Verdict::Wrong { .. })),
-        "all have that kernel"
+        "all have such a kernel"
     );
     // The network as everybody runs it has the fault too.
     let x = Tensor::from_f32([1, 12, 12, 3], &[0.5; 432]);
@@ -176,6 +179,7 @@ fn variants_that_are_right_are_told_from_those_that_are_not() {
 fn numbers_that_are_none_are_counted() {
     let Some(gpu) = gpu() else { return };
     gpu.plant_fault("softmax", "return exp(x) / sum", "return sqrt(-1.0 - x * x) + exp(x) / sum");
+    gpu.plant_fault("softmax_threads", "return exp(x) / total", "return sqrt(-1.0 - x * x) + exp(x) / total");
     let found = look(&gpu, &network());
     let wrong: Vec<_> = found.wrong().collect();
     assert_eq!(wrong.len(), 1);
@@ -187,7 +191,7 @@ fn numbers_that_are_none_are_counted() {
 /// Writes the capture of a planted fault.
 fn captured(folder: &Path) -> Option<Gpu> {
     let gpu = gpu()?;
-    gpu.plant_fault("group_norm_scale", "P.eps", "(P.eps + 0.5)");
+    NORMS.iter().for_each(|kernel| gpu.plant_fault(kernel, "P.eps", "(P.eps + 0.5)"));
     look(&gpu, &network()).capture.expect("something is wrong").write(folder).unwrap();
     Some(gpu)
 }

@@ -1,12 +1,16 @@
 //! ArgReduce: where the largest or smallest number of a line is.
 
-use super::lines::split;
+use super::lines::{Team, split};
 use super::{Operator, arity, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Grid, Lower, elem};
 use crate::shader::Kernel;
+use crate::target::DeviceClass;
 use crate::tensor::{DType, TensorDesc};
+
+/// Numbers in a line from which on several threads of a GPU do it.
+const LONG: usize = 16;
 
 /// Index (u32) of the largest or smallest number along `axis`, the first of equals unless `last`. The axis goes.
 #[derive(Clone, Debug)]
@@ -31,6 +35,9 @@ impl Operator for ArgReduce {
 
     fn lower(&self, cx: &mut Lower) {
         let [outer, size, inner] = split(&cx.desc(0).shape, self.axis, self.axis + 1);
+        if cx.target().class != DeviceClass::Cpu && size >= LONG {
+            return self.lower_threads(outer, size, inner, cx);
+        }
         let mut kernel = Kernel::new("arg_reduce").alias("Elem", elem(cx.desc(0)));
         let better = match (self.smallest, self.last) {
             (false, false) => None,
@@ -47,6 +54,28 @@ impl Operator for ArgReduce {
             &[("src", cx.input(0)), ("dst", cx.output())],
             &[("lines", (outer * inner).into()), ("size", size.into()), ("inner", inner.into())],
             Grid::Threads(outer * inner),
+        );
+    }
+}
+
+impl ArgReduce {
+    /// With several threads a line.
+    fn lower_threads(&self, outer: usize, size: usize, inner: usize, cx: &mut Lower) {
+        let team = if inner == 1 { Team::along(size, 8) } else { Team::across(size, 8) };
+        let mut kernel = team.kernel("arg_reduce_threads").alias("Elem", elem(cx.desc(0)));
+        if self.smallest {
+            let text = "fn better(x: f32, best: f32) -> bool {\n    return x < best;\n}";
+            kernel = kernel.function("better", text);
+        }
+        if self.last {
+            let text = "fn nearer(i: u32, at: u32) -> bool {\n    return i > at;\n}";
+            kernel = kernel.function("nearer", text);
+        }
+        cx.dispatch(
+            kernel,
+            &[("src", cx.input(0)), ("dst", cx.output())],
+            &[("lines", (outer * inner).into()), ("size", size.into()), ("inner", inner.into())],
+            team.grid(outer * inner),
         );
     }
 }

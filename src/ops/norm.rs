@@ -1,7 +1,7 @@
 //! Norm: group, instance, layer and RMS normalisation, with an activation after it.
 
 use super::expr::Unary;
-use super::lines::quad;
+use super::lines::{Team, packed, quad};
 use super::{Operator, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -62,6 +62,19 @@ impl Operator for Norm {
     }
 }
 
+/// What is normalised together: of `[samples, pixels, groups, size]`, the pixels' numbers of a group.
+struct Rows {
+    samples: usize,
+    pixels: usize,
+    groups: usize,
+    size: usize,
+}
+
+/// Units of a group that one workgroup of a GPU normalises in one launch: quads, or numbers where groups have no whole quads.
+/// With more than those it would be alone for longer than three launches of many workgroups take.
+const FEW_QUADS: usize = 8192;
+const FEW_NUMBERS: usize = 2048;
+
 impl Norm {
     /// Replaces what the kernel does for a weight or bias that is not there, and the activation.
     fn specialise(&self, kernel: Kernel, weights: bool, activation: bool) -> Kernel {
@@ -96,6 +109,10 @@ impl Norm {
         if cx.target().class == DeviceClass::Cpu && shape.last().is_multiple_of(4) {
             return self.lower_quads(rows, shape.last() / 4, cx);
         }
+        if cx.target().class != DeviceClass::Cpu {
+            let shape = Rows { samples: rows, pixels: 1, groups: 1, size: shape.last() };
+            return self.lower_threads(shape, cx);
+        }
         let mut kernel = self.specialise(Kernel::new("row_norm").alias("Elem", elem(cx.output_desc())), true, true);
         if self.over == Over::RootMeanSquare {
             kernel = kernel.function("moments", ROOT_MEAN_SQUARE);
@@ -104,6 +121,47 @@ impl Norm {
         buffers.extend(self.vectors(cx));
         let params = [("rows", rows.into()), ("channels", shape.last().into()), ("eps", self.eps.into())];
         cx.dispatch(kernel, &buffers, &params, Grid::Threads(rows));
+    }
+
+    /// Rows, or groups of few numbers, with several threads each and in one launch.
+    fn lower_threads(&self, shape: Rows, cx: &mut Lower) {
+        let (v, elem, unit) = packed(shape.size, cx.output_desc().dtype);
+        let units = shape.pixels * shape.size / unit;
+        let team = Team::along(units, 4);
+        let mut kernel = team
+            .kernel("row_norm_threads")
+            .constant("HELD", format!("{}u", team.held(units, 8)))
+            .alias("V", v)
+            .alias("Elem", elem);
+        if unit == 1 {
+            kernel = kernel.function("sum", "fn sum(v: V) -> f32 {\n    return v;\n}");
+        }
+        if self.over == Over::RootMeanSquare {
+            kernel = kernel.constant("CENTRED", false);
+        }
+        if shape.pixels > 1 || shape.groups > 1 {
+            kernel = kernel.function("place", PLACE_IN_GROUP).function("channel", CHANNEL_IN_GROUP);
+        }
+        if !self.weight {
+            kernel = kernel.function("weight_of", "fn weight_of(unit: u32) -> V {\n    return V(1.0);\n}");
+        }
+        if !self.bias {
+            kernel = kernel.function("bias_of", "fn bias_of(unit: u32) -> V {\n    return V(0.0);\n}");
+        }
+        let kernel = self.specialise(kernel, false, true);
+        let mut buffers = vec![("src", cx.input(0)), ("dst", cx.output())];
+        buffers.extend(self.vectors(cx));
+        let rows = shape.samples * shape.groups;
+        let params = [
+            ("rows", rows.into()),
+            ("units", units.into()),
+            ("size", ((shape.pixels * shape.size) as f32).into()),
+            ("eps", self.eps.into()),
+            ("pixels", shape.pixels.into()),
+            ("groups", shape.groups.into()),
+            ("group_units", (shape.size / unit).into()),
+        ];
+        cx.dispatch(kernel, &buffers, &params, team.grid(rows));
     }
 
     /// Rows of whole quads.
@@ -132,11 +190,17 @@ impl Norm {
         let pixels = desc.shape.elements() / samples / channels;
         let quads = channels.div_ceil(4);
         let vector = channels.is_multiple_of(4);
+        let gpu = cx.target().class != DeviceClass::Cpu;
+        let size = channels / groups;
+        let few = if size.is_multiple_of(4) { 4 * FEW_QUADS } else { FEW_NUMBERS };
+        if gpu && pixels * size <= few {
+            return self.lower_threads(Rows { samples, pixels, groups, size }, cx);
+        }
 
-        // Chunks give threads: some dozens for a CPU, thousands for a GPU.
+        // Chunks give threads: some dozens for a CPU, as many as are to be had for a GPU.
         let (wanted, shortest) = match cx.target().class {
             DeviceClass::Cpu => (32, 64),
-            _ => (4096, 16),
+            _ => (1 << 16, 16),
         };
         // For each sample alone: what a picture is does not depend on how many are computed with it.
         let threads = if vector { quads } else { channels };
@@ -154,6 +218,8 @@ impl Norm {
             true => kernel.function("load", LOAD_TEXTURE),
             false => kernel.alias("Quad", quad(desc.dtype)),
         };
+        // A CPU's threads want small workgroups, a GPU's as many to start at once.
+        let sized = |kernel: Kernel| if gpu { kernel.constant("WORKGROUP", "128u") } else { kernel };
         let buffers = [("src", cx.input(0)), ("stats", stats)];
         let mut params: Vec<(&'static str, Param)> = vec![
             ("samples", samples.into()),
@@ -161,41 +227,42 @@ impl Norm {
             ("chunks", chunks.into()),
             ("chunk", chunk.into()),
         ];
-        if vector {
+        let kernel = if vector {
             params.push(("quads", quads.into()));
-            cx.dispatch(source(Kernel::new("channel_stats")), &buffers, &params, Grid::Threads(samples * threads * chunks));
+            source(Kernel::new("channel_stats"))
         } else {
             params.push(("channels", channels.into()));
-            let kernel = Kernel::new("channel_stats_scalar").alias("Elem", elem(desc));
-            cx.dispatch(kernel, &buffers, &params, Grid::Threads(samples * threads * chunks));
-        }
+            Kernel::new("channel_stats_scalar").alias("Elem", elem(desc))
+        };
+        cx.dispatch(sized(kernel), &buffers, &params, Grid::Threads(samples * threads * chunks));
 
         let mut buffers = vec![("stats", stats), ("scales", scales)];
         buffers.extend(self.vectors(cx));
-        cx.dispatch(
-            self.specialise(Kernel::new("group_norm_scale").alias("Elem", elem(desc)), true, false),
-            &buffers,
-            &[
-                ("samples", samples.into()),
-                ("pixels", pixels.into()),
-                ("channels", channels.into()),
-                ("group_channels", (channels / groups).into()),
-                ("chunks", chunks.into()),
-                ("chunk", chunk.into()),
-                ("eps", self.eps.into()),
-            ],
-            Grid::Threads(samples * groups),
-        );
+        let mut params: Vec<(&'static str, Param)> = vec![
+            ("pixels", pixels.into()),
+            ("channels", channels.into()),
+            ("group_channels", size.into()),
+            ("chunks", chunks.into()),
+            ("chunk", chunk.into()),
+            ("eps", self.eps.into()),
+        ];
+        let rows = samples * groups;
+        let (kernel, grid) = if gpu {
+            params.push(("rows", rows.into()));
+            let team = Team::along(chunks * size, 4);
+            (team.kernel("group_norm_scale_threads"), team.grid(rows))
+        } else {
+            params.push(("samples", samples.into()));
+            (Kernel::new("group_norm_scale"), Grid::Threads(rows))
+        };
+        cx.dispatch(self.specialise(kernel.alias("Elem", elem(desc)), true, false), &buffers, &params, grid);
 
         let buffers = [("src", cx.input(0)), ("scales", scales), ("dst", cx.output())];
         if vector {
-            let strip = match cx.target().class {
-                DeviceClass::Cpu => pixels.clamp(1, 64),
-                _ => 1,
-            };
+            let strip = pixels.clamp(1, if gpu { 4 } else { 64 });
             let strips = pixels.div_ceil(strip);
             // The storage type of the result stands even where the source is a texture.
-            let kernel = source(Kernel::new("group_norm_apply"));
+            let kernel = sized(source(Kernel::new("group_norm_apply")));
             cx.dispatch(
                 self.specialise(kernel, false, true),
                 &buffers,
@@ -216,6 +283,15 @@ impl Norm {
         }
     }
 }
+
+const PLACE_IN_GROUP: &str = "fn place(row: u32, k: u32) -> u32 {
+    let pixel = row / P.groups * P.pixels + k / P.group_units;
+    return (pixel * P.groups + row % P.groups) * P.group_units + k % P.group_units;
+}";
+
+const CHANNEL_IN_GROUP: &str = "fn channel(row: u32, k: u32) -> u32 {
+    return row % P.groups * P.group_units + k % P.group_units;
+}";
 
 const LOAD_TEXTURE: &str = "fn load(pixel: u32, quad: u32) -> V {
     return textureLoad(src_texture, texel(pixel * P.quads + quad), 0);

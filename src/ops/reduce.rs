@@ -1,11 +1,12 @@
 //! Reduce: sums, means, extremes, products and norms over dimensions.
 
-use super::lines::{packed, split};
+use super::lines::{Team, packed, split};
 use super::{Operator, arity, float};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::lower::{Grid, Lower};
+use crate::lower::{Grid, Lower, elem};
 use crate::shader::Kernel;
+use crate::target::DeviceClass;
 use crate::tensor::TensorDesc;
 
 /// What is made of the numbers along a line.
@@ -19,6 +20,9 @@ pub enum Reduction {
     /// Square root of the sum of squares.
     L2,
 }
+
+/// Numbers in a line from which on several threads of a GPU do it.
+const LONG: usize = 16;
 
 /// Reduces the neighbouring dimensions `first..end` to size one.
 #[derive(Clone, Debug)]
@@ -43,6 +47,9 @@ impl Operator for Reduce {
     fn lower(&self, cx: &mut Lower) {
         let desc = cx.desc(0);
         let [outer, size, inner] = split(&desc.shape, self.first, self.end);
+        if cx.target().class != DeviceClass::Cpu && size >= LONG {
+            return self.lower_threads(outer, size, inner, cx);
+        }
         let (v, elem, unit) = packed(inner, desc.dtype);
         let (start, fold, finish) = match self.reduction {
             Reduction::Sum => ("V(0.0)", "sum + x", "sum"),
@@ -71,6 +78,45 @@ impl Operator for Reduce {
 
     fn flops(&self, inputs: &[&TensorDesc], _: &TensorDesc) -> u64 {
         inputs[0].shape.elements() as u64
+    }
+}
+
+impl Reduce {
+    /// With several threads a line.
+    fn lower_threads(&self, outer: usize, size: usize, inner: usize, cx: &mut Lower) {
+        let dtype = cx.desc(0).dtype;
+        let along = inner == 1;
+        let (v, source, unit) = packed(if along { size } else { inner }, dtype);
+        let (units, lines, inner) = match along {
+            true => (size / unit, outer, 1),
+            false => (size, outer * inner / unit, inner / unit),
+        };
+        let team = if along { Team::along(units, 4) } else { Team::across(units, 8) };
+        let (start, fold, join, finish) = match self.reduction {
+            Reduction::Sum => ("V(0.0)", "so_far + x", "a + b", "all"),
+            Reduction::Mean => ("V(0.0)", "so_far + x", "a + b", "all / P.size"),
+            Reduction::Max => ("V(src[first])", "max(so_far, x)", "max(a, b)", "all"),
+            Reduction::Min => ("V(src[first])", "min(so_far, x)", "min(a, b)", "all"),
+            Reduction::Product => ("V(1.0)", "so_far * x", "a * b", "all"),
+            Reduction::L2 => ("V(0.0)", "so_far + x * x", "a + b", "sqrt(all)"),
+        };
+        let mut kernel = team
+            .kernel("reduce_threads")
+            .alias("V", v)
+            .alias("Elem", source)
+            .alias("Part", if along { "f32" } else { v })
+            .alias("Dst", if along { elem(cx.desc(0)) } else { source })
+            .function("start", format!("fn start(first: u32) -> V {{ return {start}; }}"))
+            .function("fold", format!("fn fold(so_far: V, x: V) -> V {{ return {fold}; }}"))
+            .function("join", format!("fn join(a: Part, b: Part) -> Part {{ return {join}; }}"))
+            .function("finish", format!("fn finish(all: Part) -> Part {{ return {finish}; }}"));
+        if !along || unit == 1 {
+            kernel = kernel.function("within", "fn within(v: V) -> Part { return v; }");
+        }
+        let mut params =
+            vec![("lines", lines.into()), ("units", units.into()), ("inner", inner.into())];
+        params.push(("size", (size as f32).into()));
+        cx.dispatch(kernel, &[("src", cx.input(0)), ("dst", cx.output())], &params, team.grid(lines));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Softmax and log-softmax over one dimension.
 
-use super::lines::{quad, split};
+use super::lines::{Team, packed, quad, split};
 use super::{Operator, arity, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -31,6 +31,9 @@ impl Operator for Softmax {
         if cx.target().class == DeviceClass::Cpu && inner == 1 && size.is_multiple_of(4) {
             return self.lower_rows(outer, size / 4, cx);
         }
+        if cx.target().class != DeviceClass::Cpu && inner == 1 {
+            return self.lower_threads(outer, size, cx);
+        }
         let mut kernel = Kernel::new("softmax").alias("Elem", elem(cx.output_desc()));
         if self.log {
             kernel = kernel.function("result", "fn result(x: f32, sum: f32) -> f32 {\n    return x - log(sum);\n}");
@@ -49,6 +52,26 @@ impl Operator for Softmax {
 }
 
 impl Softmax {
+    /// Over neighbouring numbers, with several threads a row.
+    fn lower_threads(&self, rows: usize, size: usize, cx: &mut Lower) {
+        let (v, elem, unit) = packed(size, cx.output_desc().dtype);
+        let units = size / unit;
+        let team = Team::along(units, 4);
+        let mut kernel = team.kernel("softmax_threads").constant("HELD", format!("{}u", team.held(units, 8)));
+        kernel = kernel.alias("V", v).alias("Elem", elem);
+        if unit == 1 {
+            kernel = kernel
+                .function("highest_of", "fn highest_of(v: V) -> f32 {\n    return v;\n}")
+                .function("sum", "fn sum(v: V) -> f32 {\n    return v;\n}");
+        }
+        if self.log {
+            let text = "fn result(x: V, total: f32) -> V {\n    return x - log(total);\n}";
+            kernel = kernel.function("result", text);
+        }
+        let params = [("rows", rows.into()), ("units", units.into())];
+        cx.dispatch(kernel, &[("src", cx.input(0)), ("dst", cx.output())], &params, team.grid(rows));
+    }
+
     /// Over neighbouring numbers, four at a time.
     fn lower_rows(&self, rows: usize, quads: usize, cx: &mut Lower) {
         let mut kernel = Kernel::new("softmax_rows").alias("Quad", quad(cx.output_desc().dtype));
