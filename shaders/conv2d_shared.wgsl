@@ -12,6 +12,8 @@
 // well, which sum_parts adds.
 
 const UPSAMPLE: u32 = 1u;
+const POINTWISE: bool = false; // one tap, at the pixel itself
+const WHOLE: bool = false; // channels of the source are a multiple of DEPTH
 const ROWS: u32 = 128u;
 const COLUMNS: u32 = 128u;
 const DEPTH: u32 = 16u;
@@ -76,16 +78,21 @@ var<workgroup> right: array<V, DEPTH * QUADS_RIGHT>;
 // A place that no tap brings back into the source.
 const OUTSIDE: u32 = 0x40000000u;
 
-fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
-    return vec4<f32>(src[(line * (P.width / UPSAMPLE) + x) * P.quads_in + quad]);
+fn load(pixel: u32, quad: u32) -> vec4<f32> {
+    return vec4<f32>(src[pixel * P.quads_in + quad]);
 }
 
-// What lies under a tap, zeros outside the source. Positions left of or above it are large numbers.
-fn fetch(sample: u32, y: u32, x: u32, quad: u32) -> V {
-    if (y < P.height && x < P.width && quad < P.quads_in) {
-        return load((sample * P.height + y) / UPSAMPLE, x / UPSAMPLE, quad);
+// What lies under a tap, zeros outside the source. Positions left of or above it are large numbers. Nothing branches:
+// outside, some number is read.
+fn fetch(first: u32, y: u32, x: u32, tap_y: u32, tap_x: u32, quad: u32) -> V {
+    let at_y = y + tap_y * P.dilation_y;
+    let at_x = x + tap_x * P.dilation_x;
+    let inside = select(at_y < P.height && at_x < P.width, y == 0u, POINTWISE) && (WHOLE || quad < P.quads_in);
+    var pixel = first;
+    if (!POINTWISE) {
+        pixel = (first + at_y) / UPSAMPLE * (P.width / UPSAMPLE) + at_x / UPSAMPLE;
     }
-    return V();
+    return select(V(), load(select(0u, pixel, inside), select(0u, quad, inside)), inside);
 }
 
 fn store(pixel: u32, quad: u32, value: V) {
@@ -113,17 +120,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let first_step = part * P.steps_part;
     let end_step = min(first_step + P.steps_part, P.steps);
 
-    // Where the first tap of the pixels lies that this thread fetches.
+    // Where the first tap of the pixels lies that this thread fetches: the sample's first line or, where there is but one
+    // tap, the pixel; and whether it is there.
     let quad = local % QUADS_LEFT;
-    var of_sample: array<u32, LOADS_LEFT>; // #registers
+    var first: array<u32, LOADS_LEFT>; // #registers
     var at_y: array<u32, LOADS_LEFT>; // #registers
     var at_x: array<u32, LOADS_LEFT>; // #registers
     for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
         let pixel = first_pixel + (local + i * THREADS) / QUADS_LEFT;
-        let line = pixel / P.width_out;
-        of_sample[i] = line / P.height_out;
-        at_y[i] = select(OUTSIDE, line % P.height_out * P.stride_y - P.pad_top, pixel < P.pixels);
-        at_x[i] = pixel % P.width_out * P.stride_x - P.pad_left;
+        let there = pixel < P.pixels;
+        if (POINTWISE) {
+            first[i] = pixel;
+            at_y[i] = select(OUTSIDE, 0u, there);
+        } else {
+            let line = pixel / P.width_out;
+            first[i] = line / P.height_out * P.height;
+            at_y[i] = select(OUTSIDE, line % P.height_out * P.stride_y - P.pad_top, there);
+            at_x[i] = pixel % P.width_out * P.stride_x - P.pad_left;
+        }
     }
     let first_weight = tile_x * P.steps * (DEPTH * QUADS_RIGHT) + local;
     // Of the step that is fetched.
@@ -134,7 +148,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var fetched_left: array<V, LOADS_LEFT>; // #registers
     var fetched_right: array<V, LOADS_RIGHT>; // #registers
     for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
-        fetched_left[i] = fetch(of_sample[i], at_y[i] + tap_y * P.dilation_y, at_x[i] + tap_x * P.dilation_x, slice * QUADS_LEFT + quad);
+        fetched_left[i] = fetch(first[i], at_y[i], at_x[i], tap_y, tap_x, slice * QUADS_LEFT + quad);
     }
     for (var i = 0u; i < LOADS_RIGHT; i++) { // #unroll
         fetched_right[i] = V(weight[first_weight + first_step * (DEPTH * QUADS_RIGHT) + i * THREADS]);
@@ -167,7 +181,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
         if (step < end_step) {
             for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
-                fetched_left[i] = fetch(of_sample[i], at_y[i] + tap_y * P.dilation_y, at_x[i] + tap_x * P.dilation_x, slice * QUADS_LEFT + quad);
+                fetched_left[i] = fetch(first[i], at_y[i], at_x[i], tap_y, tap_x, slice * QUADS_LEFT + quad);
             }
             for (var i = 0u; i < LOADS_RIGHT; i++) { // #unroll
                 fetched_right[i] = V(weight[first_weight + step * (DEPTH * QUADS_RIGHT) + i * THREADS]);

@@ -20,11 +20,12 @@ pub struct Block {
     pub depth: usize,
 }
 
-/// Subgroups, what each holds and how many matrices deep, the largest part first. Larger parts fetch less for a product,
-/// smaller ones are more. On an H200 a product of 4096³ runs at 280, 209, 175 TFLOP/s with the first three, more subgroups with less
-/// for each at 150 to 190; a second room for the next step, to save a barrier, was slower with all.
-const SHAPES: [([usize; 2], [usize; 2], usize); 4] =
-    [([2, 2], [4, 4], 2), ([1, 2], [4, 4], 2), ([2, 2], [2, 2], 4), ([1, 2], [2, 1], 4)];
+/// Subgroups, what each holds and how many matrices deep, the largest part first, and of how many workgroups it takes so many,
+/// in halves of what keeps a device busy. Larger parts fetch less for a product, smaller ones are more; those with more
+/// subgroups wait less where there are few. On an H200 a product of 4096³ runs at 280, 259 and 175 TFLOP/s with the first three; a
+/// second room for the next step, which saves a barrier, made all of them slower.
+const SHAPES: [([usize; 2], [usize; 2], usize, usize); 4] =
+    [([2, 2], [4, 4], 2, 3), ([2, 4], [4, 2], 4, 1), ([2, 2], [2, 2], 4, 1), ([2, 2], [1, 1], 4, 0)];
 
 /// Workgroups that keep a device busy; none where a matrix is multiplied number by number.
 pub fn enough(target: &Target) -> Option<usize> {
@@ -50,7 +51,7 @@ impl Block {
         let sides = target.matrices.iter().filter(move |_| dtype == DType::F16).flat_map(|m| m.sides.iter());
         sides.flat_map(move |&side| {
             let side = side as usize;
-            SHAPES.into_iter().filter_map(move |(subgroups, held, deep)| {
+            SHAPES.into_iter().filter_map(move |(subgroups, held, deep, _)| {
                 // Less deep where that is further than the sums go, or there is not the memory.
                 let whole = |n: &usize| length.next_multiple_of(n * side) == length.next_multiple_of(side);
                 let depths = [deep, 2, 1].into_iter().filter(whole);
@@ -60,7 +61,7 @@ impl Block {
         })
     }
 
-    /// The largest of which a result of `rows` × `columns` takes enough to keep the device busy, or else the smallest.
+    /// The largest of which a result of `rows` × `columns` takes enough, or else the smallest.
     pub fn choose(
         target: &Target,
         dtype: DType,
@@ -70,18 +71,18 @@ impl Block {
     ) -> Option<Block> {
         let enough = enough(target)?;
         let blocks: Vec<Block> = Block::all(target, dtype, length).collect();
-        let first = blocks.first()?;
-        let count = |b: &Block| batches * b.count(rows, columns);
-        let own_side = || blocks.iter().filter(|block| block.side == first.side);
-        own_side().find(|block| count(block) >= enough).or_else(|| own_side().next_back()).copied()
+        let side = blocks.first()?.side;
+        let mut own_side = blocks.iter().filter(|block| block.side == side);
+        let fills = |b: &&Block| 2 * batches * b.count(rows, columns) >= b.halves() * enough;
+        own_side.clone().find(fills).or_else(|| own_side.next_back()).copied()
     }
 
-    /// As deep as all others that the device can take for such sums: those that are cut are cut at the same places whichever
-    /// block it is.
-    pub fn deep(self, target: &Target, length: usize) -> Option<Block> {
-        let whole = |n: &usize| length.next_multiple_of(n * self.side) == length.next_multiple_of(self.side);
-        let deepest = [4, 2, 1].into_iter().find(whole)?;
-        Some(Block { depth: deepest * self.side, ..self }).filter(|block| block.fits(target))
+    /// Of how many workgroups a result takes so many, in halves of what keeps a device busy.
+    fn halves(&self) -> usize {
+        let own = |shape: &&([usize; 2], [usize; 2], usize, usize)| {
+            (shape.0, shape.1) == (self.subgroups, self.held)
+        };
+        SHAPES.iter().find(own).map_or(0, |shape| shape.3)
     }
 
     pub fn rows(&self) -> usize {
@@ -183,7 +184,7 @@ mod tests {
             [block.side, block.rows(), block.columns(), block.depth]
         };
         assert_eq!(size(4096, 320), [16, 128, 128, 32]);
-        assert_eq!(size(1024, 320), [16, 64, 128, 32]);
+        assert_eq!(size(1024, 320), [16, 128, 128, 64]);
         assert_eq!(size(512, 320), [16, 64, 64, 64]);
         assert_eq!(size(64, 16), [16, 32, 32, 16]);
         assert_eq!(size(64, 48), [16, 32, 32, 16]);

@@ -39,31 +39,23 @@ impl Conv2d {
         let pixels = self.extent(output).iter().product();
         let block = Block::choose(target, output.dtype, [pixels, self.c_out], self.c_in, 1)
             .filter(|block| self.allows_matrices(output.dtype, block.side))?;
-        let parts = self.parts(target, output, block.side);
-        if parts == 1 {
-            return Some(Blocks { block, parts });
-        }
-        let wanted = enough(target)?.div_ceil(parts);
-        let all = self.deep_blocks(target, output, block.side);
-        let block = all.iter().find(|b| b.count(pixels, self.c_out) >= wanted).or(all.last())?;
-        self.blocks_cut(target, output, *block, parts).or(Some(Blocks { block: *block, parts: 1 }))
+        self.choose_cut(target, output, block.side).or(Some(Blocks { block, parts: 1 }))
     }
 
-    /// Into how many parts sums are cut: not at all where blocks that are not the smallest are enough. Of one sample, since a
-    /// picture is the same to the bit however many are computed with it; rows of a linear layer, of which that cannot be
-    /// known, stay whole.
-    fn parts(&self, target: &Target, output: &TensorDesc, side: usize) -> usize {
+    /// With sums in parts, where one sample is of too few of the largest blocks. Whether they are cut, where and for which block
+    /// does not depend on how many samples there are, since a picture is the same to the bit however many are computed with it;
+    /// rows of a linear layer, of which that cannot be known, stay whole.
+    fn choose_cut(&self, target: &Target, output: &TensorDesc, side: usize) -> Option<Blocks> {
         let pixels = output.shape[1] * output.shape[2];
-        let Some(enough) = enough(target).filter(|_| pixels > 1) else { return 1 };
-        let blocks = self.deep_blocks(target, output, side);
-        // The smallest fetches most for a product.
-        let Some(block) = blocks.iter().rev().nth(1).or(blocks.first()) else { return 1 };
-        parts_of(self.steps(block.depth), enough.div_ceil(block.count(pixels, self.c_out)))
-    }
-
-    fn deep_blocks(&self, target: &Target, output: &TensorDesc, side: usize) -> Vec<Block> {
-        let all = Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side);
-        all.filter_map(|block| block.deep(target, self.c_in)).collect()
+        let enough = enough(target).filter(|_| pixels > 1)?;
+        let mut blocks = Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side);
+        blocks.find_map(|block| {
+            let filled = 4 * pixels >= 3 * block.rows() && 4 * self.c_out >= 3 * block.columns();
+            let count = block.count(pixels, self.c_out);
+            let parts = parts_of(self.steps(block.depth), enough / count);
+            let cut = self.blocks_cut(target, output, block, parts).filter(|_| filled)?;
+            (2 * count * cut.parts >= enough).then_some(cut)
+        })
     }
 
     fn blocks_cut(&self, target: &Target, output: &TensorDesc, block: Block, parts: usize) -> Option<Blocks> {

@@ -12,7 +12,7 @@ use crate::tensor::{DType, TensorDesc};
 /// Most parts of a sum, least steps in one, and how many steps take as long as adding the parts does, which is a launch.
 const MOST_PARTS: usize = 16;
 const LEAST_STEPS: usize = 8;
-const STEPS_OF_LAUNCH: usize = 10;
+const STEPS_OF_LAUNCH: usize = 8;
 
 /// Workgroups, below which cutting sums is worth a trial on any device, and how many parts are tried.
 pub(super) const FEW: usize = 256;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Conv2d;
 use super::product::{FEW, Product, TRIED, parts_of};
-use super::tiles::{LOAD_SCALARS, unsigned};
+use super::tiles::unsigned;
 use crate::lower::Lower;
 use crate::ops::matrices::enough;
 use crate::shader::Kernel;
@@ -23,13 +23,16 @@ pub struct Shared {
     pub parts: usize,
 }
 
-/// The largest first. On an H200 a product of 4096³ runs at 40, 35 and 32 TFLOP/s with them, of 63 that multiply-adds alone
-/// reach; tiles that are long one way, 16 × 8 or 8 × 16 numbers for a thread, and two rooms for steps were slower.
+/// The largest first. On an H200 a linear layer of 320 → 2560 channels for 8192 rows runs at 37, 30 and 20 TFLOP/s with them, of 63
+/// that multiply-adds alone reach; 128 × 128 numbers, 16 × 8 of them for a thread, and two rooms for steps were slower.
 const TILES: [Shared; 3] = [
-    Shared { rows: 128, columns: 128, depth: 16, held: 8, quads: 2, parts: 1 },
-    Shared { rows: 64, columns: 64, depth: 16, held: 8, quads: 2, parts: 1 },
+    Shared { rows: 64, columns: 128, depth: 16, held: 8, quads: 2, parts: 1 },
+    Shared { rows: 64, columns: 64, depth: 16, held: 4, quads: 1, parts: 1 },
     Shared { rows: 32, columns: 32, depth: 16, held: 4, quads: 1, parts: 1 },
 ];
+
+/// Of how many workgroups a result takes such tiles, in halves of what keeps a device busy.
+const HALVES: [usize; 3] = [4, 1, 0];
 
 /// Fewer channels than this leave too much of a step empty.
 const LEAST_CHANNELS: usize = 8;
@@ -39,12 +42,27 @@ impl Shared {
         self.rows / self.held * self.columns / (4 * self.quads)
     }
 
-    fn fits(&self, target: &Target) -> bool {
+    /// The kernel with what it must know of the tile.
+    pub(in crate::ops) fn constants(&self, kernel: Kernel) -> Kernel {
+        let threads = self.threads();
+        kernel
+            .constant("ROWS", unsigned(self.rows))
+            .constant("COLUMNS", unsigned(self.columns))
+            .constant("DEPTH", unsigned(self.depth))
+            .constant("HELD", unsigned(self.held))
+            .constant("QUADS", unsigned(self.quads))
+            .constant("THREADS", unsigned(threads))
+            .constant("PATCHES", unsigned(self.columns / (32 * self.quads)))
+            .constant("LOADS_LEFT", unsigned(self.rows * self.depth / 4 / threads))
+            .constant("LOADS_RIGHT", unsigned(self.depth * self.columns / 4 / threads))
+    }
+
+    pub(in crate::ops) fn fits(&self, target: &Target) -> bool {
         let memory = (self.rows * (self.depth + 4) + self.depth * self.columns) * size_of::<f32>();
         self.threads() <= target.max_invocations as usize && memory <= target.shared_memory as usize
     }
 
-    fn count(&self, pixels: usize, channels: usize) -> usize {
+    pub(in crate::ops) fn count(&self, pixels: usize, channels: usize) -> usize {
         pixels.div_ceil(self.rows) * channels.div_ceil(self.columns)
     }
 }
@@ -55,20 +73,17 @@ impl Conv2d {
         self.options.groups == 1 && self.c_in >= LEAST_CHANNELS && self.c_out >= LEAST_CHANNELS
     }
 
-    /// What the device can take, the largest part for a workgroup first; all half as deep where there is little memory, since
-    /// sums are to be cut at the same places whichever tile it is.
-    fn shared_tiles(&self, target: &Target) -> Vec<Shared> {
+    /// What the device can take, the largest part for a workgroup first, and how many it takes.
+    fn shared_tiles(&self, target: &Target) -> Vec<(Shared, usize)> {
         if target.class == DeviceClass::Cpu || !self.allows_shared() {
             return Vec::new();
         }
-        let half = |tile: Shared| Shared { depth: tile.depth / 2, ..tile };
-        let tiles = if TILES[0].fits(target) { TILES } else { TILES.map(half) };
-        tiles.into_iter().filter(|tile| tile.fits(target)).collect()
+        TILES.into_iter().zip(HALVES).filter(|(tile, _)| tile.fits(target)).collect()
     }
 
     /// All that are worth measuring.
     pub(super) fn all_shared(&self, target: &Target, output: &TensorDesc) -> Vec<Shared> {
-        let tiles = self.shared_tiles(target);
+        let tiles: Vec<Shared> = self.shared_tiles(target).into_iter().map(|(tile, _)| tile).collect();
         let pixels: usize = self.extent(output).iter().product();
         let few = tiles.iter().filter(|tile| tile.count(pixels, self.c_out) < FEW);
         let cut = few.flat_map(|&tile| {
@@ -80,23 +95,25 @@ impl Conv2d {
         tiles.iter().copied().chain(cut).collect()
     }
 
-    /// The largest parts of which there are enough to keep the device busy, with sums cut where even the second smallest are
-    /// too few in one sample.
+    /// The largest tile of which there are enough to keep the device busy, or, where one sample is of too few of the largest,
+    /// that one with sums in parts; as for cooperative matrices, whatever the number of samples.
     pub(super) fn choose_shared(&self, target: &Target, output: &TensorDesc) -> Option<Shared> {
         let tiles = self.shared_tiles(target);
-        let pixels: usize = self.extent(output).iter().product();
+        let (largest, _) = *tiles.first()?;
         let enough = enough(target)?;
-        let usual = tiles.iter().rev().nth(1).or(tiles.first())?;
         let of_one = output.shape[1] * output.shape[2];
-        let parts = match of_one {
-            // Rows of a linear layer, which may be of one sample or of many.
-            1 => 1,
-            _ => parts_of(self.steps(usual.depth), enough.div_ceil(usual.count(of_one, self.c_out))),
-        };
-        let wanted = enough.div_ceil(parts);
-        let tile = tiles.iter().find(|tile| tile.count(pixels, self.c_out) >= wanted).or(tiles.last())?;
-        let parts = self.cut(target, output, tile.depth, parts).unwrap_or(1);
-        Some(Shared { parts, ..*tile })
+        if of_one > 1 {
+            let count = largest.count(of_one, self.c_out);
+            let wanted = if 4 * self.c_out >= 3 * largest.columns { 2 * enough / count } else { 1 };
+            let parts = parts_of(self.steps(largest.depth), wanted);
+            let parts = self.cut(target, output, largest.depth, parts).filter(|parts| 2 * count * parts >= enough);
+            if let Some(parts) = parts {
+                return Some(Shared { parts, ..largest });
+            }
+        }
+        let pixels: usize = self.extent(output).iter().product();
+        let fills = |(tile, halves): &&(Shared, usize)| 2 * tile.count(pixels, self.c_out) >= halves * enough;
+        tiles.iter().find(fills).or(tiles.last()).map(|(tile, _)| *tile)
     }
 }
 
@@ -116,23 +133,24 @@ pub fn lower(conv: &Conv2d, tile: Shared, cx: &mut Lower) {
         DType::F16 => ("f16", "vec4<f16>"),
         _ => ("f32", "vec4<f32>"),
     };
-    let threads = tile.threads();
-    let mut kernel = Kernel::new("conv2d_shared")
+    let mut kernel = tile
+        .constants(Kernel::new("conv2d_shared"))
         .constant("UPSAMPLE", unsigned(conv.upsample))
-        .constant("ROWS", unsigned(tile.rows))
-        .constant("COLUMNS", unsigned(tile.columns))
-        .constant("DEPTH", unsigned(tile.depth))
-        .constant("HELD", unsigned(tile.held))
-        .constant("QUADS", unsigned(tile.quads))
-        .constant("THREADS", unsigned(threads))
-        .constant("PATCHES", unsigned(tile.columns / (32 * tile.quads)))
-        .constant("LOADS_LEFT", unsigned(tile.rows * tile.depth / 4 / threads))
-        .constant("LOADS_RIGHT", unsigned(tile.depth * tile.columns / 4 / threads))
+        .constant("POINTWISE", conv.is_pointwise())
+        .constant("WHOLE", conv.c_in.is_multiple_of(tile.depth))
         .alias("Weight", quad);
     kernel = match conv.c_in.is_multiple_of(4) {
         true => kernel.alias("Src", quad),
-        false => kernel.alias("Src", scalar).function("load", LOAD_SCALARS),
+        false => kernel.alias("Src", scalar).function("load", LOAD_NUMBERS),
     };
     let product = Product { rows: tile.rows, columns: tile.columns, depth: tile.depth, parts: tile.parts };
     product.lower(conv, kernel, ("quads_in", conv.c_in.div_ceil(4)), cx);
 }
+
+const LOAD_NUMBERS: &str = "fn load(pixel: u32, quad: u32) -> vec4<f32> {
+    var v = vec4<f32>(0.0);
+    for (var t = 0u; t < min(4u, P.c_in - quad * 4u); t++) {
+        v[t] = f32(src[pixel * P.c_in + quad * 4u + t]);
+    }
+    return v;
+}";
