@@ -25,6 +25,7 @@ mod pool;
 mod quantized;
 mod resize;
 mod sampling;
+mod shared;
 mod strided;
 mod subgroups;
 mod suppress;

@@ -48,13 +48,15 @@ impl Conv2d {
     fn choose_cut(&self, target: &Target, output: &TensorDesc, side: usize) -> Option<Blocks> {
         let pixels = output.shape[1] * output.shape[2];
         let enough = enough(target).filter(|_| pixels > 1)?;
-        let mut blocks = Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side);
-        blocks.find_map(|block| {
+        let blocks: Vec<Block> =
+            Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side).collect();
+        blocks.iter().find_map(|block| {
             let filled = 4 * pixels >= 3 * block.rows() && 4 * self.c_out >= 3 * block.columns();
             let count = block.count(pixels, self.c_out);
             let parts = parts_of(self.steps(block.depth), enough / count);
-            let cut = self.blocks_cut(target, output, block, parts).filter(|_| filled)?;
-            (2 * count * cut.parts >= enough).then_some(cut)
+            let cut = self.blocks_cut(target, output, *block, parts)?;
+            let last = Some(block) == blocks.last();
+            (last || (filled && 2 * count * cut.parts >= enough)).then_some(cut)
         })
     }
 

@@ -95,21 +95,22 @@ impl Conv2d {
         tiles.iter().copied().chain(cut).collect()
     }
 
-    /// The largest tile of which there are enough to keep the device busy, or, where one sample is of too few of the largest,
-    /// that one with sums in parts; as for cooperative matrices, whatever the number of samples.
+    /// With sums in parts, where one sample is of too few tiles, as for cooperative matrices: whatever the number of samples. Or else
+    /// the largest tile of which there are enough to keep the device busy.
     pub(super) fn choose_shared(&self, target: &Target, output: &TensorDesc) -> Option<Shared> {
         let tiles = self.shared_tiles(target);
-        let (largest, _) = *tiles.first()?;
         let enough = enough(target)?;
         let of_one = output.shape[1] * output.shape[2];
-        if of_one > 1 {
-            let count = largest.count(of_one, self.c_out);
-            let wanted = if 4 * self.c_out >= 3 * largest.columns { 2 * enough / count } else { 1 };
-            let parts = parts_of(self.steps(largest.depth), wanted);
-            let parts = self.cut(target, output, largest.depth, parts).filter(|parts| 2 * count * parts >= enough);
-            if let Some(parts) = parts {
-                return Some(Shared { parts, ..largest });
-            }
+        let cut = tiles.iter().filter(|_| of_one > 1).find_map(|&(tile, _)| {
+            let filled = 4 * of_one >= 3 * tile.rows && 4 * self.c_out >= 3 * tile.columns;
+            let count = tile.count(of_one, self.c_out);
+            let parts = parts_of(self.steps(tile.depth), 2 * enough / count);
+            let parts = self.cut(target, output, tile.depth, parts)?;
+            let last = Some(tile) == tiles.last().map(|(tile, _)| *tile);
+            (last || (filled && 2 * count * parts >= enough)).then_some(Shared { parts, ..tile })
+        });
+        if cut.is_some() {
+            return cut;
         }
         let pixels: usize = self.extent(output).iter().product();
         let fills = |(tile, halves): &&(Shared, usize)| 2 * tile.count(pixels, self.c_out) >= halves * enough;
