@@ -72,7 +72,7 @@ fn the_cases_have_every_kind_of_operation() {
     let mut names: Vec<&str> = Vec::new();
     let typical = aquatint::Target::typical();
     // A weight that the host packs is one only where the device is the host.
-    let software = aquatint::Target { mappable: true, ..typical.clone() };
+    let software = aquatint::Target { class: aquatint::DeviceClass::Cpu, mappable: true, ..typical.clone() };
     for case in cases(DType::F32).unwrap() {
         let rewritten = [&typical, &software].map(|target| passes::optimise(&case.graph, target).unwrap());
         for graph in [&case.graph].into_iter().chain(&rewritten) {

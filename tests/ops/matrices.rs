@@ -90,11 +90,11 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Plans it for each device and form, all with `kernel`, and runs it where it can be. `exact`: results are the numbers of
+    /// Plans it for each device and form, each with its `kernel`, and runs it where it can be. `exact`: results are the numbers of
     /// f16 that are nearest to those of the reference.
     fn check(
         &self,
-        kernel: &str,
+        kernel: impl Fn(&Target) -> &'static str,
         exact: bool,
         build: impl Fn(&mut Graph, &[ValueId]) -> aquatint::Result<ValueId>,
         reference: impl Fn(&[Array]) -> Array,
@@ -135,7 +135,7 @@ impl Case<'_> {
                 let name = format!("{}, {form}, {:?}", self.name, target.matrices);
                 let plan = Plan::compile(&graph, &target).unwrap_or_else(|e| panic!("{name}: {e}"));
                 let kernels: Vec<&str> = plan.run.iter().map(|launch| launch.shader.kernel.name).collect();
-                assert!(kernels.contains(&kernel), "{name}: {kernels:?}");
+                assert!(kernels.contains(&kernel(&target)), "{name}: {kernels:?}");
                 let Some(gpu) = device() else { continue };
                 let network = Network::from_plan(gpu, plan).unwrap_or_else(|e| panic!("{name}: {e}"));
                 network.poison().unwrap();
@@ -183,7 +183,7 @@ fn convolution_with(spare: u32, x: [usize; 4], w: [usize; 4], options: Conv2dOpt
         let (x, w, b) =
             (drawn(&mut rng, &x, exact), drawn(&mut rng, &w, exact), drawn(&mut rng, &w[..1], exact));
         Case { name, inputs: vec![(&x, false), (&w, true), (&b, true)], spare }.check(
-            "conv2d_matrices",
+            |_| "conv2d_matrices",
             exact,
             |g, v| g.conv2d(v[0], v[1], Some(v[2]), options),
             |a| conv2d(&a[0], &a[1], Some(&a[2]), &options),
@@ -228,7 +228,7 @@ fn epilogues() {
         let residual = drawn(&mut rng, &[2, 8, 10, channels], exact);
         let inputs = vec![(&x, false), (&w, true), (&b, true), (&t, false), (&residual, false)];
         Case { name, inputs, spare: 1 }.check(
-            "conv2d_matrices",
+            |_| "conv2d_matrices",
             exact,
             |g, v| {
                 let x = g.upsample_nearest(v[0], 2)?;
@@ -261,7 +261,7 @@ fn matmul_with(spare: u32, batch_a: &[usize], batch_b: &[usize], [m, k, n]: [usi
         let a = drawn(&mut rng, &shape(batch_a, [m, k], transpose_a), exact);
         let b = drawn(&mut rng, &shape(batch_b, [k, n], transpose_b), exact);
         Case { name, inputs: vec![(&a, false), (&b, false)], spare }.check(
-            "matmul_matrices",
+            |_| "matmul_matrices",
             exact,
             |g, v| g.matmul(v[0], v[1], options),
             |x| product(&x[0], &x[1], options),
@@ -322,7 +322,12 @@ fn attended_with(
     let mut inputs = vec![(&q, false), (&k, false), (&v, false)];
     inputs.extend(mask.as_ref().map(|mask| (mask, false)));
     Case { name, inputs, spare }.check(
-        "attention_matrices",
+        // Once through the keys where subgroups are all alike, and the threads that share a query have whole eights of keys.
+        |target| {
+            let Matrices { sides, subgroup_size } = target.matrices.as_ref().expect("it was given");
+            let alike = target.subgroup_size == *subgroup_size && 4 * subgroup_size <= sides[0] * sides[0];
+            if alike && d % 8 == 0 { "attention_subgroups" } else { "attention_matrices" }
+        },
         false,
         |g, x| {
             let options = AttentionOptions { causal, mask: x.get(3).copied(), scale: None };

@@ -41,6 +41,53 @@ pub fn kernels(dtype: DType) -> Vec<Box<dyn Case>> {
     all.cases
 }
 
+/// Those that tell what a large GPU can do, at sizes that fill one: of Stable Diffusion with guidance at 64 × 64, and of a
+/// product and a sum that are far larger than caches.
+pub fn large(dtype: DType) -> Vec<Box<dyn Case>> {
+    let mut all = Kernels { dtype, cases: Vec::new() };
+    let (n, side, channels, tokens) = (2, 64, 320, 4096);
+    all.add("large/matmul 4096x4096x4096", move |case| {
+        let (a, b) = (case.input([4096, 4096]), case.input([4096, 4096]));
+        case.graph.matmul(a, b, Matmul::default())
+    });
+    all.add("large/conv2d 3x3 320->320 2x64x64", move |case| {
+        let x = case.input([n, side, side, channels]);
+        let weight = case.weight([channels, channels, 3, 3]);
+        let bias = case.weight([channels]);
+        case.graph.conv2d(x, weight, Some(bias), Conv2dOptions::padded(1))
+    });
+    all.add("large/linear 8192x320->2560", move |case| {
+        let x = case.input([n * tokens, channels]);
+        let weight = case.weight([8 * channels, channels]);
+        let bias = case.weight([8 * channels]);
+        case.graph.linear(x, weight, Some(bias))
+    });
+    all.add("large/attention 2x4096x4096, 8 heads of 40", move |case| {
+        let [q, k, v] = [(); 3].map(|()| case.input([n, tokens, channels]));
+        case.graph.attention(q, k, v, 8, AttentionOptions::default())
+    });
+    all.add("large/group_norm with silu, 32 groups, 2x64x64x320", move |case| {
+        let x = case.input([n, side, side, channels]);
+        let (weight, bias) = (case.weight([channels]), case.weight([channels]));
+        let y = case.graph.group_norm(x, 32, Some(weight), Some(bias), 1e-5)?;
+        case.graph.silu(y)
+    });
+    all.add("large/layer_norm 65536x1024", move |case| {
+        let x = case.input([1 << 16, 1024]);
+        let (weight, bias) = (case.weight([1024]), case.weight([1024]));
+        case.graph.layer_norm(x, Some(weight), Some(bias), 1e-5)
+    });
+    all.add("large/softmax 65536x1024", move |case| {
+        let x = case.input([1 << 16, 1024]);
+        case.graph.softmax(x, 1)
+    });
+    all.add("large/add of 64 Mi numbers", move |case| {
+        let (a, b) = (case.input([1 << 16, 1024]), case.input([1 << 16, 1024]));
+        case.graph.add(a, b)
+    });
+    all.cases
+}
+
 /// The four 3×3 shapes are ResNet's and Stable Diffusion's, then a bottleneck,
 /// MobileNet's depthwise, and the bundled UNet's three levels (batch 2 is guidance).
 fn convolutions(all: &mut Kernels) {
@@ -326,7 +373,7 @@ mod tests {
     fn every_kernel_has_a_plan_and_an_id_of_its_own() {
         let mut ids = HashSet::new();
         for dtype in [DType::F32, DType::F16] {
-            for case in kernels(dtype) {
+            for case in kernels(dtype).into_iter().chain(large(dtype)) {
                 let id = case.label().id();
                 case.estimate(&Target::typical()).unwrap_or_else(|error| panic!("{id}: {error}"));
                 assert!(!id.contains(' ') && ids.insert(id.clone()), "{id}");

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::kernels::kernels;
+use super::kernels::{kernels, large};
 use super::pictures::{Letters, StableDiffusion};
 use super::published::{Kind, Published};
 use crate::bench::case::{Case, Label};
@@ -20,7 +20,7 @@ pub enum Suite {
     Quick,
     /// Those, all of diffusion, and every kernel.
     Standard,
-    /// That with larger batches.
+    /// That with larger batches, and kernels at sizes that fill a large GPU.
     Full,
     /// Kernels alone.
     Kernels,
@@ -113,6 +113,9 @@ pub fn cases(suite: Suite, dtypes: &[DType], batches: &[u32]) -> Vec<Box<dyn Cas
     }
     networks(&mut all, &THEN);
     all.extend(dtypes.iter().map(|&dtype| Box::new(Letters::new(dtype)) as Box<dyn Case>));
+    if suite == Suite::Full {
+        dtypes.iter().for_each(|&dtype| all.extend(large(dtype)));
+    }
     if suite != Suite::Quick {
         networks(&mut all, &HEAVY);
         all.extend(dtypes.iter().map(|&dtype| Box::new(StableDiffusion::new(dtype)) as Box<dyn Case>));
