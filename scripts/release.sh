@@ -10,7 +10,8 @@ cd "$(dirname "$0")/.."
 . scripts/setup.sh
 
 check() {
-    local folder name
+    local name
+    # Not local: it is read when the shell ends.
     folder="$(mktemp -d)"
     trap 'rm -rf "$folder"' EXIT
     for name in one another/of-a-longer-name; do

@@ -8,6 +8,9 @@ use crate::limits::{Bound, Limits};
 use crate::ops::{Op, Operator};
 use crate::tensor::{DType, MAX_RANK, Shape, Tensor, TensorDesc};
 
+/// Of the result of an operation: kernels count bytes of f32 in 32 bits.
+pub(crate) const MOST_ELEMENTS: usize = u32::MAX as usize / 4;
+
 /// A value in a [`Graph`]: an input, a weight, a state or the result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub(crate) u32);
@@ -148,7 +151,7 @@ impl Graph {
         .and_then(|desc| match desc.shape.len() > MAX_RANK {
             true => Err(format!("rank {} exceeds {MAX_RANK}", desc.shape.len())),
             false if desc.shape.elements() == 0 => Err(format!("result {desc} is empty")),
-            false if desc.shape.elements() > u32::MAX as usize / 4 => {
+            false if desc.shape.elements() > MOST_ELEMENTS => {
                 Err(format!("result {desc} has more than 2^30 elements"))
             }
             false => Ok(desc),

@@ -3,6 +3,8 @@
 use aquatint::reference::{self, Values};
 use aquatint::{DType, Graph, Source, Tensor, ValueId};
 
+use super::graph::listed;
+
 /// Elements of all values together, and operations.
 const MOST: u64 = 1 << 20;
 
@@ -42,7 +44,9 @@ pub fn check(graph: &Graph, optimised: &Graph) {
                 let name = &graph.outputs()[i].0;
                 assert!(
                     (x - y).abs() <= most,
-                    "output {name}, element {place}: {x} and {y}, not within {most}"
+                    "output {name}, element {place}: {x} and {y}, not within {most}\nof the graph\n{}\nand after the passes\n{}",
+                    listed(graph),
+                    listed(optimised)
                 );
             }
         }

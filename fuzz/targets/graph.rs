@@ -55,7 +55,7 @@ fn planned(graph: &Graph, target: &Target) -> Option<(Graph, Plan)> {
 }
 
 /// A line for each value.
-fn listed(graph: &Graph) -> String {
+pub fn listed(graph: &Graph) -> String {
     let line = |(id, value): (ValueId, &Value)| match &value.source {
         Source::Op { op, inputs } => format!("{id:?} = {op:?} of {inputs:?}: {}\n", value.desc),
         Source::Input => format!("{id:?} = input {}: {}\n", value.name, value.desc),

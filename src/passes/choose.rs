@@ -5,11 +5,11 @@ use std::collections::HashMap;
 
 use super::pack_on_host::host_has;
 use crate::error::Result;
-use crate::graph::{Graph, Source, Value, ValueId};
-use crate::ops::Op;
+use crate::graph::{Graph, MOST_ELEMENTS, Source, Value, ValueId};
 use crate::ops::conv2d::{AtPoints, Conv2d, Method};
 use crate::ops::pad::PadMode;
 use crate::ops::quantized::BlockFormat;
+use crate::ops::{Op, Operator as _};
 use crate::target::Target;
 use crate::tensor::TensorDesc;
 
@@ -141,6 +141,12 @@ pub(crate) fn choose(graph: &Graph, target: &Target, method: &Choice) -> Result<
             inputs[0] = whole_quads(new, inputs[0])?;
         }
         if let Some(packing) = conv.packing(method) {
+            // No operation of the caller's: what is wrong with it is that there is no room for it.
+            if let Ok(packed) = packing.infer(&[new.desc(inputs[1])]) {
+                let most = MOST_ELEMENTS as u64 * packed.dtype.bytes() as u64;
+                let what = || format!("the packed weight of conv2d \"{}\"", value.name);
+                target.check(what, packed.bytes(), most.min(target.max_buffer))?;
+            }
             inputs[1] = new.push_named(value.name.clone(), packing.into(), &[inputs[1]])?;
         }
         new.push_named(value.name.clone(), conv.into(), &inputs)
@@ -158,8 +164,22 @@ fn whole_quads(g: &mut Graph, x: ValueId) -> Result<ValueId> {
 mod tests {
     use super::super::testing::{input, weight};
     use super::*;
+    use crate::error::Error;
     use crate::ops::conv2d::{Conv2dOptions, Squares};
     use crate::target::DeviceClass;
+    use crate::tensor::DType;
+
+    #[test]
+    fn a_weight_beyond_memory_once_packed_is_a_limit() {
+        let mut g = Graph::new();
+        let x = input(&mut g, &[1, 4, 4, 1]);
+        let side = 1 << 15;
+        let w = g.input("w", [1, 1, side, side], DType::F32);
+        let y = g.conv2d(x, w, None, Conv2dOptions::padded(side / 2)).unwrap();
+        g.output("y", y);
+        let error = super::super::optimise(&g, &Target::typical()).unwrap_err();
+        assert!(matches!(error, Error::Limit { .. }), "{error}");
+    }
 
     #[test]
     fn winograds_way_takes_what_there_is_to_spare() {

@@ -8,7 +8,7 @@ use crate::ops::expr::Expr;
 use crate::tensor::{DType, Shape};
 
 /// Writes the expression of a producer that is read once into its reader, as
-/// long as both have the same shape and the inputs of both fit one kernel.
+/// long as both have the same shape and floating type and the inputs of both fit one kernel.
 pub fn fuse_elementwise(graph: &Graph) -> Result<Graph> {
     let uses = graph.uses();
     graph.rewrite(|new, _, value, inputs| {
@@ -23,7 +23,7 @@ pub fn fuse_elementwise(graph: &Graph) -> Result<Graph> {
 }
 
 /// An expression with the expressions of its inputs written in, where they are read here alone
-/// (`once`) and have this shape and type, and as long as one kernel can read all that it needs;
+/// (`once`) and have this shape and floating type, and as long as one kernel can read all that it needs;
 /// and what it reads then, each once.
 pub(super) fn inlined(
     graph: &Graph,
@@ -40,8 +40,9 @@ pub(super) fn inlined(
         let Source::Op { op: Op::Elementwise(inner), inputs: reads } = &producer.source else {
             continue;
         };
-        // Rounding to another type in between is part of the result.
-        if !once[at] || producer.desc.shape != *shape || producer.desc.dtype != dtype {
+        // Rounding to another type in between is part of the result, and so is rounding to integers, which are not below zero.
+        let rounded = producer.desc.dtype != dtype || !dtype.is_float();
+        if !once[at] || producer.desc.shape != *shape || rounded {
             continue;
         }
         let mut wider = all.clone();
@@ -110,6 +111,18 @@ mod tests {
         let y = g.mul(s, s).unwrap();
         g.output("y", y);
         assert_eq!(fused(&g).len(), 2);
+    }
+
+    #[test]
+    fn integers_in_between_stay() {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, 8], DType::U32);
+        let less = g.affine(x, 1.0, -2.5).unwrap();
+        let y = g.affine(less, 1.0, 2.5).unwrap();
+        g.output("y", y);
+        assert_eq!(fused(&g).len(), 2);
+        let functions = super::super::fuse_functions::fuse_functions(&g).unwrap();
+        assert_eq!(operations(&prune(&functions).unwrap()).len(), 2);
     }
 
     #[test]
