@@ -46,23 +46,19 @@ fn load_b(line: u32, eight: u32) -> Eight {
     return b[line * (P.b_width / 8u) + eight];
 }
 
-// The i-th eight of a step of a side, zeros past the end.
+// The i-th eight of a step of a side, zeros past the end. Nothing branches: past it, some numbers are read.
 fn fetch_a(matrix: u32, row: u32, step: u32, i: u32) -> Eight {
     let line = select(row, step * DEPTH, TURNED_LEFT) + i / EIGHTS_LEFT;
     let eight = select(step * DEPTH, row, TURNED_LEFT) / 8u + i % EIGHTS_LEFT;
-    if (line < P.a_lines && eight * 8u < P.a_width && i < LINES_LEFT * EIGHTS_LEFT) {
-        return load_a(matrix * P.a_lines + line, eight);
-    }
-    return Eight();
+    let inside = line < P.a_lines && eight * 8u < P.a_width && i < LINES_LEFT * EIGHTS_LEFT;
+    return select(Eight(), load_a(select(0u, matrix * P.a_lines + line, inside), select(0u, eight, inside)), inside);
 }
 
 fn fetch_b(matrix: u32, column: u32, step: u32, i: u32) -> Eight {
     let line = select(step * DEPTH, column, TURNED_RIGHT) + i / EIGHTS_RIGHT;
     let eight = select(column, step * DEPTH, TURNED_RIGHT) / 8u + i % EIGHTS_RIGHT;
-    if (line < P.b_lines && eight * 8u < P.b_width && i < LINES_RIGHT * EIGHTS_RIGHT) {
-        return load_b(matrix * P.b_lines + line, eight);
-    }
-    return Eight();
+    let inside = line < P.b_lines && eight * 8u < P.b_width && i < LINES_RIGHT * EIGHTS_RIGHT;
+    return select(Eight(), load_b(select(0u, matrix * P.b_lines + line, inside), select(0u, eight, inside)), inside);
 }
 
 fn store(batch: u32, i: u32, j: u32, value: V) {

@@ -184,7 +184,8 @@ mod tests {
             [block.side, block.rows(), block.columns(), block.depth]
         };
         assert_eq!(size(4096, 320), [16, 128, 128, 32]);
-        assert_eq!(size(1024, 320), [16, 128, 128, 64]);
+        // Not as deep as it could be: there is not the memory.
+        assert_eq!(size(1024, 320), [16, 128, 128, 32]);
         assert_eq!(size(512, 320), [16, 64, 64, 64]);
         assert_eq!(size(64, 16), [16, 32, 32, 16]);
         assert_eq!(size(64, 48), [16, 32, 32, 16]);
@@ -194,11 +195,11 @@ mod tests {
     fn what_a_device_has_not_is_not_offered() {
         let count = |target: &Target, dtype| Block::all(target, dtype, 64).count();
         let own = target(32, &[16, 8]);
-        assert_eq!(count(&own, DType::F16), 6);
+        assert_eq!(count(&own, DType::F16), 8);
         assert_eq!(count(&own, DType::F32), 0);
         assert_eq!(count(&Target::typical(), DType::F16), 0);
-        assert_eq!(count(&Target { max_invocations: 128, ..own.clone() }, DType::F16), 4);
-        assert_eq!(count(&Target { shared_memory: 16 << 10, ..own.clone() }, DType::F16), 5);
+        assert_eq!(count(&Target { max_invocations: 128, ..own.clone() }, DType::F16), 6);
+        assert_eq!(count(&Target { shared_memory: 8 << 10, ..own.clone() }, DType::F16), 6);
         assert!(
             Block::choose(&Target { class: DeviceClass::Cpu, ..own }, DType::F16, [64, 64], 64, 1).is_none()
         );

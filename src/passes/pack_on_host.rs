@@ -43,6 +43,7 @@ fn stored(graph: &Graph, mut id: ValueId) -> Option<&Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::DeviceClass;
 
     #[test]
     fn only_what_the_file_has_is_packed_on_the_host() {
@@ -54,7 +55,7 @@ mod tests {
         let a = g.conv2d(x, w, None, Default::default()).unwrap();
         let b = g.conv2d(a, twice, None, Default::default()).unwrap();
         g.output("y", b);
-        let cpu = Target { mappable: true, ..Target::typical() };
+        let cpu = Target { class: DeviceClass::Cpu, mappable: true, ..Target::typical() };
         for (target, packed, ordered) in [(&cpu, 1, 1), (&Target::typical(), 0, 2)] {
             let graph = super::super::optimise(&g, target).unwrap();
             let count = |wanted: fn(&Op) -> bool| {
