@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aquatint::cache::{self, Cache};
@@ -14,6 +15,12 @@ use aquatint::ops::conv2d::Conv2dOptions;
 use aquatint::{
     AdapterOptions, DType, Error, Gpu, Graph, Network, Plan, Result, Scratch, Shares, Tensor, wgpu,
 };
+
+/// Tests of one process take turns: what is measured is the process's.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A device of one's own, or `None` (said aloud) on a machine without one, unless `REQUIRE_GPU` is set.
 fn open(cache: &Cache) -> Option<Gpu> {
@@ -112,6 +119,7 @@ fn of_process() -> [u64; 3] {
 
 #[test]
 fn thousands_of_runs() -> Result<()> {
+    let _turn = turn();
     let Some(gpu) = open(&Cache::off()) else { return Ok(()) };
     let runs = number("AQUATINT_TEST_RUNS", 1500);
     let network = Network::new(&gpu, &network([6, 7], &weights(1)))?;
@@ -240,6 +248,7 @@ impl Load<'_> {
 
 #[test]
 fn a_mixed_load() -> Result<()> {
+    let _turn = turn();
     // Before there are threads.
     share_free_memory();
     let Some(gpu) = open(&Cache::off()) else { return Ok(()) };
@@ -309,6 +318,7 @@ fn a_mixed_load() -> Result<()> {
 /// Threads that all want the same kernels, of which none is there yet.
 #[test]
 fn threads_compile_at_once() -> Result<()> {
+    let _turn = turn();
     let Some(gpu) = open(&Cache::off()) else { return Ok(()) };
     let own = weights(1);
     let sizes = [[8, 9], [13, 7]];
@@ -357,6 +367,7 @@ fn opens_and_keeps() {
 
 #[test]
 fn processes_share_a_folder() {
+    let _turn = turn();
     let Some(gpu) = open(&Cache::off()) else { return };
     let wanted = answer(&Network::new(&gpu, &network([8, 9], &weights(1))).unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -404,6 +415,7 @@ fn processes_share_a_folder() {
 /// What is let go of while it is made.
 #[test]
 fn networks_that_nobody_waits_for() -> Result<()> {
+    let _turn = turn();
     let Some(gpu) = open(&Cache::off()) else { return Ok(()) };
     let own = weights(1);
     let kept = Network::new(&gpu, &network([8, 9], &own))?;
