@@ -36,8 +36,7 @@ pub fn enough(target: &Target) -> Option<usize> {
     }
 }
 
-/// WGSL's names of matrices with this side: a left and a right factor, which [`spirv`](crate::spirv) makes ones of f16, and a sum of
-/// products.
+/// WGSL's names of matrices with this side: a left and a right factor, of f16 once they are SPIR-V, and a sum of products.
 pub fn types(side: usize) -> [&'static str; 3] {
     match side {
         8 => ["coop_mat8x8<f32, A>", "coop_mat8x8<f32, B>", "coop_mat8x8<f32, C>"],

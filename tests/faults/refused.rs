@@ -83,6 +83,7 @@ fn what_a_device_lacks_is_said() -> Result<()> {
     let broken = as_if("")?;
     broken.plant_fault("group_norm_apply", "dst[", "destination[");
     broken.plant_fault("group_norm_apply_scalar", "dst[", "destination[");
+    broken.plant_fault("row_norm_threads", "dst[", "destination[");
     cell("compiling", "a kernel that does not compile", "Gpu", Network::new(&broken, &network(1)).map(drop));
 
     // Measuring.

@@ -245,7 +245,9 @@ fn costs_are_measured_where_something_was_drawn() -> Result<()> {
         let parts = profiles.iter().map(|profile| profile.seconds() / profile.wall);
         let part = parts.clone().fold(0.0, f64::max);
         assert!(parts.clone().all(|part| part < 1.0), "drawn {drawn}: longer than the wall clock");
-        assert!(part > 0.5, "drawn {drawn}: {part:.3} of the wall clock");
+        // On a GPU these launches are shorter than what surrounds them.
+        let least = if gpu.target().class == aquatint::DeviceClass::Cpu { 0.5 } else { 0.05 };
+        assert!(part > least, "drawn {drawn}: {part:.3} of the wall clock");
         println!("drawn {drawn}: launches are {part:.3} of the wall clock");
     }
     Ok(())

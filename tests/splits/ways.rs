@@ -41,6 +41,19 @@ pub enum Held {
     Bits,
     /// As far as other orders of the same sums explain.
     Sums,
+    /// Not at all on software adapters; on GPUs, whose compilers make one multiply-add of other products, as sums.
+    Compiled,
+}
+
+impl Held {
+    /// What it is held to on a device.
+    pub fn on(self, gpu: &Gpu) -> Held {
+        match self {
+            Held::Compiled if gpu.target().class == DeviceClass::Cpu => Held::Bits,
+            Held::Compiled => Held::Sums,
+            held => held,
+        }
+    }
 }
 
 /// A way of computing a network, and what it is held to.
@@ -75,7 +88,7 @@ pub const WAYS: [Way; 18] = [
     Way { name: "weights in some 64 parts", held: Held::Bits, why: "weights arrive as they are", compute: parts },
     Way { name: "weights not written by the host in place", held: Held::Sums, why: "other methods, where the host does not pack weights", compute: |gpu, s| planned(gpu, s, Target { mappable: false, ..gpu.target().clone() }) },
     Way { name: "weights and scratch memory shared", held: Held::Bits, why: "the same launches on other buffers", compute: shared },
-    Way { name: "kernels with bounds checks", held: Held::Bits, why: "checks find nothing to change", compute: checked },
+    Way { name: "kernels with bounds checks", held: Held::Compiled, why: "checks find nothing to change", compute: checked },
     Way { name: "one of three pictures", held: Held::Bits, why: "no sum goes over pictures", compute: batch },
     Way { name: "in tiles (`frame::TiledNetwork`)", held: Held::Bits, why: "tiles take the whole picture's method and grid", compute: tiled },
     Way { name: "no bytes to spare for Winograd's weights", held: Held::Sums, why: "other methods for some convolutions", compute: |gpu, s| planned(gpu, s, Target { spare: 0, ..gpu.target().clone() }) },
