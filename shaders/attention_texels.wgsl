@@ -7,18 +7,20 @@
 // running maximum, sum and result. What makes it fast there:
 //
 // - A fetch costs as much as a hundred multiply-adds of the whole subgroup. LANES threads side by side have the same
-//   head, so each fetches one key in SHARE and its value, and they hand them round: 2 · QUADS · KEYS / SHARE fetches for
-//   8 · QUADS · KEYS · QUERIES multiply-adds.
-// - Four sums for each score, one for each component, so that additions need not wait for each other; the products of
-//   one result with KEYS values follow each other, so that it stays in a register meanwhile.
+//   head, so each fetches one key in SHARE and its value, and they hand them round: 2 · QUADS fetches for
+//   8 · QUADS · SHARE · QUERIES multiply-adds.
+// - A block of so many keys is gone through in turns of KEYS, in a loop: written out for all of them the code is larger
+//   than a core's cache for instructions (168 KB for heads of 40), and the core waits for code.
+// - Of the sums of a turn those of all queries take turns, so that additions need not wait for each other.
 // - Scores are in units of log 2, so that exp2 does. A key that a query does not see starts with the lowest score.
 
 const QUERIES: u32 = 4u;
-const KEYS: u32 = 8u;
+const KEYS: u32 = 2u;
 const QUADS: u32 = 8u; // of channels in a head
 const LANES: u32 = 8u; // threads of a workgroup
 const SHARE: u32 = 1u; // of them fetch for one another; a subgroup has at least so many
-const FETCHES: u32 = 8u; // KEYS / SHARE
+const TURN: u32 = 1u; // keys a turn of those that are held: KEYS, where lanes hold so many
+const FETCHES: u32 = 2u; // keys that a thread fetches at a time
 const CAUSAL: bool = false;
 const LOWEST: f32 = -3.4028234e38;
 const LOG2_E: f32 = 1.4426950408889634;
@@ -49,6 +51,11 @@ struct Params {
 // What `lane` holds, for every thread of a subgroup.
 fn share(held: V, lane: u32) -> V {
     return held;
+}
+
+// The first lane of a turn, and a constant where there is one turn.
+fn turn(t: u32) -> u32 {
+    return t;
 }
 
 fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
@@ -87,55 +94,56 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (CAUSAL) {
         end = min(end, (block + 1u) * LANES * QUERIES);
     }
-    for (var j = 0u; j < end; j += KEYS) {
-        var at: array<u32, FETCHES>; // #registers
-        var held: array<array<V, QUADS>, FETCHES>; // #registers
+    for (var j = 0u; j < end; j += SHARE * FETCHES) {
+        var k: array<array<V, QUADS>, FETCHES>; // #registers
+        var v: array<array<V, QUADS>, FETCHES>; // #registers
         for (var f = 0u; f < FETCHES; f++) { // #unroll
-            at[f] = (sample * keys + min(j + f * SHARE + lane, keys - 1u)) * P.token + head * QUADS;
+            let at = (sample * keys + min(j + f * SHARE + lane, keys - 1u)) * P.token + head * QUADS;
             for (var c = 0u; c < QUADS; c++) { // #unroll
-                held[f][c] = textureLoad(key_texture, texel(at[f] + c), 0);
+                k[f][c] = textureLoad(key_texture, texel(at + c), 0);
+                v[f][c] = textureLoad(value_texture, texel(at + c), 0);
             }
         }
-        var s: array<array<f32, KEYS>, QUERIES>; // #registers
-        var k: array<array<V, QUADS>, KEYS>; // #registers
-        for (var t = 0u; t < KEYS; t++) { // #unroll
-            for (var c = 0u; c < QUADS; c++) { // #unroll
-                k[t][c] = share(held[t / SHARE][c], t % SHARE);
-            }
-            for (var i = 0u; i < QUERIES; i++) { // #unroll
-                var products = V(0.0);
+        for (var t = 0u; t < SHARE; t += TURN) {
+            var s: array<array<f32, KEYS>, QUERIES>; // #registers
+            for (var u = 0u; u < KEYS; u++) { // #unroll
+                for (var i = 0u; i < QUERIES; i++) { // #unroll
+                    s[i][u] = start(sample, head, first + i, j + t + u);
+                }
                 for (var c = 0u; c < QUADS; c++) { // #unroll
-                    products = fma(q[i][c], k[t][c], products);
-                }
-                s[i][t] = start(sample, head, first + i, j + t) + ((products.x + products.y) + (products.z + products.w));
-            }
-        }
-        var shrink: array<f32, QUERIES>; // #registers
-        for (var i = 0u; i < QUERIES; i++) { // #unroll
-            var highest = m[i];
-            for (var t = 0u; t < KEYS; t++) { // #unroll
-                highest = max(highest, s[i][t]);
-            }
-            shrink[i] = exp2(m[i] - highest);
-            m[i] = highest;
-            l[i] *= shrink[i];
-            for (var t = 0u; t < KEYS; t++) { // #unroll
-                s[i][t] = exp2(s[i][t] - highest);
-                l[i] += s[i][t];
-            }
-        }
-        var v: array<array<V, KEYS>, QUADS>; // #registers
-        for (var c = 0u; c < QUADS; c++) { // #unroll
-            for (var f = 0u; f < FETCHES; f++) { // #unroll
-                let fetched = textureLoad(value_texture, texel(at[f] + c), 0);
-                for (var t = 0u; t < SHARE; t++) { // #unroll
-                    v[c][f * SHARE + t] = share(fetched, t);
+                    let key = share(k[u / SHARE][c], turn(t) + u % SHARE);
+                    for (var i = 0u; i < QUERIES; i++) { // #unroll
+                        s[i][u] = fma(q[i][c].x, key.x, s[i][u]);
+                        s[i][u] = fma(q[i][c].y, key.y, s[i][u]);
+                        s[i][u] = fma(q[i][c].z, key.z, s[i][u]);
+                        s[i][u] = fma(q[i][c].w, key.w, s[i][u]);
+                    }
                 }
             }
+            var shrink: array<f32, QUERIES>; // #registers
             for (var i = 0u; i < QUERIES; i++) { // #unroll
-                sum[i][c] *= shrink[i];
-                for (var t = 0u; t < KEYS; t++) { // #unroll
-                    sum[i][c] = fma(V(s[i][t]), v[c][t], sum[i][c]);
+                var highest = m[i];
+                for (var u = 0u; u < KEYS; u++) { // #unroll
+                    highest = max(highest, s[i][u]);
+                }
+                shrink[i] = exp2(m[i] - highest);
+                m[i] = highest;
+                l[i] *= shrink[i];
+                for (var u = 0u; u < KEYS; u++) { // #unroll
+                    s[i][u] = exp2(s[i][u] - highest);
+                    l[i] += s[i][u];
+                }
+            }
+            var w: array<array<V, KEYS>, QUADS>; // #registers
+            for (var c = 0u; c < QUADS; c++) { // #unroll
+                for (var u = 0u; u < KEYS; u++) { // #unroll
+                    w[c][u] = share(v[u / SHARE][c], turn(t) + u % SHARE);
+                }
+                for (var i = 0u; i < QUERIES; i++) { // #unroll
+                    sum[i][c] *= shrink[i];
+                    for (var u = 0u; u < KEYS; u++) { // #unroll
+                        sum[i][c] = fma(V(s[i][u]), w[c][u], sum[i][c]);
+                    }
                 }
             }
         }

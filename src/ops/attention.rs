@@ -202,17 +202,23 @@ impl Attention {
         let queries = queries_of_texels(d / 4, lq);
         let blocks = lq.div_ceil(CPU_WORKGROUP * queries);
         let share = share::lanes(cx.target());
+        // To ask any lane is one instruction where there are eight, and many where there are fewer: lanes are constants there, and
+        // the keys of all of them are one turn.
+        let keys = if share == 8 { 2 } else { 4 };
         let mut kernel = Kernel::new("attention_texels")
             .constant("QUERIES", unsigned(queries))
-            .constant("KEYS", unsigned(KEYS_OF_TEXELS))
+            .constant("KEYS", unsigned(keys))
             .constant("QUADS", unsigned(d / 4))
             .constant("LANES", unsigned(CPU_WORKGROUP))
             .constant("SHARE", unsigned(share))
-            .constant("FETCHES", unsigned(KEYS_OF_TEXELS / share))
+            .constant("TURN", unsigned(keys.min(share)))
+            .constant("FETCHES", unsigned((keys / share).max(1)))
             .constant("CAUSAL", self.causal);
-        if share > 1 {
-            kernel = kernel.function("share", share::LANES);
-        }
+        kernel = match share {
+            8 => kernel.function("share", share::ANY_LANE),
+            1 => kernel,
+            _ => kernel.function("share", share::LANES).function("turn", ONE_TURN),
+        };
         cx.texels("query_texture", cx.input(0), cx.desc(0));
         cx.texels("key_texture", cx.input(1), cx.desc(1));
         cx.texels("value_texture", cx.input(2), cx.desc(2));
@@ -287,15 +293,17 @@ impl Blocks {
 /// Threads that fetch for one another, where there are subgroups of so many.
 const CPU_WORKGROUP: usize = 8;
 
-const KEYS_OF_TEXELS: usize = 8;
-
 /// How many of `lq` queries a thread computes: eight, for heads beyond 80 channels fewer, as the first-level cache holds.
-/// A block of keys costs as much to fetch as two queries cost to compute, and queries past the end cost as much as others.
+/// What lanes fetch at a time costs as much as two queries cost to compute, and queries past the end cost as much as others.
 fn queries_of_texels(quads: usize, lq: usize) -> usize {
     let most = if quads <= 20 { 8 } else { (128 / quads).max(1) };
     let cost = |queries: usize| lq.div_ceil(CPU_WORKGROUP * queries) * (queries + 2);
     (1..=most).min_by_key(|&queries| cost(queries)).expect("at least one")
 }
+
+const ONE_TURN: &str = "fn turn(t: u32) -> u32 {
+    return 0u;
+}";
 
 pub(super) fn unsigned(n: usize) -> String {
     format!("{n}u")

@@ -25,3 +25,8 @@ pub const LANES: &str = "fn share(held: V, lane: u32) -> V {
         default: { return subgroupBroadcast(held, 0u); }
     }
 }";
+
+/// The same for a lane that is no constant, but the same for all.
+pub const ANY_LANE: &str = "fn share(held: V, lane: u32) -> V {
+    return subgroupShuffle(held, lane);
+}";
