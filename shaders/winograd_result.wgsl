@@ -4,10 +4,13 @@
 // neighbouring results. F(2 × 2, 3 × 3) replaces `results`.
 //
 // src: [POINTS, POINTS, quads of c_out, tiles, 4], the `tiles` squares from `first` on; dst: [n, height_out, width_out, c_out],
-// c_out a multiple of four. One thread computes the results of a square for a quad of channels.
+// c_out a multiple of four. One thread computes the results of a square for a quad of channels. On GPUs V and Quad are one
+// number, and src is [POINTS, POINTS, tiles, c_out], as in winograd_source.
 
 const RESULTS: u32 = 4u; // along a side
 const POINTS: u32 = 6u; // RESULTS + 2
+const THREADS: u32 = 8u; // of a workgroup
+const CHANNELS_INNERMOST: bool = false; // in src, not squares
 
 alias V = vec4<f32>;
 alias Quad = vec4<f32>;
@@ -15,7 +18,7 @@ alias Quad = vec4<f32>;
 struct Params {
     height_out: u32,
     width_out: u32,
-    quads_out: u32,
+    quads_out: u32, // numbers of V
     first: u32,
     tiles: u32,
     tiles_x: u32, // in a row
@@ -56,12 +59,13 @@ fn results(m0: V, m1: V, m2: V, m3: V, m4: V, m5: V) -> array<V, 4> {
     );
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let place = divide(linear_id(group, groups, local, 8u), P.tiles);
-    let tile = place.y;
-    let quad = place.x;
-    if (quad >= P.quads_out) {
+    let at = linear_id(group, groups, local, THREADS); // at any one point
+    let place = divide(at, select(P.tiles, P.quads_out, CHANNELS_INNERMOST));
+    let tile = select(place.y, place.x, CHANNELS_INNERMOST);
+    let quad = select(place.x, place.y, CHANNELS_INNERMOST);
+    if (at >= P.quads_out * P.tiles) {
         return;
     }
     let row = divide(P.first + tile, P.tiles_x);
@@ -70,7 +74,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let x0 = row.y * RESULTS;
     let y0 = rows.y * RESULTS;
 
-    let at = quad * P.tiles + tile;
     let point = P.quads_out * P.tiles; // from one to the next
     var s: array<array<V, 6>, 4>; // #registers
     var m: array<V, 6>; // #registers

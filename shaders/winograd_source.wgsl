@@ -8,17 +8,22 @@
 //
 // src: [n, height, width, c]; dst: [POINTS, POINTS, quads of c, tiles, 4] for the `tiles` squares from `first` on. One
 // thread computes the values of a quad of channels.
+//
+// On GPUs V and Quad are one number, and dst is [POINTS, POINTS, tiles, c]: neighbouring threads have neighbouring channels
+// of a square, and 36 values leave room for other threads in the registers, where 36 quads would not.
 
 const UPSAMPLE: u32 = 1u;
 const RESULTS: u32 = 4u; // along a side
 const POINTS: u32 = 6u; // RESULTS + 2
+const THREADS: u32 = 8u; // of a workgroup
+const CHANNELS_INNERMOST: bool = false; // in dst, not squares
 alias V = vec4<f32>;
 alias Quad = vec4<f32>;
 
 struct Params {
     height: u32, // of the source, enlarged
     width: u32,
-    quads: u32, // of channels
+    quads: u32, // of channels: numbers of V
     first: u32,
     tiles: u32,
     tiles_x: u32, // in a row
@@ -55,12 +60,13 @@ fn points(d0: V, d1: V, d2: V, d3: V, d4: V, d5: V) -> array<V, 6> {
     );
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let place = divide(linear_id(group, groups, local, 8u), P.tiles);
-    let tile = place.y;
-    let quad = place.x;
-    if (quad >= P.quads) {
+    let at = linear_id(group, groups, local, THREADS); // at any one point
+    let place = divide(at, select(P.tiles, P.quads, CHANNELS_INNERMOST));
+    let tile = select(place.y, place.x, CHANNELS_INNERMOST);
+    let quad = select(place.x, place.y, CHANNELS_INNERMOST);
+    if (at >= P.quads * P.tiles) {
         return;
     }
     let row = divide(P.first + tile, P.tiles_x);
@@ -86,7 +92,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             s[i][j] = column[i];
         }
     }
-    let at = quad * P.tiles + tile;
     for (var i = 0u; i < POINTS; i++) { // #unroll
         let line = points(s[i][0], s[i][1], s[i][2], s[i][3], s[i][4], s[i][5]);
         for (var j = 0u; j < POINTS; j++) { // #unroll

@@ -1,6 +1,7 @@
 //! The device: which one, what it can do, and the objects made on it.
 
 mod matrices;
+mod memory;
 mod pipelines;
 mod requirements;
 mod trouble;
@@ -14,10 +15,11 @@ use crate::as_if::{Abilities, AsIf};
 use crate::cache::{Cache, Identity};
 use crate::error::{Error, Result};
 use crate::shader::Kernel;
-use crate::target::{DeviceClass, SPARE, Target};
+use crate::target::{DeviceClass, Target, spare};
 use crate::tuning::Tuning;
 
 use matrices::{MATRIX_FEATURES, matrices};
+use memory::device_memory;
 pub(crate) use pipelines::Pipeline;
 use pipelines::Pipelines;
 #[doc(hidden)]
@@ -562,13 +564,14 @@ fn identity(info: &wgpu::AdapterInfo, target: &Target) -> Identity {
 /// What the planner needs to know of an adapter.
 pub fn target(adapter: &wgpu::Adapter, features: wgpu::Features, limits: &wgpu::Limits) -> Target {
     let info = &adapter.get_info();
+    let class = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => DeviceClass::Discrete,
+        wgpu::DeviceType::Cpu => DeviceClass::Cpu,
+        _ => DeviceClass::Integrated,
+    };
     Target {
         name: info.name.clone(),
-        class: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => DeviceClass::Discrete,
-            wgpu::DeviceType::Cpu => DeviceClass::Cpu,
-            _ => DeviceClass::Integrated,
-        },
+        class,
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         subgroup_size: match features.contains(wgpu::Features::SUBGROUP) {
@@ -584,7 +587,7 @@ pub fn target(adapter: &wgpu::Adapter, features: wgpu::Features, limits: &wgpu::
         max_invocations: limits.max_compute_invocations_per_workgroup,
         shared_memory: limits.max_compute_workgroup_storage_size,
         uniform_alignment: limits.min_uniform_buffer_offset_alignment,
-        spare: SPARE,
+        spare: spare(class, device_memory(adapter)),
         mappable: info.device_type == wgpu::DeviceType::Cpu
             && features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
         tuning: None,

@@ -21,7 +21,17 @@ pub enum DeviceClass {
 }
 
 /// [`Target::spare`] where nobody asked to be thrifty: a small part of what devices have that large models run on.
-pub(crate) const SPARE: u64 = 2 << 30;
+const SPARE: u64 = 2 << 30;
+
+/// The same for a device with so much memory of its own, if that is known: an eighth of it at most, and less where it may be
+/// the host's.
+pub(crate) fn spare(class: DeviceClass, memory: Option<u64>) -> u64 {
+    match (class, memory) {
+        (DeviceClass::Cpu, _) | (DeviceClass::Discrete, None) => SPARE,
+        (DeviceClass::Integrated, None) => SPARE / 4,
+        (_, Some(bytes)) => SPARE.min(bytes / 8),
+    }
+}
 
 /// Cooperative matrices of a device: small ones of f16 that the threads of a subgroup hold together, whose products are summed
 /// in f32.
@@ -134,6 +144,26 @@ impl Target {
         match needed <= available {
             true => Ok(()),
             false => Err(Error::Limit { device: self.name.clone(), what: what(), needed, available }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spared_is_a_small_part_of_the_memory() {
+        const GIB: u64 = 1 << 30;
+        for (class, memory, expected) in [
+            (DeviceClass::Discrete, Some(141 * GIB), 2 * GIB),
+            (DeviceClass::Discrete, Some(8 * GIB), GIB),
+            (DeviceClass::Discrete, None, 2 * GIB),
+            (DeviceClass::Integrated, Some(4 * GIB), GIB / 2),
+            (DeviceClass::Integrated, None, GIB / 2),
+            (DeviceClass::Cpu, Some(4 * GIB), 2 * GIB),
+        ] {
+            assert_eq!(spare(class, memory), expected, "{class:?} with {memory:?}");
         }
     }
 }

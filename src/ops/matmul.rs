@@ -7,7 +7,7 @@ use super::matrices::Block;
 use super::{Operator, arity, float, share};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::lower::{Grid, Lower};
+use crate::lower::{Grid, Lower, Slot};
 use crate::shader::Kernel;
 use crate::target::DeviceClass;
 use crate::tensor::{DType, Shape, TensorDesc};
@@ -137,28 +137,8 @@ impl Matmul {
     fn lower_shared(&self, tile: Shared, cx: &mut Lower) {
         let (_, m, k) = parts(cx.desc(0), self.transpose_a).expect("checked by infer");
         let (_, _, n) = parts(cx.desc(1), self.transpose_b).expect("checked by infer");
-        let (tiles_y, tiles_x) = (m.div_ceil(tile.rows), n.div_ceil(tile.columns));
-        let quad = if cx.output_desc().dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };
-        let kernel = tile.constants(Kernel::new("matmul_shared")).alias("Quad", quad);
-        let batch = Batch::of(self, cx);
-        cx.dispatch(
-            kernel,
-            &[("a", cx.input(0)), ("b", cx.input(1)), ("dst", cx.output())],
-            &[
-                ("m", m.into()),
-                ("quads_n", (n / 4).into()),
-                ("k", k.into()),
-                ("batches", batch.count.into()),
-                ("tiles_y", tiles_y.into()),
-                ("tiles_x", tiles_x.into()),
-                ("steps", k.div_ceil(tile.depth).into()),
-                ("rank", batch.shape.len().into()),
-                ("shape", batch.shape.into()),
-                ("a_strides", batch.a_strides.into()),
-                ("b_strides", batch.b_strides.into()),
-            ],
-            Grid::Groups(batch.count * tiles_y * tiles_x),
-        );
+        let matrices = [cx.input(0), cx.input(1), cx.output()];
+        launch_shared(tile, Batch::of(self, cx), [m, k, n], cx.output_desc().dtype, matrices, cx);
     }
 
     /// How workgroups divide the result, where cooperative matrices are filled by both sides.
@@ -256,10 +236,47 @@ impl Matmul {
 }
 
 /// Tiles of workgroups on GPUs, the larger first: a product of 4096³ runs at 40 TFLOP/s with it on an H200, at 32 with the other.
-const SHARED: [Shared; 2] = [
+pub(super) const SHARED: [Shared; 2] = [
     Shared { rows: 128, columns: 128, depth: 16, held: 8, quads: 2, parts: 1 },
     Shared { rows: 64, columns: 64, depth: 16, held: 4, quads: 1, parts: 1 },
 ];
+
+/// Of f32 with channels in whole quads, the products `[batches, m, k]` by `[batches, k, n]`, as part of another operation.
+pub(super) fn multiply(tile: Shared, [batches, m, k, n]: [usize; 4], matrices: [Slot; 3], cx: &mut Lower) {
+    let batch = Batch { count: batches, shape: vec![batches as u32], a_strides: vec![1], b_strides: vec![1] };
+    launch_shared(tile, batch, [m, k, n], DType::F32, matrices, cx);
+}
+
+fn launch_shared(
+    tile: Shared,
+    batch: Batch,
+    [m, k, n]: [usize; 3],
+    dtype: DType,
+    [a, b, dst]: [Slot; 3],
+    cx: &mut Lower,
+) {
+    let (tiles_y, tiles_x) = (m.div_ceil(tile.rows), n.div_ceil(tile.columns));
+    let quad = if dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };
+    let kernel = tile.constants(Kernel::new("matmul_shared")).alias("Quad", quad);
+    cx.dispatch(
+        kernel,
+        &[("a", a), ("b", b), ("dst", dst)],
+        &[
+            ("m", m.into()),
+            ("quads_n", (n / 4).into()),
+            ("k", k.into()),
+            ("batches", batch.count.into()),
+            ("tiles_y", tiles_y.into()),
+            ("tiles_x", tiles_x.into()),
+            ("steps", k.div_ceil(tile.depth).into()),
+            ("rank", batch.shape.len().into()),
+            ("shape", batch.shape.into()),
+            ("a_strides", batch.a_strides.into()),
+            ("b_strides", batch.b_strides.into()),
+        ],
+        Grid::Groups(batch.count * tiles_y * tiles_x),
+    );
+}
 
 /// Threads that fetch for one another, where there are subgroups of so many.
 const CPU_WORKGROUP: usize = 8;

@@ -77,10 +77,14 @@ fn at_points(graph: &Graph, target: &Target) -> HashMap<ValueId, Method> {
             continue;
         }
         let stored = host_has(graph, target, inputs[1]).is_some();
-        let mut offers = conv.choose_at_points(target, source, &value.desc, stored);
-        // Where one was measured, no other.
-        if let Some(tuned) = conv.tuned(target, source, &value.desc, None) {
-            offers.retain(|offer| offer.method == tuned);
+        let mut offers = conv.at_points(target, source, &value.desc, stored);
+        match conv.tuned(target, source, &value.desc, None) {
+            // Where one was measured, no other.
+            Some(tuned) => {
+                offers.retain(|offer| same_squares(offer.method, tuned));
+                offers.iter_mut().for_each(|offer| offer.method = tuned);
+            }
+            None => offers.retain(AtPoints::is_quicker),
         }
         steps.extend(steps_of(id, &offers));
     }
@@ -98,12 +102,16 @@ fn at_points(graph: &Graph, target: &Target) -> HashMap<ValueId, Method> {
     chosen
 }
 
+fn same_squares(a: Method, b: Method) -> bool {
+    matches!((a, b), (Method::Winograd { squares: a, .. }, Method::Winograd { squares: b, .. }) if a == b)
+}
+
 /// One step for each offer, from the one before it; offers come with their bytes ascending. A step that would save less for
 /// a byte than the one after it is none: both are one.
 fn steps_of(id: ValueId, offers: &[AtPoints]) -> Vec<Step> {
     let step = |before: Option<&AtPoints>, offer: &AtPoints| {
-        let (saved, bytes) = before.map_or((0, 0), |before| (before.saved, before.bytes));
-        let saved = offer.saved.checked_sub(saved).filter(|saved| *saved > 0)?;
+        let (saved, bytes) = before.map_or((0, 0), |before| (before.saved(), before.bytes));
+        let saved = offer.saved().checked_sub(saved).filter(|saved| *saved > 0)?;
         Some(Step { id, method: offer.method, saved, bytes: offer.bytes - bytes })
     };
     match offers {
@@ -168,6 +176,7 @@ mod tests {
     use crate::ops::conv2d::{Conv2dOptions, Squares};
     use crate::target::DeviceClass;
     use crate::tensor::DType;
+    use crate::tuning::Tuning;
 
     #[test]
     fn a_weight_beyond_memory_once_packed_is_a_limit() {
@@ -181,36 +190,76 @@ mod tests {
         assert!(matches!(error, Error::Limit { .. }), "{error}");
     }
 
-    #[test]
-    fn winograds_way_takes_what_there_is_to_spare() {
+    /// How many convolutions go Winograd's way in squares of 2 × 2 and of 4 × 4.
+    fn ways(g: &Graph, target: &Target) -> [usize; 2] {
+        let graph = super::super::optimise(g, target).unwrap();
+        let ways = graph.values().filter_map(|(_, value)| match &value.source {
+            Source::Op { op: Op::Conv2d(conv), .. } => conv.method,
+            _ => None,
+        });
+        ways.fold([0, 0], |[two, four], method| match method {
+            Method::Winograd { squares: Squares::Two, .. } => [two + 1, four],
+            Method::Winograd { squares: Squares::Four, .. } => [two, four + 1],
+            _ => [two, four],
+        })
+    }
+
+    fn two_convolutions(side: usize, channels: usize) -> Graph {
         let mut g = Graph::new();
-        let mut x = input(&mut g, &[1, 56, 56, 64]);
+        let mut x = input(&mut g, &[1, side, side, channels]);
         for _ in 0..2 {
-            let w = weight(&mut g, &[64, 64, 3, 3]);
+            let w = weight(&mut g, &[channels, channels, 3, 3]);
             x = g.conv2d(x, w, None, Conv2dOptions::padded(1)).unwrap();
         }
         g.output("y", x);
-        let [two, four] = [16, 36].map(|points| 64 * 64 * (points - 9) * 4);
-        for (class, spare, expected) in [
-            (DeviceClass::Cpu, 2 * four, [0, 2]),
-            (DeviceClass::Cpu, 2 * four - 1, [1, 1]),
-            (DeviceClass::Cpu, two + four - 1, [2, 0]),
-            (DeviceClass::Cpu, two, [1, 0]),
-            (DeviceClass::Cpu, two - 1, [0, 0]),
-            (DeviceClass::Discrete, 2 * four, [0, 0]),
-        ] {
-            let target = Target { class, spare, ..Target::typical() };
-            let graph = super::super::optimise(&g, &target).unwrap();
-            let ways = graph.values().filter_map(|(_, value)| match &value.source {
-                Source::Op { op: Op::Conv2d(conv), .. } => conv.method,
-                _ => None,
-            });
-            let found = ways.fold([0, 0], |[two, four], method| match method {
-                Method::Winograd { squares: Squares::Two, .. } => [two + 1, four],
-                Method::Winograd { squares: Squares::Four, .. } => [two, four + 1],
-                _ => [two, four],
-            });
-            assert_eq!(found, expected, "{class:?}, {spare} bytes to spare");
+        g
+    }
+
+    #[test]
+    fn winograds_way_takes_what_there_is_to_spare() {
+        for (class, side, channels) in [(DeviceClass::Cpu, 56, 64), (DeviceClass::Integrated, 48, 96)] {
+            let g = two_convolutions(side, channels);
+            let [two, four] = [16, 36].map(|points| (channels * channels * (points - 9) * 4) as u64);
+            for (spare, expected) in [
+                (2 * four, [0, 2]),
+                (2 * four - 1, [1, 1]),
+                (two + four - 1, [2, 0]),
+                (two, [1, 0]),
+                (two - 1, [0, 0]),
+            ] {
+                let target = Target { class, spare, ..Target::typical() };
+                assert_eq!(ways(&g, &target), expected, "{class:?}, {spare} bytes to spare");
+            }
+        }
+        // On a GPU of its own memory that is too little work.
+        assert_eq!(ways(&two_convolutions(56, 64), &Target::typical()), [0, 0]);
+    }
+
+    /// The model is not asked where something was measured, but there must be room.
+    #[test]
+    fn winograds_way_is_taken_where_it_was_measured_to_be_quicker() {
+        let g = two_convolutions(16, 32);
+        let target = Target::typical();
+        assert_eq!(ways(&g, &target), [0, 0]);
+        let [x, y] = [(); 2].map(|()| TensorDesc::new([1, 16, 16, 32], DType::F32));
+        let Some(Source::Op { op: Op::Conv2d(conv), .. }) = g
+            .values()
+            .map(|(_, value)| &value.source)
+            .find(|s| matches!(s, Source::Op { op: Op::Conv2d(_), .. }))
+        else {
+            panic!("a convolution")
+        };
+        let mut tuning = Tuning::default();
+        let candidates = conv.candidates(&target, &x, &y, None);
+        let names = candidates.iter().map(Method::to_string).filter(|name| name.starts_with("winograd 4×4"));
+        let names: Vec<String> = names.collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+        for name in names {
+            tuning.set(conv.key(&x, &y, None), name);
+            let tuned = Target { tuning: Some(tuning.clone().into()), ..target.clone() };
+            assert_eq!(ways(&g, &tuned), [0, 2]);
+            assert_eq!(ways(&g, &Target { spare: 32 * 32 * 27 * 4, ..tuned.clone() }), [0, 1]);
+            assert_eq!(ways(&g, &Target { spare: 0, ..tuned }), [0, 0]);
         }
     }
 }

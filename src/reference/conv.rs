@@ -107,8 +107,9 @@ pub fn conv2d<'v>(op: &'v Conv2d, task: &Task<'_, 'v>) -> Element<'v> {
     let tensors = task.inputs[2..].to_vec();
     let ([_, h, w, c], shape) = (task.map(0), map(task.output));
     let o = op.options;
-    if let Some(Method::Winograd { squares, tile }) = op.method {
-        let size = [op.c_in, op.c_out.div_ceil(4 * tile.quads), tile.quads];
+    if let Some(Method::Winograd { squares, products }) = op.method {
+        let quads = products.quads(op.c_out);
+        let size = [op.c_in, op.c_out.div_ceil(4 * quads), quads];
         let at_points = AtPoints::new(Form::new(squares), task.inputs[1], size);
         let results = squares.results();
         return Box::new(move |i| {

@@ -29,7 +29,7 @@ fn vision(model: &VisionModel, width: usize, height: usize) -> Result<Graph> {
     Ok(g)
 }
 
-/// The device's own plans, and those that a GPU would have, without Winograd's convolution and textures.
+/// The device's own plans, and those that a GPU would have, without textures and with Winograd's convolution only of many channels.
 fn targets(gpu: &Gpu) -> [Target; 2] {
     let own = gpu.target().clone();
     let other = Target { class: DeviceClass::Discrete, ..own.clone() };
@@ -210,6 +210,32 @@ fn tiles_of_whatever_can_be_cut() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Winograd's convolution as GPUs have it: tiles begin where its squares do.
+#[test]
+fn tiles_with_squares_on_gpus() -> Result<()> {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let target =
+        Target { class: DeviceClass::Integrated, matrices: None, mappable: false, ..gpu.target().clone() };
+    let build = |width: usize, height: usize| {
+        let mut g = Graph::new();
+        let x = g.input("x", [1, height, width, 3], DType::F32);
+        let w = filled(&mut g, &[96, 3, 3, 3], 1);
+        let h = g.conv2d(x, w, None, Conv2dOptions::padded(1).stride(2))?;
+        let (w, bias) = (filled(&mut g, &[96, 96, 3, 3], 2), filled(&mut g, &[96], 3));
+        let h = g.conv2d(h, w, Some(bias), Conv2dOptions::padded(1))?;
+        let h = g.relu(h)?;
+        let w = filled(&mut g, &[12, 96, 3, 3], 4);
+        let h = g.conv2d(h, w, None, Conv2dOptions::padded(1))?;
+        let y = g.pixel_shuffle(h, 2)?;
+        g.output("y", y);
+        Ok(g)
+    };
+    let plan = Plan::compile(&build(190, 118)?, &target)?;
+    let kernels: Vec<&str> = plan.run.iter().map(|launch| launch.shader.kernel.name).collect();
+    assert!(kernels.contains(&"winograd_source") && kernels.contains(&"matmul_shared"), "{kernels:?}");
+    hold("squares", gpu, &target, [190, 118], 0.6, &build)
 }
 
 /// Textures, with the light, the alpha and the parts that they have; in one encoder and in slices.

@@ -31,3 +31,4 @@ mod subgroups;
 mod suppress;
 mod timestep_embedding;
 mod typed;
+mod winograd;

@@ -12,12 +12,12 @@ use crate::harness::{self, Array, Rng};
 use crate::matmul::product;
 
 /// The device as if it were a GPU without cooperative matrices.
-fn as_gpu(own: &Target) -> Target {
+pub fn as_gpu(own: &Target) -> Target {
     Target { class: DeviceClass::Discrete, matrices: None, ..own.clone() }
 }
 
-/// For the convolution of a graph, the ways of this kind, each with a target that takes it; the chosen way of any other graph.
-fn forms(graph: &Graph, target: &Target) -> Vec<(String, Target)> {
+/// For the convolution of a graph, the ways of this kind, each with a target that takes it.
+pub fn forms(graph: &Graph, target: &Target, kind: &str) -> Vec<(String, Target)> {
     let graph = passes::optimise(graph, target).unwrap();
     let mut forms = Vec::new();
     for (id, value) in graph.values() {
@@ -25,7 +25,7 @@ fn forms(graph: &Graph, target: &Target) -> Vec<(String, Target)> {
         let (source, output) = (graph.desc(inputs[0]), graph.desc(id));
         for method in conv.candidates(target, source, output, None) {
             let name = method.to_string();
-            if name.starts_with("shared") {
+            if name.starts_with(kind) {
                 let mut tuning = Tuning::default();
                 tuning.set(conv.key(source, output, None), name.clone());
                 forms.push((name, Target { tuning: Some(tuning.into()), ..target.clone() }));
@@ -72,8 +72,9 @@ fn check(
         graph.output("result", result);
         let expected = reference(&rounded);
         let target = as_gpu(gpu.target());
-        let mut forms = forms(&graph, &target);
+        let mut forms = forms(&graph, &target, "shared");
         if forms.is_empty() {
+            // The chosen way of any other graph.
             forms.push(("as planned".to_owned(), target));
         }
         for (form, target) in forms {

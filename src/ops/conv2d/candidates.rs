@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::Conv2d;
 use super::method::{MOST_WRITTEN_OUT, Method, Tile};
-use super::winograd::Squares;
+use super::costs;
+use super::winograd::Products;
 use crate::ops::epilogue::Step;
 use crate::ops::quantized::BlockFormat;
 use crate::target::{DeviceClass, Target};
@@ -27,12 +28,13 @@ impl Conv2d {
     ) -> Vec<Method> {
         let chosen = self.choose(target, source, output, format);
         let at_points = match format {
-            None => self.choose_at_points(target, source, output, target.mappable),
+            None => self.at_points(target, source, output, target.mappable),
             Some(_) => Vec::new(),
         };
+        let quicker = at_points.iter().rev().filter(|offer| offer.is_quicker());
         let tiles = || self.tiles(target, output);
         let flops = 2 * (output.shape.elements() * self.products) as u64;
-        let mut found: Vec<Method> = at_points.iter().rev().map(|offer| offer.method).chain([chosen]).collect();
+        let mut found: Vec<Method> = quicker.map(|offer| offer.method).chain([chosen]).collect();
         match chosen {
             Method::Blocks { format, texels, .. } => {
                 found.extend(tiles().map(|tile| Method::Blocks { tile, format, texels }));
@@ -49,6 +51,7 @@ impl Conv2d {
                 }
                 found.extend(self.all_shared(target, output).into_iter().map(Method::Shared));
                 found.extend(self.all_blocks(target, output).into_iter().map(Method::Matrices));
+                found.extend(at_points.iter().flat_map(|offer| all_tiles(offer.method, target)));
                 if flops <= FEW {
                     found.push(Method::Direct);
                 }
@@ -137,6 +140,17 @@ impl Conv2d {
     }
 }
 
+/// Winograd's way on a GPU with each of the tiles of its products; on others none but what is chosen.
+fn all_tiles(method: Method, target: &Target) -> Vec<Method> {
+    match method {
+        Method::Winograd { squares, products: Products::Matrices(_) } => {
+            let tiles = costs::products(target).map(|(tile, _)| Products::Matrices(tile));
+            tiles.map(|products| Method::Winograd { squares, products }).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tile { pixels, rows, quads } = self;
@@ -152,8 +166,13 @@ impl fmt::Display for Method {
             Method::Texels(tile) => write!(f, "texels {tile}"),
             Method::Blocks { tile, texels: false, .. } => write!(f, "blocks {tile}"),
             Method::Blocks { tile, texels: true, .. } => write!(f, "blocks and texels {tile}"),
-            Method::Winograd { squares: Squares::Two, tile } => write!(f, "winograd 2×2 {tile}"),
-            Method::Winograd { squares: Squares::Four, tile } => write!(f, "winograd 4×4 {tile}"),
+            Method::Winograd { squares, products } => {
+                let side = squares.results();
+                match products {
+                    Products::Lanes(tile) => write!(f, "winograd {side}×{side} {tile}"),
+                    Products::Matrices(tile) => write!(f, "winograd {side}×{side} for {tile}"),
+                }
+            }
             Method::Shared(tile) => write!(f, "shared {tile}"),
             Method::Matrices(blocks) => write!(f, "matrices {blocks}"),
             Method::Depthwise => write!(f, "depthwise"),

@@ -3,7 +3,7 @@
 use super::Conv2d;
 use super::matrices::Blocks;
 use super::shared::Shared;
-use super::winograd::Squares;
+use super::winograd::{Products, Squares};
 use crate::ops::ConvWeight;
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::target::{DeviceClass, Target};
@@ -26,9 +26,8 @@ pub enum Method {
     /// The same with source and weight read through textures, on software adapters. The source
     /// has channels of zeros up to a multiple of four.
     Texels(Tile),
-    /// Through the points of Winograd's convolution, with the tile of the products there, whose pixels are squares of the
-    /// result. 3×3 kernels of stride one, channels in multiples of four, f32.
-    Winograd { squares: Squares, tile: Tile },
+    /// Through the points of Winograd's convolution. 3×3 kernels of stride one, channels in multiples of four, f32.
+    Winograd { squares: Squares, products: Products },
     /// A part of the product in each workgroup, which brings both sides into its memory, on GPUs. One group.
     Shared(Shared),
     /// Products of cooperative matrices, on devices that have them. f16, one group.
@@ -46,10 +45,26 @@ pub enum Method {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AtPoints {
     pub method: Method,
-    /// Multiply-adds of a lane, as [`Conv2d::cost_of_lanes`] counts.
-    pub saved: usize,
+    /// What the plain way costs and what this one does, of one sample, as their device counts: [`Conv2d::cost_of_lanes`],
+    /// [`Conv2d::plain_on_gpu`].
+    plain: usize,
+    cost: usize,
+    /// Whether the model knows enough of such convolutions.
+    known: bool,
     /// That the weight takes beyond its size.
     pub bytes: u64,
+}
+
+impl AtPoints {
+    /// Whether it is taken where nothing was measured: the costs are estimates.
+    pub fn is_quicker(&self) -> bool {
+        self.known && 4 * self.cost < 3 * self.plain
+    }
+
+    /// What it saves by the model of costs, or, where it was measured to be quicker whatever the model says, a quarter at least.
+    pub fn saved(&self) -> usize {
+        self.plain.saturating_sub(self.cost).max(self.plain / 4)
+    }
 }
 
 /// Lanes of a CPU's vector unit, as software adapters use it.
@@ -60,6 +75,10 @@ pub(super) const FETCH: usize = 25;
 
 /// Fewer numbers than this are not worth their error.
 const LEAST_IN_BLOCKS: usize = 1 << 12;
+
+/// With fewer channels the way saves a GPU little by the model, whose tiles are half empty then; and networks for pictures, which are
+/// narrow, would have tiles that look three times as far.
+const LEAST_CHANNELS: usize = 96;
 
 /// Most products of a quad in the innermost loop, which the caches for instructions must hold.
 pub(super) const MOST_WRITTEN_OUT: usize = 16 * 4 * 4;
@@ -123,10 +142,12 @@ impl Conv2d {
     ) -> Method {
         let tiles = |m: &Method| matches!(m, Method::Rows(_) | Method::Texels(_) | Method::Blocks { .. });
         match method {
-            Method::Winograd { squares, .. } => {
-                Method::Winograd { squares, tile: self.winograd_of_lanes(squares, output).0 }
+            Method::Winograd { squares, products: Products::Lanes(_) } => {
+                let (tile, _) = self.winograd_of_lanes(squares, output);
+                Method::Winograd { squares, products: Products::Lanes(tile) }
             }
-            Method::Depthwise | Method::Direct | Method::Shared(_) | Method::Matrices(_) => method,
+            // The tile of a workgroup makes no difference to its sums.
+            Method::Winograd { .. } | Method::Depthwise | Method::Direct | Method::Shared(_) | Method::Matrices(_) => method,
             _ => match self.tuned(target, source, output, format).filter(tiles) {
                 Some(method) => method,
                 None => match self.choose(target, source, output, format) {
@@ -137,42 +158,73 @@ impl Conv2d {
         }
     }
 
-    /// Winograd's ways, where they are quicker: on software adapters. `stored`: whether the host brings the weight into its
+    /// Winograd's ways that the device can take, smaller squares first. `stored`: whether the host brings the weight into its
     /// order, so that no kernel writes it.
-    pub(crate) fn choose_at_points(
+    pub(crate) fn at_points(
         &self,
         target: &Target,
         source: &TensorDesc,
         output: &TensorDesc,
         stored: bool,
     ) -> Vec<AtPoints> {
-        let texels = target.class == DeviceClass::Cpu && self.allows_texels(target, source, output);
-        if !texels || !self.allows_winograd(output.dtype) {
+        if !self.allows_winograd(output.dtype) {
             return Vec::new();
         }
         // As for one sample: a picture is the same to the bit however many are computed with it.
         let mut one = output.shape.to_vec();
         one[0] = 1;
         let one = TensorDesc::new(one, output.dtype);
-        let plain = self.cost_of_lanes(&one, self.tile(target, &one));
-        let numbers = self.c_in * self.c_out * size_of::<f32>();
+        let offers = Squares::ALL.into_iter();
+        match target.class {
+            DeviceClass::Cpu if !self.allows_texels(target, source, output) => Vec::new(),
+            DeviceClass::Cpu => {
+                offers.filter_map(|squares| self.at_points_of_lanes(squares, target, [output, &one], stored)).collect()
+            }
+            _ => offers.filter_map(|squares| self.at_points_of_gpu(squares, target, [output, &one])).collect(),
+        }
+    }
+
+    fn at_points_of_lanes(
+        &self,
+        squares: Squares,
+        target: &Target,
+        [output, one]: [&TensorDesc; 2],
+        stored: bool,
+    ) -> Option<AtPoints> {
+        let plain = self.cost_of_lanes(one, self.tile(target, one));
         let bound = target.max_binding.min(target.max_buffer);
-        let offer = |squares: Squares| {
-            let (tile, _) = self.winograd_of_lanes(squares, output);
-            let rows = Self::weight_at_points([self.c_in, self.c_out], squares, tile.quads);
-            let weight = TensorDesc::new(rows, DType::F32);
-            let fits = weight.bytes() <= if stored { target.max_buffer } else { bound }
-                && self.band_bytes(squares, output) as u64 <= bound
-                && target.reads_texels(&weight);
-            let (_, cost) = self.winograd_of_lanes(squares, &one);
-            // The costs are estimates.
-            (fits && 4 * cost < 3 * plain).then(|| AtPoints {
-                method: Method::Winograd { squares, tile },
-                saved: plain - cost,
-                bytes: (numbers * (squares.area() - 9)) as u64,
-            })
-        };
-        Squares::ALL.into_iter().filter_map(offer).collect()
+        let (tile, _) = self.winograd_of_lanes(squares, output);
+        let rows = Self::weight_at_points([self.c_in, self.c_out], squares, tile.quads);
+        let weight = TensorDesc::new(rows, DType::F32);
+        let fits = weight.bytes() <= if stored { target.max_buffer } else { bound }
+            && self.band_bytes(squares, output) as u64 <= bound
+            && target.reads_texels(&weight);
+        let (_, cost) = self.winograd_of_lanes(squares, one);
+        let method = Method::Winograd { squares, products: Products::Lanes(tile) };
+        fits.then(|| AtPoints { method, plain, cost, known: true, bytes: self.bytes_at_points(squares) })
+    }
+
+    fn at_points_of_gpu(
+        &self,
+        squares: Squares,
+        target: &Target,
+        [output, one]: [&TensorDesc; 2],
+    ) -> Option<AtPoints> {
+        self.choose_shared(target, one)?;
+        let plain = self.plain_on_gpu(target, one)?;
+        let (_, cost) = self.winograd_of_gpu(squares, target, one)?;
+        let (tile, _) = self.winograd_of_gpu(squares, target, output)?;
+        let rows = Self::weight_at_points([self.c_in, self.c_out], squares, self.c_out / 4);
+        let bound = target.max_binding.min(target.max_buffer);
+        let fits = TensorDesc::new(rows, DType::F32).bytes().max(self.least_band_bytes(squares) as u64) <= bound;
+        let method = Method::Winograd { squares, products: Products::Matrices(tile) };
+        let known = self.c_in.min(self.c_out) >= LEAST_CHANNELS;
+        fits.then(|| AtPoints { method, plain, cost, known, bytes: self.bytes_at_points(squares) })
+    }
+
+    /// Bytes that the weight takes at the points beyond its size.
+    fn bytes_at_points(&self, squares: Squares) -> u64 {
+        (self.c_in * self.c_out * size_of::<f32>() * (squares.area() - 9)) as u64
     }
 
     pub(super) fn tile(&self, target: &Target, output: &TensorDesc) -> Tile {
@@ -290,7 +342,9 @@ impl Conv2d {
             Method::Rows(tile) | Method::Texels(tile) => {
                 Some(ConvWeight::Tiles { taps: self.taps_written_out(), quads: tile.quads })
             }
-            Method::Winograd { squares, tile } => Some(ConvWeight::Winograd { squares, quads: tile.quads }),
+            Method::Winograd { squares, products } => {
+                Some(ConvWeight::Winograd { squares, quads: products.quads(self.c_out) })
+            }
             Method::Shared(Shared { columns, depth, .. }) => Some(ConvWeight::Matrices { columns, depth }),
             Method::Matrices(Blocks { block, .. }) => {
                 Some(ConvWeight::Matrices { columns: block.columns(), depth: block.depth })

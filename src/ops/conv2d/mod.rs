@@ -1,6 +1,7 @@
 //! 2-D convolution.
 
 mod candidates;
+mod costs;
 mod depthwise;
 mod direct;
 mod matrices;
@@ -14,7 +15,7 @@ pub use matrices::Blocks;
 pub(crate) use method::AtPoints;
 pub use method::Method;
 pub use shared::Shared;
-pub use winograd::Squares;
+pub use winograd::{Products, Squares};
 
 use super::epilogue::{Epilogue, Step};
 use super::{Operator, float, nhwc};
@@ -156,7 +157,7 @@ impl Operator for Conv2d {
             Some(Method::Blocks { tile, format, texels }) => {
                 tiles::lower_blocks(self, tile, format, texels, cx);
             }
-            Some(Method::Winograd { squares, tile }) => winograd::lower(self, squares, tile, cx),
+            Some(Method::Winograd { squares, products }) => winograd::lower(self, squares, products, cx),
             Some(Method::Shared(tile)) => shared::lower(self, tile, cx),
             Some(Method::Matrices(blocks)) => matrices::lower(self, blocks, cx),
             Some(Method::Depthwise) => depthwise::lower(self, cx),

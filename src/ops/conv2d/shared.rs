@@ -25,7 +25,7 @@ pub struct Shared {
 
 /// The largest first. On an H200 a linear layer of 320 → 2560 channels for 8192 rows runs at 37, 30 and 20 TFLOP/s with them, of 63
 /// that multiply-adds alone reach; 128 × 128 numbers, 16 × 8 of them for a thread, and two rooms for steps were slower.
-const TILES: [Shared; 3] = [
+pub(super) const TILES: [Shared; 3] = [
     Shared { rows: 64, columns: 128, depth: 16, held: 8, quads: 2, parts: 1 },
     Shared { rows: 64, columns: 64, depth: 16, held: 4, quads: 1, parts: 1 },
     Shared { rows: 32, columns: 32, depth: 16, held: 4, quads: 1, parts: 1 },

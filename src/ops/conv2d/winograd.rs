@@ -3,13 +3,18 @@
 //! Lavin and Gray (2015), "Fast Algorithms for Convolutional Neural Networks": squares of the source and the kernel are
 //! taken to points, where the convolution is a matrix product at each, and the products back to squares of results. The
 //! three steps are launches of one operation; the kernel goes to the points once, while the network is loaded.
+//!
+//! On software adapters squares lie side by side between the steps, as their lanes want them, and on GPUs channels, so that the
+//! products are one batch of matrix products as any other.
 
-use super::Conv2d;
 use super::method::{FETCH, LANES, QUADS, Tile, even_part};
 use super::tiles::{self, unsigned};
+use super::{Conv2d, Shared};
 use crate::lower::{Grid, Lower, Slot};
 use crate::ops::epilogue::Width;
+use crate::ops::matmul;
 use crate::shader::{Kernel, Param};
+use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
 
 /// Results of a square along a side: m of F(m × m, 3 × 3).
@@ -73,8 +78,36 @@ impl Squares {
     }
 }
 
+/// How the products at the points are computed, and so the order of what lies between the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    /// With a tile in each thread, whose pixels are squares of the result: on software adapters.
+    Lanes(Tile),
+    /// As matrices, squares × channels, of which each workgroup computes a part: on GPUs.
+    Matrices(Shared),
+}
+
+impl Products {
+    /// Quads of output channels that are side by side in the weight: for matrices `[c_in, c_out]` all.
+    pub(crate) fn quads(self, c_out: usize) -> usize {
+        match self {
+            Products::Lanes(tile) => tile.quads,
+            Products::Matrices(_) => c_out / 4,
+        }
+    }
+}
+
 /// Bytes between the steps at a time: small enough to stay in a CPU's caches, large enough to read the weight rarely.
 const BAND: usize = 32 << 20;
+
+/// On a GPU a band only bounds the memory: the largest of Stable Diffusion 1.5's UNet, two samples at 64×64, takes 94 MB.
+const BAND_OF_GPU: usize = 128 << 20;
+
+/// Its squares, a multiple of what a workgroup computes at a time.
+const UNIT_OF_GPU: usize = 64;
+
+/// Threads of a workgroup on a GPU.
+const THREADS: usize = 128;
 
 /// Most squares of a thread, and most of them times quads of output channels.
 const MOST_PIXELS: usize = 16;
@@ -85,7 +118,8 @@ const MOST_HELD: usize = 64;
 const STEPS: usize = 110;
 
 impl Conv2d {
-    /// Whether the method computes this convolution at all.
+    /// Whether the method computes this convolution at all. In f16 what lies between the steps would be rounded to 11 bits as well,
+    /// and the last step cancels.
     pub(crate) fn allows_winograd(&self, dtype: DType) -> bool {
         let o = &self.options;
         self.kernel == [3, 3]
@@ -102,16 +136,33 @@ impl Conv2d {
         [squares.area() * c_out.div_ceil(4 * quads) * (c_in / 4), 16 * quads]
     }
 
-    /// Bytes of a band, the step before the products and the one after them.
+    /// Bytes of a square at all points, of the source and of the result.
+    fn bytes_of_square(&self, squares: Squares) -> usize {
+        squares.area() * (self.c_in + self.c_out) * size_of::<f32>()
+    }
+
+    /// Bytes of a band on a software adapter, the step before the products and the one after them.
     pub(crate) fn band_bytes(&self, squares: Squares, output: &TensorDesc) -> usize {
-        let way = Way { conv: self, squares };
+        let way = Way::of_lanes(self, squares);
         let [count, ..] = way.count(output);
-        way.band(count) * way.bytes_of_square()
+        way.band(count) * self.bytes_of_square(squares)
+    }
+
+    /// Of the narrowest band on a GPU.
+    pub(super) fn least_band_bytes(&self, squares: Squares) -> usize {
+        UNIT_OF_GPU * self.bytes_of_square(squares)
+    }
+
+    /// Squares of the result on a GPU, and how many of them are under way at a time.
+    pub(super) fn squares_in_bands(&self, squares: Squares, target: &Target, output: &TensorDesc) -> [usize; 2] {
+        let way = Way::new(self, squares, target);
+        let [count, ..] = way.count(output);
+        [count, way.band(count)]
     }
 
     /// The best tile of the products on a CPU, and what the convolution costs its lanes so, see [`Conv2d::cost_of_lanes`].
     pub(crate) fn winograd_of_lanes(&self, squares: Squares, output: &TensorDesc) -> (Tile, usize) {
-        let way = Way { conv: self, squares };
+        let way = Way::of_lanes(self, squares);
         let [count, ..] = way.count(output);
         let band = way.band(count);
         let quads_out = self.c_out / 4;
@@ -136,9 +187,24 @@ impl Conv2d {
 struct Way<'a> {
     conv: &'a Conv2d,
     squares: Squares,
+    /// Most squares of a band.
+    most: usize,
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
+    fn new(conv: &'a Conv2d, squares: Squares, target: &Target) -> Self {
+        if target.class == DeviceClass::Cpu {
+            return Self::of_lanes(conv, squares);
+        }
+        let bound = usize::try_from(target.max_binding.min(target.max_buffer)).unwrap_or(usize::MAX);
+        let most = BAND_OF_GPU.min(bound) / conv.bytes_of_square(squares) / UNIT_OF_GPU * UNIT_OF_GPU;
+        Way { conv, squares, most: most.max(UNIT_OF_GPU) }
+    }
+
+    fn of_lanes(conv: &'a Conv2d, squares: Squares) -> Self {
+        Way { conv, squares, most: (BAND / conv.bytes_of_square(squares)).next_multiple_of(256) }
+    }
+
     /// Squares of the result: in all, in a column, in a row.
     fn count(&self, output: &TensorDesc) -> [usize; 3] {
         let [down, across] = [1, 2].map(|i| output.shape[i].div_ceil(self.squares.results()));
@@ -147,34 +213,65 @@ impl Way<'_> {
 
     /// Squares that are under way at a time: all, or even parts.
     fn band(&self, count: usize) -> usize {
-        let most = (BAND / self.bytes_of_square()).next_multiple_of(256);
-        even_part(count, most).next_multiple_of(LANES).min(count)
+        even_part(count, self.most).next_multiple_of(LANES).min(count)
     }
 
-    /// Bytes of a square at all points, of the source and of the result.
-    fn bytes_of_square(&self) -> usize {
-        self.squares.area() * (self.conv.c_in + self.conv.c_out) * size_of::<f32>()
+    /// What lies between the steps: a tensor of so many channels at the points.
+    fn at_points(&self, products: Products, channels: usize, count: usize) -> TensorDesc {
+        let area = self.squares.area();
+        match products {
+            Products::Lanes(_) => TensorDesc::new([area, channels / 4, count, 4], DType::F32),
+            Products::Matrices(_) => TensorDesc::new([area, count, channels], DType::F32),
+        }
+    }
+
+    /// A kernel of the first or last step, and how many numbers a thread of it computes at each point.
+    fn step(&self, products: Products, name: &'static str, [function, of_two]: [&'static str; 2]) -> (Kernel, usize) {
+        let kernel = self.squares.kernel(name, function, of_two);
+        match products {
+            Products::Lanes(_) => (kernel, 4),
+            Products::Matrices(_) => {
+                let kernel = kernel.constant("THREADS", unsigned(THREADS)).constant("CHANNELS_INNERMOST", true);
+                (kernel.alias("V", "f32").alias("Quad", "f32"), 1)
+            }
+        }
     }
 
     /// The first step.
-    fn to_points(&self, range: &Parameters, count: usize, to: Slot, cx: &mut Lower) {
+    fn to_points(&self, products: Products, range: &Parameters, count: usize, to: Slot, cx: &mut Lower) {
         let (conv, source) = (self.conv, cx.desc(0));
-        let kernel = self.squares.kernel("winograd_source", "points", POINTS_OF_TWO);
+        let (kernel, held) = self.step(products, "winograd_source", ["points", POINTS_OF_TWO]);
         let kernel = kernel.constant("UPSAMPLE", unsigned(conv.upsample));
         let kernel = shown(kernel, "load", "src_texture", (source, cx.input(0)), cx);
         let mut params: Parameters = vec![
             ("height", (source.shape[1] * conv.upsample).into()),
             ("width", (source.shape[2] * conv.upsample).into()),
-            ("quads", (conv.c_in / 4).into()),
+            ("quads", (conv.c_in / held).into()),
             ("pad_top", conv.options.padding[0].into()),
             ("pad_left", conv.options.padding[1].into()),
         ];
         params.extend_from_slice(range);
-        let threads = conv.c_in / 4 * count;
+        let threads = conv.c_in / held * count;
         cx.dispatch(kernel, &[("src", cx.input(0)), ("dst", to)], &params, Grid::Threads(threads));
     }
 
     fn multiply(
+        &self,
+        products: Products,
+        count: usize,
+        [from, to]: [(&TensorDesc, Slot); 2],
+        cx: &mut Lower,
+    ) {
+        match products {
+            Products::Lanes(tile) => self.multiply_of_lanes(tile, from, to, cx),
+            Products::Matrices(tile) => {
+                let sizes = [self.squares.area(), count, self.conv.c_in, self.conv.c_out];
+                matmul::multiply(tile, sizes, [from.1, cx.input(1), to.1], cx);
+            }
+        }
+    }
+
+    fn multiply_of_lanes(
         &self,
         tile: Tile,
         (source, from): (&TensorDesc, Slot),
@@ -203,42 +300,49 @@ impl Way<'_> {
     }
 
     /// The last step.
-    fn results_of_points(&self, range: &Parameters, from: (&TensorDesc, Slot), cx: &mut Lower) {
+    fn results_of_points(
+        &self,
+        products: Products,
+        range: &Parameters,
+        count: usize,
+        from: (&TensorDesc, Slot),
+        cx: &mut Lower,
+    ) {
         let (conv, output) = (self.conv, cx.output_desc());
-        let kernel = self.squares.kernel("winograd_result", "results", RESULTS_OF_TWO);
+        let (kernel, held) = self.step(products, "winograd_result", ["results", RESULTS_OF_TWO]);
+        // The same in numbers as in quads: the kernel counts both by its own V.
         let kernel = conv.epilogue.splice(kernel, Width::Quads);
         let kernel = shown(kernel, "load", "src_texture", from, cx);
         let mut params: Parameters = vec![
             ("height_out", output.shape[1].into()),
             ("width_out", output.shape[2].into()),
-            ("quads_out", (conv.c_out / 4).into()),
+            ("quads_out", (conv.c_out / held).into()),
         ];
         params.extend_from_slice(range);
         let mut buffers = conv.buffers(cx);
         buffers.iter_mut().filter(|(name, _)| *name == "src").for_each(|(_, slot)| *slot = from.1);
-        let threads = from.0.shape[1] * from.0.shape[2];
+        let threads = conv.c_out / held * count;
         cx.dispatch(kernel, &buffers, &params, Grid::Threads(threads));
     }
 }
 
-pub fn lower(conv: &Conv2d, squares: Squares, tile: Tile, cx: &mut Lower) {
-    let way = Way { conv, squares };
+pub fn lower(conv: &Conv2d, squares: Squares, products: Products, cx: &mut Lower) {
+    let way = Way::new(conv, squares, cx.target());
     let [all, down, across] = way.count(cx.output_desc());
     let band = way.band(all);
     let flops = std::mem::take(&mut cx.flops);
     for first in (0..all).step_by(band) {
         let count = band.min(all - first);
-        let at_points = |channels| TensorDesc::new([squares.area(), channels / 4, count, 4], DType::F32);
-        let (source, result) = (at_points(conv.c_in), at_points(conv.c_out));
+        let [source, result] = [conv.c_in, conv.c_out].map(|channels| way.at_points(products, channels, count));
         let [from, to] = [&source, &result].map(|desc| cx.scratch(desc.bytes() as usize));
         let range: Parameters =
             vec![("first", first.into()), ("tiles", count.into()), ("tiles_x", across.into()), ("tiles_y", down.into())];
 
-        way.to_points(&range, count, from, cx);
+        way.to_points(products, &range, count, from, cx);
         // Counted as the convolution that it stands for.
         cx.flops = flops * count as u64 / all as u64;
-        way.multiply(tile, (&source, from), (&result, to), cx);
-        way.results_of_points(&range, (&result, to), cx);
+        way.multiply(products, count, [(&source, from), (&result, to)], cx);
+        way.results_of_points(products, &range, count, (&result, to), cx);
     }
 }
 
