@@ -356,7 +356,10 @@ fn a_run_whose_device_is_lost_can_go_on() {
         assert!(bytes(&out) == bytes("whole.png"), "{places}: the same picture");
         kept_after.push(after);
     }
-    println!("gone on after {kept_after:?} of 5 steps");
+    println!(
+        "figure lost runs: a painting of 5 steps lost {} times, gone on after steps {kept_after:?}",
+        kept_after.len()
+    );
     assert!(
         kept_after.is_sorted() && [0, 2, 4].iter().all(|step| kept_after.contains(step)),
         "{kept_after:?}"
@@ -364,7 +367,7 @@ fn a_run_whose_device_is_lost_can_go_on() {
 
     // Where it is said to be kept; and not at all.
     let lost = |more: &[&str]| {
-        let args = [&common[..], &["--out", "lost.png", "--lose-device-after", "70"], more].concat();
+        let args = [&common[..], &["--out", "lost.png", "--lose-device-after", "20"], more].concat();
         fail(&mut generate(folder.path(), &args), 1)
     };
     let said = lost(&["--keep-every", "1", "--pause-to", "there"]);
