@@ -2,7 +2,9 @@
 //
 // ggml's q8_0: scale d = max |x| / 127 and integers round(x / d), halves away from zero;
 // q4_0: d = m / −8 for the number m farthest from zero, and min(15, ⌊x / d + 8.5⌋). d is
-// kept in f16, the integers are found with d in f32.
+// kept in f16, the integers are found with d in f32: x times 1 / d, each step rounded once, as a processor does it.
+// Devices divide less exactly, and may compute a product and a sum as one. Which of two integers is
+// nearer can hang on such a bit (weights that were f16 often lie just between), so both are left no choice here.
 //
 // src: [c_out, c_in, kernel_y, kernel_x]. dst: records for each (tile of QUADS quads of
 // output channels, ky, group of TAPS taps side by side, block); a record has, in pairs of
@@ -30,6 +32,7 @@ struct Params {
 @group(0) @binding(2) var<uniform> P: Params;
 
 // #include lib/index
+// #include lib/quotient
 
 // The f16 nearest to x, ties to even; finite, as weights are.
 fn half(x: f32) -> u32 {
@@ -42,14 +45,22 @@ fn half(x: f32) -> u32 {
     return sign | min(0x7c00u, ((magnitude + 0xfffu + ((magnitude >> 13u) & 1u)) >> 13u) - 0x1c000u);
 }
 
-// The scales, from the largest magnitudes and the numbers that have them.
-fn scale(largest: V, extreme: V) -> V {
-    return largest / 127.0;
+// The scale, from the number that is farthest from zero.
+fn scale(extreme: f32) -> f32 {
+    return quotient(abs(extreme), 127.0);
 }
 
+fn inverse(d: f32) -> f32 {
+    if (d == 0.0) {
+        return 0.0;
+    }
+    return quotient(1.0, d);
+}
+
+// In fixed point, where nothing is left to be rounded or contracted: what is cut off is below a half's last bit.
 fn integer(x: f32) -> u32 {
-    let whole = floor(abs(x));
-    return u32(i32(sign(x) * (whole + select(0.0, 1.0, abs(x) - whole >= 0.5)))) & 0xffu;
+    let magnitude = (u32(min(abs(x), 127.0) * 1048576.0) + 524288u) >> 20u;
+    return select(magnitude, 256u - magnitude, x < 0.0) & 0xffu;
 }
 
 // Four output channels of each of four input channels.
@@ -95,13 +106,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         largest = max(largest, abs(value));
         x[k] = value;
     }
-    let d = scale(largest, extreme);
-    let inverse = select(V(0.0), 1.0 / d, d != V(0.0));
+    let d = V(scale(extreme.x), scale(extreme.y), scale(extreme.z), scale(extreme.w));
+    let factor = V(inverse(d.x), inverse(d.y), inverse(d.z), inverse(d.w));
     let first = record * pairs * (1u + 8u * WORDS);
     dst[first + at] = vec2<u32>(half(d.x) | (half(d.y) << 16u), half(d.z) | (half(d.w) << 16u));
     for (var quad = 0u; quad < 8u; quad++) {
         let k = quad * 4u;
-        let words = pack(array<V, 4>(x[k] * inverse, x[k + 1u] * inverse, x[k + 2u] * inverse, x[k + 3u] * inverse));
+        let words = pack(array<V, 4>(x[k] * factor, x[k + 1u] * factor, x[k + 2u] * factor, x[k + 3u] * factor));
         for (var word = 0u; word < WORDS; word++) {
             dst[first + pairs + (quad * pairs + at) * WORDS + word] = words[word];
         }

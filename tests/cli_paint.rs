@@ -303,6 +303,79 @@ fn a_run_that_is_stopped_can_go_on() {
     assert!(message.contains("saved run"), "{message}");
 }
 
+/// Wherever the device is lost, what was kept of the run lies in a file, and the run goes on from there.
+#[test]
+fn a_run_whose_device_is_lost_can_go_on() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    model(&folder.path().join("model"));
+    let common = [
+        "--model",
+        "model",
+        "--prompt",
+        "cat",
+        "--steps",
+        "5",
+        "--seed",
+        "3",
+        "--width",
+        "16",
+        "--height",
+        "16",
+        "--sampler",
+        "euler-a",
+    ];
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    succeed(&mut generate(folder.path(), &[&common[..], &["--out", "whole.png"]].concat()));
+    let mut kept_after = Vec::new();
+    for places in (5..).step_by(15) {
+        let out = format!("{places}.png");
+        let args = ["--out", &out, "--keep-every", "2", "--lose-device-after", &places.to_string()];
+        let output = generate(folder.path(), &[&common[..], &args].concat()).output().unwrap();
+        let said = stderr(&output);
+        let file = format!("{places}.run.safetensors");
+        if output.status.success() {
+            assert!(bytes(&out) == bytes("whole.png") && !folder.path().join(file).exists());
+            break;
+        }
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(!said.contains("panicked") && !folder.path().join(&out).exists(), "{said}");
+        let after = said.split_once("was lost after ").map(|(_, rest)| rest[..1].parse::<usize>().unwrap());
+        let Some(after) = after else {
+            assert!(said.contains("lost") && !folder.path().join(file).exists(), "{said}");
+            kept_after.push(0);
+            continue;
+        };
+        assert!(
+            said.contains(&format!("of 5 steps; go on with: aquatint generate --resume {file}")),
+            "{said}"
+        );
+        succeed(&mut generate(folder.path(), &["--resume", &file, "--out", &out]));
+        assert!(bytes(&out) == bytes("whole.png"), "{places}: the same picture");
+        kept_after.push(after);
+    }
+    println!(
+        "figure lost runs: a painting of 5 steps lost {} times, gone on after steps {kept_after:?}",
+        kept_after.len()
+    );
+    assert!(
+        kept_after.is_sorted() && [0, 2, 4].iter().all(|step| kept_after.contains(step)),
+        "{kept_after:?}"
+    );
+
+    // Where it is said to be kept; and not at all.
+    let lost = |more: &[&str]| {
+        let args = [&common[..], &["--out", "lost.png", "--lose-device-after", "20"], more].concat();
+        fail(&mut generate(folder.path(), &args), 1)
+    };
+    let said = lost(&["--keep-every", "1", "--pause-to", "there"]);
+    assert!(said.contains("--resume there") && folder.path().join("there").exists(), "{said}");
+    assert!(!lost(&["--keep-every", "0"]).contains("--resume"));
+    assert!(!folder.path().join("lost.run.safetensors").exists());
+}
+
 #[test]
 fn adapters_are_put_on_and_what_matches_nothing_is_named() {
     use safetensors::tensor::{Dtype, TensorView};

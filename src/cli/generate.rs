@@ -67,6 +67,13 @@ pub struct Generate {
     /// Where to keep a run from text that Ctrl-C stops
     #[arg(long, value_name = "FILE")]
     pub pause_to: Option<PathBuf>,
+    /// Keep a run from text in memory every so many steps, to be saved if the device is lost, as --pause-to says or beside the
+    /// picture; 0 for never [default: every few seconds]
+    #[arg(long, value_name = "STEPS")]
+    pub keep_every: Option<usize>,
+    /// For tests: the device is lost so many calls after a run began
+    #[arg(long, hide = true)]
+    pub lose_device_after: Option<u64>,
     /// Go on with a run that was kept
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "model"])]
     pub resume: Option<PathBuf>,

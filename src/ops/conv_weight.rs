@@ -155,12 +155,15 @@ const POINTS_OF_TWO: &str = "fn points(g0: f32, g1: f32, g2: f32) -> array<f32, 
     return array<f32, 6>(-g0, 0.5 * (even + g1), 0.5 * (even - g1), g2, 0.0, 0.0);
 }";
 
-const Q4_SCALE: &str = "fn scale(largest: V, extreme: V) -> V {
-    return extreme / -8.0;
+const Q4_SCALE: &str = "fn scale(extreme: f32) -> f32 {
+    return extreme * -0.125;
 }";
 
+/// x + 8.5 in units of 2⁻²⁵, all that x can have near a half; what lies less than half an f32's last bit below an integer is
+/// rounded to it by that sum, from 8 to 16 and from 4 to 8. Below that x itself has no such numbers.
 const Q4_INTEGER: &str = "fn integer(x: f32) -> u32 {
-    return u32(min(15.0, floor(x + 8.5)));
+    let sum = u32(i32(clamp(x, -8.0, 8.0) * 33554432.0) + 285212672);
+    return min(15u, (sum + select(8u, 16u, sum >= 268435456u)) >> 25u);
 }";
 
 const Q4_PACK: &str = "fn pack(x: array<V, 4>) -> array<vec2<u32>, 2> {

@@ -286,6 +286,9 @@ fn ordered<'v>(
                 for lane in 0..4 {
                     let numbers = numbers(lane);
                     let d = scale(format, &numbers);
+                    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+                    // Devices may have no numbers below the normal ones.
+                    decided &= d == 0.0 || (1e-35..1e35).contains(&d.abs());
                     for k in 0..4 {
                         let shift = match format {
                             BlockFormat::Q8_0 if k != within => continue,
@@ -293,9 +296,7 @@ fn ordered<'v>(
                             BlockFormat::Q4_0 if k / 2 != within => continue,
                             BlockFormat::Q4_0 => 16 * (k % 2) + 4 * lane,
                         };
-                        let x = if d == 0.0 { 0.0 } else { f64::from(numbers[quad + k]) / f64::from(d) };
-                        // Devices may be off in the last places of 1 / d.
-                        decided &= ((x - x.floor()) - 0.5).abs() > 1e-4;
+                        let x = numbers[quad + k] * inverse;
                         let integer = match format {
                             BlockFormat::Q8_0 => x.round() as i32 as u32 & 0xff,
                             BlockFormat::Q4_0 => (x + 8.5).floor().clamp(0.0, 15.0) as u32,

@@ -388,7 +388,12 @@ impl Sampling<'_> {
 
     /// Steps submitted so far.
     pub fn steps_done(&self) -> usize {
-        self.row.div_ceil(self.around.calls_per_step)
+        self.steps_of(self.row)
+    }
+
+    /// The steps that so many evaluations of the model are.
+    pub fn steps_of(&self, rows: usize) -> usize {
+        rows.div_ceil(self.around.calls_per_step)
     }
 
     pub fn is_done(&self) -> bool {

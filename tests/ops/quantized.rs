@@ -3,7 +3,7 @@
 use aquatint::ops::conv2d::Conv2dOptions;
 use aquatint::ops::quantized::BlockFormat;
 use aquatint::ops::{ConvWeight, Operator as _};
-use aquatint::{DType, DeviceClass, Graph, Network, Plan, Target, Tensor};
+use aquatint::{DType, DeviceClass, Gpu, Graph, Network, Plan, Target, Tensor};
 use half::f16;
 
 use crate::harness::{Array, F16, F32, Rng, examined, gpu};
@@ -85,45 +85,109 @@ fn bits_are_ggmls() {
             weight[end - 300..].iter_mut().for_each(|v| *v *= 1e-5);
             (weight[end - 320], weight[end - 319], weight[end - 318]) = (-1.0, 1.0, 63.5 / 127.0);
 
-            let mut g = Graph::new();
-            let x = g.input("x", shape, DType::F32);
-            let y = g.push(ConvWeight::Blocks { taps, quads, format }, &[x]).unwrap();
-            g.output("y", y);
-            let network = Network::new(gpu, &g).unwrap();
-            network.poison().unwrap();
-            let found = network.run(&[("x", &Tensor::from_f32(shape, &weight))]).unwrap().remove(0);
-            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&found.bytes);
-
-            let [c_out, c_in, kh, kw] = shape;
-            let (blocks_in, pairs, wide) = (c_in.div_ceil(32), taps * quads, 4 * format.words() / 16);
-            let record = found.desc.shape[1];
-            let mut checked = 0;
-            blocks(format, shape, &weight, |[co, block, tap], d, integers| {
-                let (tile, q, lane) = (co / (4 * quads), co / 4 % quads, co % 4);
-                let (ky, step, kx) = (tap / kw, tap % kw / taps, tap % kw % taps);
-                let first = (((tile * kh + ky) * (kw / taps) + step) * blocks_in + block) * record;
-                let at = kx * quads + q;
-                let scale = words[first + 2 * at + lane / 2] >> (16 * (lane % 2)) & 0xffff;
-                assert_eq!(
-                    scale,
-                    u32::from(d.to_bits()),
-                    "{format:?} {shape:?}: scale of {co}, {block}, {tap}"
-                );
-                for (k, &integer) in integers.iter().enumerate() {
-                    let word = first + 2 * pairs + (k / 4 * pairs + at) * 2 * wide;
-                    let found = match format {
-                        BlockFormat::Q8_0 => (words[word + k % 4] << (24 - 8 * lane)) as i32 >> 24,
-                        BlockFormat::Q4_0 => {
-                            (words[word + k % 4 / 2] >> (16 * (k % 2) + 4 * lane) & 15) as i32
-                        }
-                    };
-                    assert_eq!(found, integer, "{format:?} {shape:?}: {co}, {block}, {tap}, {k}");
-                    checked += 1;
-                }
-            });
-            assert_eq!(checked, c_out * blocks_in * 32 * kh * kw);
+            assert_eq!(differences(gpu, format, shape, [taps, quads], &weight), [""; 0]);
         }
     }
+}
+
+/// Packs a weight on the device and says where a scale or an integer is not ggml's.
+fn differences(
+    gpu: &Gpu,
+    format: BlockFormat,
+    shape: [usize; 4],
+    [taps, quads]: [usize; 2],
+    weight: &[f32],
+) -> Vec<String> {
+    let mut g = Graph::new();
+    let x = g.input("x", shape, DType::F32);
+    let y = g.push(ConvWeight::Blocks { taps, quads, format }, &[x]).unwrap();
+    g.output("y", y);
+    let network = Network::new(gpu, &g).unwrap();
+    network.poison().unwrap();
+    let found = network.run(&[("x", &Tensor::from_f32(shape, weight))]).unwrap().remove(0);
+    let words: Vec<u32> = bytemuck::pod_collect_to_vec(&found.bytes);
+
+    let [c_out, c_in, kh, kw] = shape;
+    let (blocks_in, pairs, wide) = (c_in.div_ceil(32), taps * quads, 4 * format.words() / 16);
+    let record = found.desc.shape[1];
+    let (mut checked, mut wrong) = (0, Vec::new());
+    blocks(format, shape, weight, |[co, block, tap], d, integers| {
+        let (tile, q, lane) = (co / (4 * quads), co / 4 % quads, co % 4);
+        let (ky, step, kx) = (tap / kw, tap % kw / taps, tap % kw % taps);
+        let first = (((tile * kh + ky) * (kw / taps) + step) * blocks_in + block) * record;
+        let at = kx * quads + q;
+        let scale = words[first + 2 * at + lane / 2] >> (16 * (lane % 2)) & 0xffff;
+        if scale != u32::from(d.to_bits()) {
+            wrong.push(format!("{format:?} {shape:?}: scale of {co}, {block}, {tap}: {scale:x} for {d}"));
+        }
+        for (k, &integer) in integers.iter().enumerate() {
+            let word = first + 2 * pairs + (k / 4 * pairs + at) * 2 * wide;
+            let found = match format {
+                BlockFormat::Q8_0 => (words[word + k % 4] << (24 - 8 * lane)) as i32 >> 24,
+                BlockFormat::Q4_0 => (words[word + k % 4 / 2] >> (16 * (k % 2) + 4 * lane) & 15) as i32,
+            };
+            if found != integer {
+                wrong.push(format!("{format:?} {shape:?}: {co}, {block}, {tap}, {k}: {found} for {integer}"));
+            }
+            checked += 1;
+        }
+    });
+    assert_eq!(checked, c_out * blocks_in * 32 * kh * kw);
+    wrong
+}
+
+/// Weights that lie just between two integers, as those that were f16 often do, and next to there: which one it is hangs on
+/// the last bit of 1 / d, of the product and, for q4_0, of a sum. The device divides as badly as WGSL lets it.
+#[test]
+fn ties_are_ggmls() {
+    if gpu().is_none() {
+        return;
+    }
+    let sloppy = |text: &str, quotient: &str| {
+        let gpu = Gpu::headless().unwrap();
+        gpu.plant_fault("conv_weight_blocks", text, &format!("bitcast<f32>(bitcast<u32>({quotient}) + 2u)"));
+        gpu
+    };
+    let gpu = sloppy("a / b", "a / b");
+    // What this test finds where a kernel leaves it at such a division.
+    let trusting = sloppy("quotient(1.0, d)", "1.0 / d");
+    let (c_out, blocks_in) = (96, 4);
+    let shape = [c_out, 32 * blocks_in, 1, 1];
+    let mut trusted = Vec::new();
+    for format in FORMATS {
+        let mut rng = Rng::new(&format!("ties {format:?}"));
+        let mut weight = Vec::new();
+        for block in 0..c_out * blocks_in {
+            let halves = |x: f64| f16::from_f64(x).to_f32();
+            // Scales that are powers of two, those of numbers in f16, any.
+            let extreme = match block % 3 {
+                0 => 8.0 * 2f32.powi(rng.below(9) as i32 - 8),
+                1 => halves(rng.uniform(0.1, 2.0)),
+                _ => rng.uniform(0.1, 2.0) as f32,
+            };
+            let extreme = if rng.below(2) == 0 { extreme } else { -extreme };
+            let (d, steps) = match format {
+                BlockFormat::Q8_0 => (extreme.abs() / 127.0, 127),
+                BlockFormat::Q4_0 => (extreme / -8.0, 8),
+            };
+            weight.push(extreme);
+            for _ in 1..32 {
+                let tie = rng.below(2 * steps) as f32 - steps as f32 + 0.5;
+                let near =
+                    f32::from_bits((tie * d).to_bits().wrapping_add(rng.below(5) as u32).wrapping_sub(2));
+                weight.push(if rng.below(3) == 0 { halves(f64::from(near)) } else { near });
+            }
+        }
+        assert_eq!(differences(&gpu, format, shape, [1, 4], &weight), [""; 0]);
+        let found = differences(&trusting, format, shape, [1, 4], &weight).len();
+        assert!(found > 100, "{found}");
+        trusted.push(format!("{found} of {format:?}"));
+    }
+    let count = c_out * blocks_in * 32;
+    println!(
+        "figure blocks: of {count} weights near ties none differs, where a kernel trusts the division {} do",
+        trusted.join(" and ")
+    );
 }
 
 struct Case {

@@ -1,11 +1,13 @@
 //! Painting a batch: progress, previews, Ctrl-C, and what to do about numbers that run out of range.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use aquatint::formats::picture;
 use aquatint::tasks::{Canvas, Enlarge, PaintOptions, Painter, Sampling, SamplingState, Variation};
-use aquatint::{DType, Error, Part, Tensor};
+use aquatint::wgpu::SubmissionIndex;
+use aquatint::{DType, Error, Gpu, Part, Tensor};
 use image::RgbImage;
 use indicatif::ProgressBar;
 
@@ -56,6 +58,8 @@ pub struct Run<'a> {
     pub target: &'a Target,
     /// What paints the small pictures that come before large ones.
     pub small: Option<Painter>,
+    /// Whether a run whose device is lost can go on by itself, without pictures before it being forgotten.
+    pub keeps: bool,
     pub bar: ProgressBar,
     pub preview: Option<Preview>,
 }
@@ -159,26 +163,49 @@ impl Run<'_> {
     ) -> Result<Outcome<T>> {
         let gpu = sampling.gpu().clone();
         self.bar.inc(sampling.steps_done() as u64);
+        if let Some(places) = self.args.lose_device_after {
+            gpu.plant_trouble(aquatint::gpu::Trouble::Loss, places);
+        }
+        let mut kept = Kept::new(if self.keeps { self.args.keep_every } else { Some(0) });
         let mut before = None;
-        while !sampling.is_done() {
+        let result = loop {
+            if sampling.is_done() {
+                break finish(sampling).map(Outcome::Done).or_else(|error| faulty(error.into(), sampling));
+            }
             if interrupt::asked() {
                 self.bar.finish_and_clear();
                 return Err(self.stopped(sampling, batch)?);
             }
-            // One step is under way while the next is recorded, so that the device never waits.
-            let submitted = sampling.step()?;
-            if let Some(before) = std::mem::replace(&mut before, submitted) {
-                gpu.wait(before)?;
+            if let Err(error) = self.step(sampling, &gpu, &mut before, &mut kept) {
+                break Err(error);
             }
             self.bar.inc(1);
             if let Err(error) = self.show(sampling, &batch.pieces[0]) {
-                return faulty(error, sampling);
+                break faulty(error, sampling);
             }
+        };
+        match (result, kept.state) {
+            (Err(error), Some(state)) if is_lost(&error) => Err(self.rescued(error, state, sampling, batch)),
+            (result, _) => result,
         }
-        match finish(sampling) {
-            Ok(result) => Ok(Outcome::Done(result)),
-            Err(error) => faulty(error.into(), sampling),
+    }
+
+    /// The next step. One is under way while the next is recorded, so that the device never waits, but where the run is kept.
+    fn step(
+        &self,
+        sampling: &mut Sampling,
+        gpu: &Gpu,
+        before: &mut Option<SubmissionIndex>,
+        kept: &mut Kept,
+    ) -> Result<()> {
+        let submitted = sampling.step()?;
+        if let Some(before) = std::mem::replace(before, submitted) {
+            gpu.wait(before)?;
         }
+        if kept.is_due(sampling) {
+            kept.keep(sampling)?;
+        }
+        Ok(())
     }
 
     fn save(&self, pictures: &[RgbImage], pieces: &[Piece]) -> Result<Vec<PathBuf>> {
@@ -223,20 +250,76 @@ impl Run<'_> {
         let message = match &self.args.pause_to {
             None => format!("{done}; this picture was not written (--pause-to FILE keeps the run)"),
             Some(path) => {
-                let mut state = sampling.state()?;
-                state.note = batch.pieces[0].painting(self.painting).json();
                 make_folder_of(path)?;
-                state.save(path)?;
-                let mut again =
-                    if batch.left > 1 { format!(" --count {}", batch.left) } else { String::new() };
-                if self.args.batch > 1 {
-                    again = format!("{again} --batch {}", self.args.batch);
-                }
-                format!("{done}; go on with: aquatint generate --resume {}{again}", path.display())
+                format!("{done}; {}", self.keep(sampling.state()?, path, batch)?)
             }
         };
         Ok(anyhow::Error::new(Error::Interrupted).context(message))
     }
+
+    /// Writes a run to a file, and says how to go on with it.
+    fn keep(&self, mut state: SamplingState, path: &Path, batch: &Batch) -> aquatint::Result<String> {
+        state.note = batch.pieces[0].painting(self.painting).json();
+        state.save(path)?;
+        let mut again = if batch.left > 1 { format!(" --count {}", batch.left) } else { String::new() };
+        if self.args.batch > 1 {
+            again = format!("{again} --batch {}", self.args.batch);
+        }
+        Ok(format!("go on with: aquatint generate --resume {}{again}", path.display()))
+    }
+
+    /// Saves what was kept of a run whose device is lost, beside its picture if nothing else is wished.
+    fn rescued(
+        &self,
+        error: anyhow::Error,
+        state: SamplingState,
+        sampling: &Sampling,
+        batch: &Batch,
+    ) -> anyhow::Error {
+        self.bar.finish_and_clear();
+        let beside = || self.target.path(&batch.pieces[0].name).with_extension("run.safetensors");
+        let path = self.args.pause_to.clone().unwrap_or_else(beside);
+        let done = sampling.steps_of(state.rows_done());
+        match self.keep(state, &path, batch) {
+            Ok(go_on) => error
+                .context(format!("the device was lost after {done} of {} steps; {go_on}", sampling.steps())),
+            Err(failed) => error.context(format!("the run could not be kept ({failed})")),
+        }
+    }
+}
+
+/// What is kept of a run on the host, should its device be lost.
+struct Kept {
+    /// Steps between two states; by time if it is not said.
+    every: Option<usize>,
+    last: Instant,
+    state: Option<SamplingState>,
+}
+
+impl Kept {
+    /// Reading a state takes the device milliseconds in which it does nothing, so that this is a thousandth of a run.
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    fn new(every: Option<usize>) -> Self {
+        Kept { every, last: Instant::now(), state: None }
+    }
+
+    fn is_due(&self, sampling: &Sampling) -> bool {
+        match self.every {
+            Some(every) => every > 0 && sampling.steps_done().is_multiple_of(every),
+            None => self.last.elapsed() >= Self::INTERVAL,
+        }
+    }
+
+    fn keep(&mut self, sampling: &Sampling) -> Result<()> {
+        self.state = Some(sampling.state()?);
+        self.last = Instant::now();
+        Ok(())
+    }
+}
+
+fn is_lost(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::DeviceLost { .. }))
 }
 
 fn faulty<T>(error: anyhow::Error, sampling: &Sampling) -> Result<Outcome<T>> {

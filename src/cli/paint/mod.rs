@@ -127,6 +127,8 @@ pub fn run(args: &Generate, painting: Painting, device: &AdapterOptions, out: &m
         painting: &painting,
         target: &target,
         small: None,
+        // As with --pause-to.
+        keeps: args.to_seed.is_none(),
         bar: progress::steps(0),
         preview: Preview::new(args.preview),
     };

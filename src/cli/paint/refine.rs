@@ -91,6 +91,7 @@ pub fn paint(
         true => 1,
         false => (MAX_WAITING / bytes).max(1),
     };
+    run.keeps &= round == 1;
     run.bar.set_length((batches.len() * first.options.steps) as u64);
     let (mut base, mut refiner): (Option<Painter>, Option<Painter>) = (None, None);
     for batches in batches.chunks(round) {

@@ -121,6 +121,7 @@ fn refuse(args: &Generate, painting: &Painting, name: &str) -> Result<()> {
         ("--guidance", painting.settings.guidance.is_some()),
         ("--memory-budget", args.memory_budget.is_some()),
         ("--pause-to", args.pause_to.is_some()),
+        ("--keep-every", args.keep_every.is_some()),
         ("--to-seed", args.to_seed.is_some()),
         ("--preview-every", args.preview_every.is_some()),
         ("--preview-model", args.preview_model.is_some()),

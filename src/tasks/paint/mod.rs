@@ -463,7 +463,7 @@ impl Painter {
         Ok(())
     }
 
-    /// The same with other options.
+    /// The same with other options. Pictures for ControlNets and what previews are decoded with have to be given again.
     ///
     /// # Errors
     /// Those of [`Painter::new`].
@@ -472,7 +472,8 @@ impl Painter {
     }
 
     /// The same on another device, as after the loss of this one's. Runs go on there from their last
-    /// [state](super::Sampling::state): [`Painter::resume`]. Pictures for ControlNets have to be given again.
+    /// [state](super::Sampling::state): [`Painter::resume`]. Pictures for ControlNets and what previews are decoded with have
+    /// to be given again.
     ///
     /// # Errors
     /// Those of [`Painter::new`].
