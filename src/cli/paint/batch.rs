@@ -250,7 +250,6 @@ impl Run<'_> {
         let message = match &self.args.pause_to {
             None => format!("{done}; this picture was not written (--pause-to FILE keeps the run)"),
             Some(path) => {
-                make_folder_of(path)?;
                 format!("{done}; {}", self.keep(sampling.state()?, path, batch)?)
             }
         };
@@ -258,7 +257,8 @@ impl Run<'_> {
     }
 
     /// Writes a run to a file, and says how to go on with it.
-    fn keep(&self, mut state: SamplingState, path: &Path, batch: &Batch) -> aquatint::Result<String> {
+    fn keep(&self, mut state: SamplingState, path: &Path, batch: &Batch) -> Result<String> {
+        make_folder_of(path)?;
         state.note = batch.pieces[0].painting(self.painting).json();
         state.save(path)?;
         let mut again = if batch.left > 1 { format!(" --count {}", batch.left) } else { String::new() };
