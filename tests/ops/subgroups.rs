@@ -74,6 +74,7 @@ fn share("
             let real = format!("return subgroupBroadcast(held, {lane}u);");
             gpu.plant_fault(kernel, &real, &format!("return broadcast(held, {lane}u);"));
         }
+        gpu.plant_fault(kernel, "return subgroupShuffle(held, lane);", "return broadcast(held, lane);");
         gpu.plant_fault(kernel, "fn share(", &broadcast);
         let main = "@builtin(local_invocation_index) local: u32) {";
         gpu.plant_fault(kernel, main, &format!("{main}\n    own_index = local;"));
