@@ -9,7 +9,8 @@
 
 const ROWS: u32 = 4u;
 const QUADS: u32 = 2u;
-alias V = vec4<f32>;
+alias Number = f32; // or i32, whose sums wrap
+alias V = vec4<Number>;
 alias A = vec4<f32>;
 alias B = vec4<f32>;
 alias Dst = vec4<f32>;

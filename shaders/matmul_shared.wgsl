@@ -15,7 +15,8 @@ const THREADS: u32 = 256u; // ROWS / HELD · COLUMNS / (4 · QUADS)
 const PATCHES: u32 = 2u; // of 8 × 4 threads, across: COLUMNS / (32 · QUADS)
 const LOADS_LEFT: u32 = 2u; // quads that a thread fetches of a side
 const LOADS_RIGHT: u32 = 2u;
-alias V = vec4<f32>;
+alias Number = f32; // or i32, whose sums wrap
+alias V = vec4<Number>;
 alias Quad = vec4<f32>;
 
 struct Params {
@@ -56,6 +57,10 @@ fn fetch_a(matrix: u32, row: u32, quad: u32) -> V {
 fn fetch_b(matrix: u32, row: u32, quad: u32) -> V {
     let inside = row < P.k && quad < P.quads_n;
     return select(V(), V(b[select(0u, (matrix * P.k + row) * P.quads_n + quad, inside)]), inside);
+}
+
+fn add(sum: V, x: Number, y: V) -> V {
+    return fma(V(x), y, sum);
 }
 
 @compute @workgroup_size(THREADS)
@@ -123,7 +128,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 }
                 for (var q = 0u; q < QUADS; q++) { // #unroll
                     for (var r = 0u; r < HELD; r++) { // #unroll
-                        sum[r][q] = fma(V(x[r][t]), y[q], sum[r][q]);
+                        sum[r][q] = add(sum[r][q], x[r][t], y[q]);
                     }
                 }
             }

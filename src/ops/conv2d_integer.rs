@@ -1,11 +1,12 @@
 //! 2-D convolution of integers, exact, as quantised networks are defined by.
 
-use super::conv2d::Conv2dOptions;
+use super::conv2d::{Conv2dOptions, even_part};
 use super::{Operator, arity, nhwc};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Grid, Lower};
 use crate::shader::Kernel;
+use crate::target::DeviceClass;
 use crate::tensor::{DType, TensorDesc};
 
 /// Cross-correlation of `[n, h, w, c]` with `[kh, kw, c / groups, outputs]`, all i32, sums wrapping.
@@ -24,7 +25,7 @@ pub(super) fn integers(inputs: &[&TensorDesc]) -> Result<(), String> {
 }
 
 /// Four neighbouring results at once where their number allows it: how many, and their type.
-pub(super) fn unit(n: usize) -> (usize, &'static str) {
+fn unit(n: usize) -> (usize, &'static str) {
     if n.is_multiple_of(4) { (4, "vec4<i32>") } else { (1, "i32") }
 }
 
@@ -64,25 +65,46 @@ impl Operator for Conv2dInteger {
     }
 
     fn lower(&self, cx: &mut Lower) {
-        let [_, h, w, c] = nhwc("source", cx.desc(0)).expect("checked by infer");
-        let [_, oh, ow, outputs] = nhwc("result", cx.output_desc()).expect("made by infer");
+        let [n, h, w, c] = nhwc("source", cx.desc(0)).expect("checked by infer");
+        let [_, oh, ow, channels] = nhwc("result", cx.output_desc()).expect("made by infer");
         let [kh, kw, each] = [0, 1, 2].map(|d| cx.desc(1).shape[d]);
         let o = self.options;
-        let (unit, v) = unit(outputs / o.groups);
-        let count = cx.output_desc().shape.elements() / unit;
+        // Without neighbours all pixels are one row.
+        let pointwise = kh * kw == 1 && o.stride == [1, 1] && o.padding == [0; 4];
+        let [n, h, w, oh, ow] = if pointwise { [1, 1, n * h * w, 1, n * h * w] } else { [n, h, w, oh, ow] };
+        let (unit, v) = unit(channels / o.groups);
+        let outputs = channels / o.groups / unit;
+        let (most_pixels, most_units) = match cx.target().class {
+            DeviceClass::Cpu => (8, 4),
+            // Small tiles where there are few, so that threads fill a GPU.
+            _ if n * oh * ow * channels < 1 << 20 => (4, 1),
+            _ => (4, 2),
+        };
+        let (pixels, units) = (even_part(ow, most_pixels), even_part(outputs, most_units));
+        let (tiles_x, tiles_group) = (ow.div_ceil(pixels), outputs.div_ceil(units));
+        let mut kernel = Kernel::new("conv2d_integer")
+            .constant("PIXELS", format!("{pixels}u"))
+            .constant("UNITS", format!("{units}u"))
+            .alias("V", v);
+        if !each.is_multiple_of(4) {
+            kernel = kernel.alias("Src", "i32").function("load", LOAD_NUMBERS);
+        }
         cx.dispatch(
-            Kernel::new("conv2d_integer").alias("V", v),
+            kernel,
             &[("src", cx.input(0)), ("weight", cx.input(1)), ("dst", cx.output())],
             &[
-                ("count", count.into()),
                 ("h", h.into()),
                 ("w", w.into()),
                 ("c", c.into()),
                 ("oh", oh.into()),
                 ("ow", ow.into()),
-                ("channels", (outputs / unit).into()),
-                ("outputs", (outputs / o.groups / unit).into()),
+                ("samples", n.into()),
+                ("channels", (channels / unit).into()),
+                ("outputs", outputs.into()),
                 ("each", each.into()),
+                ("tiles_x", tiles_x.into()),
+                ("tiles_group", tiles_group.into()),
+                ("tiles", (o.groups * tiles_group).into()),
                 ("kernel_y", kh.into()),
                 ("kernel_x", kw.into()),
                 ("stride_y", o.stride[0].into()),
@@ -92,10 +114,19 @@ impl Operator for Conv2dInteger {
                 ("top", o.padding[0].into()),
                 ("left", o.padding[1].into()),
             ],
-            Grid::Threads(count),
+            Grid::Threads(n * oh * tiles_x * o.groups * tiles_group),
         );
     }
 }
+
+/// For channels of a group that are no multiple of four: zeros past the end.
+const LOAD_NUMBERS: &str = "fn load(start: u32, c: u32) -> vec4<i32> {
+    var s = vec4<i32>();
+    for (var t = 0u; t < min(4u, P.each - c); t++) {
+        s[t] = src[start + c + t];
+    }
+    return s;
+}";
 
 impl Graph {
     /// Cross-correlation of integers, `x` `[n, h, w, c]` with `weight` `[kh, kw, c / groups, outputs]`.

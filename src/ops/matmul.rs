@@ -73,11 +73,11 @@ impl Operator for Matmul {
         let quads_n = n.div_ceil(4);
         let (rows, quads) = (m.min(tile_rows), quads_n.min(tile_quads));
         let (tiles_m, tiles_n) = (m.div_ceil(rows), quads_n.div_ceil(quads));
-        let scalar = output.dtype.wgsl();
-        let quad = if output.dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };
+        let Types { scalar, quad, number } = Types::of(output.dtype);
         let mut kernel = Kernel::new("matmul")
             .constant("ROWS", format!("{rows}u"))
-            .constant("QUADS", format!("{quads}u"));
+            .constant("QUADS", format!("{quads}u"))
+            .alias("Number", number);
         kernel = match (self.transpose_a, k.is_multiple_of(4)) {
             (false, true) => kernel.alias("A", quad),
             (false, false) => kernel.alias("A", scalar).function("load_a", load("load_a", "a", "i", "l", "m", "k")),
@@ -235,6 +235,24 @@ impl Matmul {
     }
 }
 
+/// What kernels call the numbers of a type, four of them, and what they compute with.
+struct Types {
+    scalar: &'static str,
+    quad: &'static str,
+    number: &'static str,
+}
+
+impl Types {
+    fn of(dtype: DType) -> Types {
+        let (quad, number) = match dtype {
+            DType::F16 => ("vec4<f16>", "f32"),
+            DType::I32 => ("vec4<i32>", "i32"),
+            _ => ("vec4<f32>", "f32"),
+        };
+        Types { scalar: dtype.wgsl(), quad, number }
+    }
+}
+
 /// Tiles of workgroups on GPUs, the larger first: a product of 4096³ runs at 40 TFLOP/s with it on an H200, at 32 with the other.
 pub(super) const SHARED: [Shared; 2] = [
     Shared { rows: 128, columns: 128, depth: 16, held: 8, quads: 2, parts: 1 },
@@ -256,8 +274,11 @@ fn launch_shared(
     cx: &mut Lower,
 ) {
     let (tiles_y, tiles_x) = (m.div_ceil(tile.rows), n.div_ceil(tile.columns));
-    let quad = if dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };
-    let kernel = tile.constants(Kernel::new("matmul_shared")).alias("Quad", quad);
+    let Types { quad, number, .. } = Types::of(dtype);
+    let mut kernel = tile.constants(Kernel::new("matmul_shared")).alias("Quad", quad).alias("Number", number);
+    if dtype == DType::I32 {
+        kernel = kernel.function("add", ADD_INTEGERS);
+    }
     cx.dispatch(
         kernel,
         &[("a", a), ("b", b), ("dst", dst)],
@@ -327,9 +348,9 @@ impl Batch {
 fn load(name: &str, buffer: &str, i: &str, j: &str, rows: &str, columns: &str) -> String {
     format!(
         "fn {name}(matrix: u32, {i}: u32, {j}: u32) -> V {{
-    var v = V(0.0);
+    var v = V();
     for (var t = 0u; t < min(4u, P.{columns} - {j} * 4u); t++) {{
-        v[t] = f32({buffer}[(matrix * P.{rows} + {i}) * P.{columns} + {j} * 4u + t]);
+        v[t] = Number({buffer}[(matrix * P.{rows} + {i}) * P.{columns} + {j} * 4u + t]);
     }}
     return v;
 }}"
@@ -340,9 +361,9 @@ fn load(name: &str, buffer: &str, i: &str, j: &str, rows: &str, columns: &str) -
 fn load_transposed(name: &str, buffer: &str, i: &str, j: &str, rows: &str, columns: &str) -> String {
     format!(
         "fn {name}(matrix: u32, {i}: u32, {j}: u32) -> V {{
-    var v = V(0.0);
+    var v = V();
     for (var t = 0u; t < min(4u, P.{columns} - {j} * 4u); t++) {{
-        v[t] = f32({buffer}[(matrix * P.{columns} + {j} * 4u + t) * P.{rows} + {i}]);
+        v[t] = Number({buffer}[(matrix * P.{columns} + {j} * 4u + t) * P.{rows} + {i}]);
     }}
     return v;
 }}"
@@ -361,6 +382,8 @@ fn load_halves(name: &str, buffer: &str) -> String {
 }}"
     )
 }
+
+const ADD_INTEGERS: &str = "fn add(sum: V, x: Number, y: V) -> V { return sum + x * y; }";
 
 const STORE_SCALARS: &str = "fn store(batch: u32, i: u32, j: u32, value: V) {
     for (var t = 0u; t < min(4u, P.n - j * 4u); t++) {

@@ -1,11 +1,11 @@
 //! Matrix products of integers, exact, as quantised networks are defined by.
 
 use super::Operator;
-use super::conv2d_integer::{integers, unit};
+use super::conv2d_integer::integers;
+use super::matmul::Matmul;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::lower::{Grid, Lower};
-use crate::shader::Kernel;
+use crate::lower::Lower;
 use crate::tensor::{DType, TensorDesc};
 
 /// `[…, m, k]` times `[…, k, n]` of the same batch, all i32, sums wrapping.
@@ -27,17 +27,9 @@ impl Operator for MatmulInteger {
         2 * (output.shape.elements() * inputs[0].shape.last()) as u64
     }
 
+    /// The same kernels with another type of numbers.
     fn lower(&self, cx: &mut Lower) {
-        let (a, b) = (&cx.desc(0).shape, &cx.desc(1).shape);
-        let (m, k, n) = (a[a.len() - 2], a.last(), b.last());
-        let (unit, v) = unit(n);
-        let count = cx.output_desc().shape.elements() / unit;
-        cx.dispatch(
-            Kernel::new("matmul_integer").alias("V", v),
-            &[("left", cx.input(0)), ("right", cx.input(1)), ("dst", cx.output())],
-            &[("count", count.into()), ("m", m.into()), ("k", k.into()), ("n", (n / unit).into())],
-            Grid::Threads(count),
-        );
+        Matmul::default().lower(cx);
     }
 }
 

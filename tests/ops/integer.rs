@@ -211,7 +211,7 @@ fn convolutions() {
     let mut rng = Rng::new("conv2d integer");
     // n, h, w, c, kernel, outputs, groups, stride, dilation, padding
     type Row = ([usize; 4], [usize; 2], usize, usize, [usize; 2], [usize; 2], [usize; 4]);
-    let rows: [Row; 7] = [
+    let rows: [Row; 9] = [
         ([2, 7, 9, 3], [3, 3], 8, 1, [1, 1], [1, 1], [1, 1, 1, 1]),
         ([1, 5, 6, 4], [2, 3], 5, 1, [2, 1], [1, 2], [0, 2, 1, 0]),
         ([1, 8, 8, 6], [3, 3], 6, 6, [1, 2], [2, 1], [2, 0, 2, 3]),
@@ -219,6 +219,8 @@ fn convolutions() {
         ([1, 9, 5, 8], [3, 2], 16, 2, [2, 2], [1, 1], [1, 0, 0, 1]),
         ([1, 1, 1, 1], [1, 1], 1, 1, [1, 1], [1, 1], [0; 4]),
         ([1, 6, 6, 65], [3, 3], 4, 1, [1, 1], [1, 1], [1; 4]),
+        ([2, 5, 19, 8], [3, 3], 40, 1, [1, 1], [1, 1], [1; 4]),
+        ([1, 3, 21, 12], [1, 3], 84, 2, [1, 2], [1, 1], [0, 1, 0, 1]),
     ];
     for (shape, kernel, outputs, groups, stride, dilation, padding) in rows {
         let [n, h, w, c] = shape;
@@ -264,7 +266,9 @@ fn convolutions() {
 #[test]
 fn matrix_products() {
     let mut rng = Rng::new("matmul integer");
-    for (batch, m, k, n) in [(1, 1, 1, 1), (3, 5, 7, 4), (2, 9, 300, 13), (6, 4, 3, 8)] {
+    for (batch, m, k, n) in
+        [(1, 1, 1, 1), (3, 5, 7, 4), (2, 9, 300, 13), (6, 4, 3, 8), (2, 67, 40, 68), (1, 130, 24, 132)]
+    {
         let mut draw =
             |count: usize| -> Vec<i32> { (0..count).map(|_| rng.below(511) as i32 - 255).collect() };
         let (a, b) = (draw(batch * m * k), draw(batch * k * n));

@@ -360,6 +360,6 @@ impl Conv2d {
 }
 
 /// Size of the parts when `n` is cut into as few as possible of at most `limit` each, as even as can be.
-pub(super) fn even_part(n: usize, limit: usize) -> usize {
+pub(in crate::ops) fn even_part(n: usize, limit: usize) -> usize {
     n.div_ceil(n.div_ceil(limit.max(1)))
 }

@@ -13,6 +13,7 @@ pub(crate) mod winograd;
 
 pub use matrices::Blocks;
 pub(crate) use method::AtPoints;
+pub(super) use method::even_part;
 pub use method::Method;
 pub use shared::Shared;
 pub use winograd::{Products, Squares};
