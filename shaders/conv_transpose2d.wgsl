@@ -1,7 +1,7 @@
 // dst[n, y, x, o] = bias[o] + Σ src[n, v, u, c] · weight[ky, kx, c, o]
 // over the taps with y + top = v · stride + ky · dilation, likewise for x
 //
-// src [n, h, w, c_in], weight [kh, kw, c_in, c_out / groups], dst [n, oh, ow, c_out]; output
+// src [n, h, w, c_in], weight [c_in, kh, kw, c_out / groups], dst [n, oh, ow, c_out]; output
 // channels in units of V (quads where each group allows it, else one).
 // One thread gathers one V: no two write to the same place, and nothing is cleared first.
 
@@ -81,9 +81,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 continue;
             }
             let pixel = ((n * P.h + v) * P.w + u) * P.c_in + first;
-            // weight [kh, kw, c_in, group_out]
-            let at = ((ky * P.kernel_x + kx) * P.c_in + first) * P.group_out + o % P.group_out;
-            sum += tap(pixel, at, P.group_out);
+            // weight [c_in, kh, kw, group_out]
+            let taps = P.kernel_y * P.kernel_x;
+            let at = (first * taps + ky * P.kernel_x + kx) * P.group_out + o % P.group_out;
+            sum += tap(pixel, at, taps * P.group_out);
         }
     }
     dst[id] = Elem(sum);

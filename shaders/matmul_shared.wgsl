@@ -17,7 +17,8 @@ const LOADS_LEFT: u32 = 2u; // quads that a thread fetches of a side
 const LOADS_RIGHT: u32 = 2u;
 alias Number = f32; // or i32, whose sums wrap
 alias V = vec4<Number>;
-alias Quad = vec4<f32>;
+alias Quad = vec4<f32>; // of a and b
+alias Dst = vec4<f32>;
 
 struct Params {
     m: u32,
@@ -35,7 +36,7 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> a: array<Quad>;
 @group(0) @binding(1) var<storage, read> b: array<Quad>;
-@group(0) @binding(2) var<storage, read_write> dst: array<Quad>;
+@group(0) @binding(2) var<storage, read_write> dst: array<Dst>;
 @group(0) @binding(3) var<uniform> P: Params;
 
 const QUADS_LEFT: u32 = DEPTH / 4u;
@@ -140,7 +141,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var q = 0u; q < QUADS; q++) { // #unroll
             let column = first_quad + q * QUAD_APART + across;
             if (row < P.m && column < P.quads_n) {
-                dst[(batch * P.m + row) * P.quads_n + column] = Quad(sum[r][q]);
+                dst[(batch * P.m + row) * P.quads_n + column] = Dst(sum[r][q]);
             }
         }
     }

@@ -171,6 +171,26 @@ impl<'a> Lower<'a> {
         Slot(self.slots.len() - 1)
     }
 
+    /// What another operation sees that computes a part of this one, from these inputs to this result.
+    pub(crate) fn part<'b>(
+        &'b mut self,
+        inputs: Vec<(&'b TensorDesc, Slot)>,
+        output: (&'b TensorDesc, Slot),
+    ) -> Lower<'b> {
+        Lower {
+            target: self.target,
+            label: self.label,
+            op: self.op,
+            inputs,
+            output,
+            flops: std::mem::take(&mut self.flops),
+            slots: self.slots,
+            requests: self.requests,
+            textures: Vec::new(),
+            loading: self.loading,
+        }
+    }
+
     /// Whether a tensor is better read as a texture: only where buffers are slow,
     /// and where the tensor is worth the copy and fits.
     pub fn prefers_texels(&self, desc: &TensorDesc) -> bool {

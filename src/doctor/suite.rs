@@ -139,7 +139,7 @@ const CASES: &[(&str, bool, Build)] = &[
         d.g.linear(x, w, None)
     }),
     ("transposed convolution 4×4 stride 2 32→16", true, |d| {
-        let (x, w, b) = (d.input(&[1, 14, 14, 32]), d.weight(&[4, 4, 32, 16]), d.weight(&[16]));
+        let (x, w, b) = (d.input(&[1, 14, 14, 32]), d.weight(&[32, 4, 4, 16]), d.weight(&[16]));
         let options = ConvTranspose2dOptions { stride: [2, 2], padding: [1; 4], ..Default::default() };
         d.g.push(ConvTranspose2d { options }, &[x, w, b])
     }),

@@ -1,5 +1,6 @@
 //! ConvTranspose2d: the transposed (fractionally strided) convolution.
 
+use super::matmul::{ALIKE, Matmul};
 use super::{Operator, arity, float, nhwc};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -32,7 +33,7 @@ impl Default for ConvTranspose2dOptions {
 }
 
 /// Transposed convolution of `[n, h, w, c_in]`, as PyTorch's `ConvTranspose2d`. Inputs: source,
-/// weight repacked to `[kh, kw, c_in, c_out / groups]`, and a bias `[c_out]` or none.
+/// weight repacked to `[c_in, kh, kw, c_out / groups]`, and a bias `[c_out]` or none.
 #[derive(Clone, Debug)]
 pub struct ConvTranspose2d {
     pub options: ConvTranspose2dOptions,
@@ -49,7 +50,7 @@ impl Operator for ConvTranspose2d {
                 return Err(format!("{what} is {}, input is {}", desc.dtype, inputs[0].dtype));
             }
         }
-        let [kh, kw, weight_in, group_out] = inputs[1].shape[..] else {
+        let [weight_in, kh, kw, group_out] = inputs[1].shape[..] else {
             return Err(format!("weight must have 4 dimensions, found {}", inputs[1].shape));
         };
         if weight_in != c_in {
@@ -84,6 +85,87 @@ impl Operator for ConvTranspose2d {
     }
 
     fn lower(&self, cx: &mut Lower) {
+        match self.products(cx) {
+            Some(products) => self.lower_as_product(&products, cx),
+            None => self.lower_gathered(cx),
+        }
+    }
+
+    fn flops(&self, inputs: &[&TensorDesc], _: &TensorDesc) -> u64 {
+        let weight = &inputs[1].shape;
+        2 * (inputs[0].shape.elements() * weight[1] * weight[2] * weight[3]) as u64
+    }
+}
+
+/// Fewer channels of the source than this are gathered.
+const LEAST_CHANNELS: usize = 8;
+
+/// Most products of taps for each result.
+const MOST_PRODUCTS: usize = 4;
+
+impl ConvTranspose2d {
+    /// The tensor of each source pixel times each tap, where the convolution is worth to be one product: whatever the size of the
+    /// picture, so that its tiles come out to the bit as it does.
+    fn products(&self, cx: &Lower) -> Option<TensorDesc> {
+        let (o, target) = (&self.options, cx.target());
+        let [n, h, w, c_in] = nhwc("input", cx.desc(0)).expect("checked by infer");
+        let [_, kh, kw, c_out] = cx.desc(1).shape[..] else { unreachable!("checked by infer") };
+        let quads = c_in.is_multiple_of(4) && c_out.is_multiple_of(4) && c_in >= LEAST_CHANNELS;
+        let few = kh * kw <= MOST_PRODUCTS * o.stride[0] * o.stride[1];
+        // In f32, so that a result is rounded once.
+        let products = TensorDesc::new([n * h * w, kh * kw * c_out], DType::F32);
+        let fits = products.bytes() <= target.max_binding.min(target.max_buffer);
+        (o.groups == 1 && o.dilation == [1, 1] && quads && few && fits).then_some(products)
+    }
+
+    /// One product, of which the taps are then put together.
+    fn lower_as_product(&self, products: &TensorDesc, cx: &mut Lower) {
+        let o = &self.options;
+        let [n, h, w, c_in] = nhwc("input", cx.desc(0)).expect("checked by infer");
+        let [_, oh, ow, c_out] = nhwc("result", cx.output_desc()).expect("made by infer");
+        let [_, kh, kw, _] = cx.desc(1).shape[..] else { unreachable!("checked by infer") };
+        let (pixels, dtype) = (n * h * w, cx.output_desc().dtype);
+        let (rows, taps) =
+            (TensorDesc::new([pixels, c_in], dtype), TensorDesc::new([c_in, kh * kw * c_out], dtype));
+        let scratch = cx.scratch(products.bytes() as usize);
+        let inputs = vec![(&rows, cx.input(0)), (&taps, cx.input(1))];
+        Matmul::default().lower_as_of(pixels.max(ALIKE), &mut cx.part(inputs, (products, scratch)));
+
+        let unsigned = |n: usize| format!("{n}u");
+        let mut kernel = Kernel::new("fold_taps")
+            .constant("KERNEL_Y", unsigned(kh))
+            .constant("KERNEL_X", unsigned(kw))
+            .constant("STRIDE_Y", unsigned(o.stride[0]))
+            .constant("STRIDE_X", unsigned(o.stride[1]))
+            .constant("TAPS_Y", unsigned(kh.div_ceil(o.stride[0])))
+            .constant("TAPS_X", unsigned(kw.div_ceil(o.stride[1])))
+            .alias("Quad", if dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" });
+        let mut buffers = vec![("products", scratch), ("dst", cx.output())];
+        if cx.inputs() > 2 {
+            buffers.push(("bias", cx.input(2)));
+        } else {
+            kernel = kernel.function("start", NO_BIAS);
+        }
+        let count = cx.output_desc().shape.elements() / 4;
+        cx.dispatch(
+            kernel,
+            &buffers,
+            &[
+                ("count", count.into()),
+                ("h", h.into()),
+                ("w", w.into()),
+                ("oh", oh.into()),
+                ("ow", ow.into()),
+                ("quads", (c_out / 4).into()),
+                ("top", o.padding[0].into()),
+                ("left", o.padding[1].into()),
+            ],
+            Grid::Threads(count),
+        );
+    }
+
+    /// Each result by itself.
+    fn lower_gathered(&self, cx: &mut Lower) {
         let o = &self.options;
         let [_, h, w, c_in] = nhwc("input", cx.desc(0)).expect("checked by infer");
         let [_, oh, ow, c_out] = nhwc("result", cx.output_desc()).expect("made by infer");
@@ -110,7 +192,7 @@ impl Operator for ConvTranspose2d {
         if cx.inputs() > 2 {
             buffers.push(("bias", cx.input(2)));
         } else {
-            kernel = kernel.function("start", "fn start(o: u32) -> V {\n    return V(0.0);\n}");
+            kernel = kernel.function("start", NO_BIAS);
         }
         let kernel_size = &cx.desc(1).shape;
         let count = cx.output_desc().shape.elements() / unit;
@@ -127,8 +209,8 @@ impl Operator for ConvTranspose2d {
                 ("c_out", (c_out / unit).into()),
                 ("group_in", group_in.into()),
                 ("group_out", (group_out / unit).into()),
-                ("kernel_y", kernel_size[0].into()),
-                ("kernel_x", kernel_size[1].into()),
+                ("kernel_y", kernel_size[1].into()),
+                ("kernel_x", kernel_size[2].into()),
                 ("stride_y", o.stride[0].into()),
                 ("stride_x", o.stride[1].into()),
                 ("dilation_y", o.dilation[0].into()),
@@ -139,12 +221,11 @@ impl Operator for ConvTranspose2d {
             Grid::Threads(count),
         );
     }
-
-    fn flops(&self, inputs: &[&TensorDesc], _: &TensorDesc) -> u64 {
-        let weight = &inputs[1].shape;
-        2 * (inputs[0].shape.elements() * weight[0] * weight[1] * weight[3]) as u64
-    }
 }
+
+const NO_BIAS: &str = "fn start(o: u32) -> V {
+    return V();
+}";
 
 impl Graph {
     /// Transposed convolution of `x` `[n, h, w, c_in]` with a weight `[c_in, c_out / groups, kh, kw]` and a
@@ -157,7 +238,7 @@ impl Graph {
         options: ConvTranspose2dOptions,
     ) -> Result<ValueId> {
         // Done once while loading when the weight is a constant.
-        let weight = self.transpose(weight, &[2, 3, 0, 1])?;
+        let weight = self.transpose(weight, &[0, 2, 3, 1])?;
         let inputs: Vec<ValueId> = [x, weight].into_iter().chain(bias).collect();
         self.push(ConvTranspose2d { options }, &inputs)
     }

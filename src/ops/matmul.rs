@@ -54,18 +54,35 @@ impl Operator for Matmul {
     }
 
     fn lower(&self, cx: &mut Lower) {
+        let (_, m, _) = parts(cx.desc(0), self.transpose_a).expect("checked by infer");
+        self.lower_as_of(m, cx);
+    }
+}
+
+/// Rows from which on a product is computed in the same order, whatever their number: [`Matmul::lower_as_of`].
+pub(super) const ALIKE: usize = 64;
+
+impl Matmul {
+    /// In the way that suits a product of so many rows. As part of another operation, the result of sides in f16 may be f32.
+    pub(super) fn lower_as_of(&self, rows: usize, cx: &mut Lower) {
+        let (_, _, k) = parts(cx.desc(0), self.transpose_a).expect("checked by infer");
+        let (_, _, n) = parts(cx.desc(1), self.transpose_b).expect("checked by infer");
+        if self.reads_texels(cx, rows, k, n) {
+            return self.lower_texels(cx);
+        }
+        if let Some(block) = self.choose_block(cx, rows, k, n) {
+            return self.lower_matrices(block, cx);
+        }
+        match self.choose_shared(cx, rows, k, n) {
+            Some(tile) => self.lower_shared(tile, cx),
+            None => self.lower_registers(cx),
+        }
+    }
+
+    fn lower_registers(&self, cx: &mut Lower) {
         let output = cx.output_desc();
         let (_, m, k) = parts(cx.desc(0), self.transpose_a).expect("checked by infer");
         let (_, _, n) = parts(cx.desc(1), self.transpose_b).expect("checked by infer");
-        if self.reads_texels(cx, m, k, n) {
-            return self.lower_texels(cx);
-        }
-        if let Some(block) = self.choose_block(cx, m, k, n) {
-            return self.lower_matrices(block, cx);
-        }
-        if let Some(tile) = self.choose_shared(cx, m, k, n) {
-            return self.lower_shared(tile, cx);
-        }
         let (tile_rows, tile_quads) = match cx.target().class {
             DeviceClass::Cpu => (8, 4),
             _ => (4, 2),
@@ -73,7 +90,7 @@ impl Operator for Matmul {
         let quads_n = n.div_ceil(4);
         let (rows, quads) = (m.min(tile_rows), quads_n.min(tile_quads));
         let (tiles_m, tiles_n) = (m.div_ceil(rows), quads_n.div_ceil(quads));
-        let Types { scalar, quad, number } = Types::of(output.dtype);
+        let Types { scalar, quad, number } = Types::of(cx.desc(0).dtype);
         let mut kernel = Kernel::new("matmul")
             .constant("ROWS", format!("{rows}u"))
             .constant("QUADS", format!("{quads}u"))
@@ -89,8 +106,8 @@ impl Operator for Matmul {
             (true, _) => kernel.alias("B", scalar).function("load_b", load_transposed("load_b", "b", "l", "j", "k", "n")),
         };
         kernel = match n.is_multiple_of(4) {
-            true => kernel.alias("Dst", quad),
-            false => kernel.alias("Dst", scalar).function("store", STORE_SCALARS),
+            true => kernel.alias("Dst", Types::of(output.dtype).quad),
+            false => kernel.alias("Dst", output.dtype.wgsl()).function("store", STORE_SCALARS),
         };
         let batch = Batch::of(self, cx);
         cx.dispatch(
@@ -111,9 +128,7 @@ impl Operator for Matmul {
             Grid::Threads(batch.count * tiles_m * tiles_n),
         );
     }
-}
 
-impl Matmul {
     /// Whether both sides are better read as textures: not where there are too few rows for the lanes of a subgroup.
     fn reads_texels(&self, cx: &Lower, m: usize, k: usize, n: usize) -> bool {
         let quads = k.is_multiple_of(4) && n.is_multiple_of(4) && (!self.transpose_a || m.is_multiple_of(4));
@@ -138,14 +153,15 @@ impl Matmul {
         let (_, m, k) = parts(cx.desc(0), self.transpose_a).expect("checked by infer");
         let (_, _, n) = parts(cx.desc(1), self.transpose_b).expect("checked by infer");
         let matrices = [cx.input(0), cx.input(1), cx.output()];
-        launch_shared(tile, Batch::of(self, cx), [m, k, n], cx.output_desc().dtype, matrices, cx);
+        let types = [cx.desc(0), cx.output_desc()].map(|desc| desc.dtype);
+        launch_shared(tile, Batch::of(self, cx), [m, k, n], types, matrices, cx);
     }
 
     /// How workgroups divide the result, where cooperative matrices are filled by both sides.
     fn choose_block(&self, cx: &Lower, m: usize, k: usize, n: usize) -> Option<Block> {
         let output = cx.output_desc();
         let batches = output.shape.elements() / (m * n).max(1);
-        Block::choose(cx.target(), output.dtype, [m, n], k, batches)
+        Block::choose(cx.target(), cx.desc(0).dtype, [m, n], k, batches)
             .filter(|block| m >= block.side && n >= block.side && k >= block.side)
     }
 
@@ -164,9 +180,11 @@ impl Matmul {
         if !b_width.is_multiple_of(8) {
             kernel = kernel.alias("SrcB", "f16").function("load_b", load_halves("load_b", "b"));
         }
-        if !n.is_multiple_of(4) {
-            kernel = kernel.alias("Dst", "f16").function("store", STORE_SCALARS);
-        }
+        let dst = cx.output_desc().dtype;
+        kernel = match n.is_multiple_of(4) {
+            true => kernel.alias("Dst", Types::of(dst).quad),
+            false => kernel.alias("Dst", dst.wgsl()).function("store", STORE_SCALARS),
+        };
         let batch = Batch::of(self, cx);
         cx.dispatch(
             kernel,
@@ -262,21 +280,25 @@ pub(super) const SHARED: [Shared; 2] = [
 /// Of f32 with channels in whole quads, the products `[batches, m, k]` by `[batches, k, n]`, as part of another operation.
 pub(super) fn multiply(tile: Shared, [batches, m, k, n]: [usize; 4], matrices: [Slot; 3], cx: &mut Lower) {
     let batch = Batch { count: batches, shape: vec![batches as u32], a_strides: vec![1], b_strides: vec![1] };
-    launch_shared(tile, batch, [m, k, n], DType::F32, matrices, cx);
+    launch_shared(tile, batch, [m, k, n], [DType::F32; 2], matrices, cx);
 }
 
 fn launch_shared(
     tile: Shared,
     batch: Batch,
     [m, k, n]: [usize; 3],
-    dtype: DType,
+    [sides, result]: [DType; 2],
     [a, b, dst]: [Slot; 3],
     cx: &mut Lower,
 ) {
     let (tiles_y, tiles_x) = (m.div_ceil(tile.rows), n.div_ceil(tile.columns));
-    let Types { quad, number, .. } = Types::of(dtype);
-    let mut kernel = tile.constants(Kernel::new("matmul_shared")).alias("Quad", quad).alias("Number", number);
-    if dtype == DType::I32 {
+    let Types { quad, number, .. } = Types::of(sides);
+    let mut kernel = tile
+        .constants(Kernel::new("matmul_shared"))
+        .alias("Quad", quad)
+        .alias("Dst", Types::of(result).quad)
+        .alias("Number", number);
+    if sides == DType::I32 {
         kernel = kernel.function("add", ADD_INTEGERS);
     }
     cx.dispatch(

@@ -175,7 +175,7 @@ fn start(step: &Step, [sample, channel, channels]: [usize; 3]) -> Option<usize> 
 pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> {
     let (x, weight, bias) = (task.inputs[0], task.inputs[1], task.inputs.get(2).copied());
     let ([_, h, w, c], shape, o) = (task.map(0), map(task.output), op.options);
-    let [kh, kw, _, each_out] = task.map(1);
+    let [_, kh, kw, each_out] = task.map(1);
     let each = c / o.groups;
     Box::new(move |i| {
         let [n, y, column, co] = unravel(i, shape);
@@ -190,7 +190,7 @@ pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> 
             for kx in 0..kw {
                 if let (Some(v), Some(u)) = (from(y, ky, 0, h), from(column, kx, 1, w)) {
                     for ci in first..first + each {
-                        let at = ((ky * kw + kx) * c + ci) * each_out + co % each_out;
+                        let at = ((ci * kh + ky) * kw + kx) * each_out + co % each_out;
                         sum.add(x.at(((n * h + v) * w + u) * c + ci) * weight.at(at));
                     }
                 }

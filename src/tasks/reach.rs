@@ -182,8 +182,8 @@ fn after(op: &Op, sources: &[(&Shape, &Option<Vec<bool>>)], out: &Shape) -> Opti
         }
         Op::ConvTranspose2d(conv) => {
             let o = &conv.options;
-            // The weight is `[kh, kw, c_in, c_out / groups]`.
-            let kernel = [sources[1].0[0], sources[1].0[1]];
+            // The weight is `[c_in, kh, kw, c_out / groups]`.
+            let kernel = [sources[1].0[1], sources[1].0[2]];
             windows(&|axis, i| {
                 let at = (i + o.padding[axis]) as isize;
                 let stride = o.stride[axis] as isize;

@@ -192,8 +192,8 @@ fn after(
         }
         Op::ConvTranspose2d(conv) => {
             let (map, o) = (map()?, &conv.options);
-            // The weight is `[kh, kw, c_in, c_out / groups]`.
-            let reach = (o.dilation[side] * (inputs[1].0[side] - 1)) as i64;
+            // The weight is `[c_in, kh, kw, c_out / groups]`.
+            let reach = (o.dilation[side] * (inputs[1].0[1 + side] - 1)) as i64;
             let (stride, padding) = (o.stride[side] as i64, o.padding[side] as i64);
             // Result i is of the pixels from ⌈(i + padding − reach) / stride⌉ to ⌊(i + padding) / stride⌋.
             let first = stride * (map.before - 1) + 1 - padding + reach;

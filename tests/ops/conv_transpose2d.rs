@@ -42,7 +42,7 @@ fn conv_transpose2d(x: &Array, w: &Array, bias: Option<&Array>, o: &ConvTranspos
 fn check(x: [usize; 4], w: [usize; 4], options: ConvTranspose2dOptions, bias: bool) {
     let name = format!("conv_transpose2d {x:?} {w:?} {options:?} bias {bias}");
     let mut rng = Rng::new(&name);
-    let mut case = Case::new(name).input(&rng.array(&x)).weight(&rng.array(&w));
+    let mut case = Case::new(name).input(&rng.array(&x)).weight(&rng.array(&w)).played();
     if bias {
         case = case.weight(&rng.array(&[w[1] * options.groups]));
     }
@@ -59,6 +59,23 @@ fn upsampling_layers() {
     check([1, 7, 5, 16], [16, 8, 4, 4], ConvTranspose2dOptions { padding: [1; 4], ..double }, false);
     let odd = ConvTranspose2dOptions { padding: [1; 4], output_padding: [1; 2], ..double };
     check([1, 7, 5, 6], [6, 3, 3, 3], odd, true);
+}
+
+/// Computed as one product: every pixel with every tap, few pixels and many, taps that overlap, leave gaps or are cut off.
+#[test]
+fn as_a_product() {
+    let double = ConvTranspose2dOptions { stride: [2; 2], ..Default::default() };
+    check([1, 33, 17, 16], [16, 12, 2, 2], double, true);
+    check([2, 9, 6, 12], [12, 20, 4, 4], ConvTranspose2dOptions { padding: [1; 4], ..double }, true);
+    let odd = ConvTranspose2dOptions { padding: [1, 0, 2, 1], output_padding: [1; 2], ..double };
+    check([1, 7, 5, 8], [8, 4, 3, 3], odd, false);
+    check([1, 2, 3, 64], [64, 36, 3, 4], ConvTranspose2dOptions { stride: [1, 3], ..double }, true);
+    check(
+        [1, 5, 4, 20],
+        [20, 8, 2, 1],
+        ConvTranspose2dOptions { stride: [3, 2], output_padding: [2, 1], ..double },
+        true,
+    );
 }
 
 proptest! {
