@@ -52,12 +52,12 @@ program="${CARGO_TARGET_DIR:-target}/debug/aquatint"
 log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
 
-# Runs what follows as a profile says. The driver's own cache would hand out code for subgroups of another size.
+# Runs what follows as a profile says, with a cache of its own for the driver, which would hand out code for subgroups of another size.
 as() {
     local cache="$PWD/target/cache-$name"
     mkdir -p "$cache"
     if [ "$vector" != "" ]; then
-        export LP_NATIVE_VECTOR_WIDTH="$vector" MESA_SHADER_CACHE_DISABLE=true
+        export LP_NATIVE_VECTOR_WIDTH="$vector" MESA_SHADER_CACHE_DIR="$cache/mesa"
     fi
     if [ "$as_if" != - ]; then export AQUATINT_AS_IF="$as_if"; fi
     AQUATINT_CACHE="$cache" "$@"
