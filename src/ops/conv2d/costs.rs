@@ -19,9 +19,6 @@ const PER_BYTE: f64 = 40.0;
 /// What a launch costs, for each of the workgroups that keep a device busy: 5 µs.
 const LAUNCH: f64 = (1 << 21) as f64;
 
-/// Shares of the peak that plain convolutions reach with [`shared::TILES`], such that one of 320 channels at 32×32 takes its 75 µs.
-const PLAIN: [f64; 3] = [0.55, 0.45, 0.30];
-
 /// Tiles of the products at the points, and what share of the peak large products reach with them: 40, 37 and 30 of 63 TFLOP/s.
 const PRODUCTS: [(Shared, f64); 3] =
     [(matmul::SHARED[0], 0.63), (shared::TILES[0], 0.58), (matmul::SHARED[1], 0.48)];
@@ -31,12 +28,10 @@ impl Conv2d {
     pub(super) fn plain_on_gpu(&self, target: &Target, output: &TensorDesc) -> Option<usize> {
         let pixels: usize = self.extent(output).iter().product();
         let cost = |tile: Shared| {
-            let own = |other: &Shared| Shared { parts: 1, ..tile } == *other;
-            let share = shared::TILES.iter().position(own).map_or(PLAIN[0], |at| PLAIN[at]);
             let workgroups = tile.count(pixels, self.c_out) * tile.parts;
             let steps = self.steps(tile.depth).div_ceil(tile.parts);
             let launches = if tile.parts > 1 { 2 } else { 1 };
-            (of_products(target, tile, workgroups, steps) / share + of_launches(target, launches)) as usize
+            (of_products(target, tile, workgroups, steps) / tile.share() + of_launches(target, launches)) as usize
         };
         let others = shared::TILES.into_iter().filter(|tile| tile.fits(target));
         self.choose_shared(target, output).into_iter().chain(others).map(cost).min()
