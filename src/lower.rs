@@ -1,7 +1,7 @@
 //! What an operation sees while it is lowered: its tensors as slots, and the
 //! launches that it records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -69,6 +69,11 @@ pub(crate) fn link(requests: Vec<Request>, target: &Target, known: &[Arc<Shader>
 }
 
 impl Request {
+    /// What it reads as textures.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.textures.iter().map(|&(_, slot, _)| slot)
+    }
+
     /// The names of the request as places in `shader`.
     fn launch(&self, shader: &Arc<Shader>, target: &Target) -> Result<Launch> {
         let name = shader.kernel.name;
@@ -126,6 +131,8 @@ pub struct Lower<'a> {
     pub(crate) slots: &'a mut Vec<SlotInfo>,
     pub(crate) requests: &'a mut Vec<Request>,
     pub(crate) textures: Vec<(&'static str, Slot, u32)>,
+    /// What is shown as a texture anyhow, to an operation that needs it so.
+    pub(crate) shown: &'a HashSet<Slot>,
     /// Of constants, which are computed before there are textures of any.
     pub(crate) loading: bool,
 }
@@ -187,6 +194,7 @@ impl<'a> Lower<'a> {
             slots: self.slots,
             requests: self.requests,
             textures: Vec::new(),
+            shown: self.shown,
             loading: self.loading,
         }
     }
@@ -196,6 +204,13 @@ impl<'a> Lower<'a> {
     pub fn prefers_texels(&self, desc: &TensorDesc) -> bool {
         let quads = desc.shape.elements() / 4;
         !self.loading && self.target.reads_texels(desc) && quads >= 1 << 11
+    }
+
+    /// Whether an operation that reads every number once reads this input as a texture: it is quicker than the buffer, but not by
+    /// what a copy costs.
+    pub fn finds_texels(&self, input: usize) -> bool {
+        let (desc, slot) = self.inputs[input];
+        self.prefers_texels(desc) && self.shown.contains(&slot)
     }
 
     /// Shows a tensor of f32 to the launches that follow as the texture `name`, see `shaders/lib/texels.wgsl`.

@@ -5,13 +5,14 @@ mod load;
 mod reload;
 mod share;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
 use crate::limits::{Bound, Limits};
-use crate::lower::{Launch, Lower, Slot, SlotInfo, link};
+use crate::lower::{Launch, Lower, Request, Slot, SlotInfo, link};
 use crate::ops::Operator;
 use crate::ops::packed_weight::PackedWeight;
 use crate::place::{Placer, TexturePool};
@@ -193,28 +194,18 @@ pub struct NetworkMemory {
 /// [`Plan::load_chunk`] where there is no need to be thrifty.
 const LOAD_CHUNK: u64 = 32 << 20;
 
-impl Plan {
-    /// Plans `graph`, already rewritten by the passes, for a device.
-    ///
-    /// # Errors
-    /// [`Error::Limit`](crate::Error::Limit) for what the device cannot hold, [`Error::Bound`](crate::Error::Bound) for a network of more
-    /// than [`Limits`] allow.
-    pub fn new(graph: &Graph, target: &Target) -> Result<Plan> {
-        Self::with_kernels(graph, target, &[])
-    }
+/// The launches that a graph asks for.
+struct Lowered {
+    slots: Vec<SlotInfo>,
+    slot_of: Vec<Slot>,
+    load: Vec<Request>,
+    run: Vec<Request>,
+    operations: Vec<Operation>,
+}
 
-    /// Plans another graph for the same device, with the kernels that are made already and in parts as large.
-    pub(crate) fn again(&self, graph: &Graph) -> Result<Plan> {
-        let launches = self.load.iter().chain(&self.run);
-        let kernels: Vec<Arc<Shader>> = launches.map(|launch| launch.shader.clone()).collect();
-        let plan = Self::with_kernels(graph, &self.target, &kernels)?;
-        Ok(Plan { load_chunk: self.load_chunk, ..plan })
-    }
-
-    fn with_kernels(graph: &Graph, target: &Target, kernels: &[Arc<Shader>]) -> Result<Plan> {
-        let (limits, what) = (Limits::current(), || "the network".to_owned());
-        limits.check(Bound::Outputs, what, graph.outputs().len() as u64)?;
-        let constant = graph.constants();
+impl Lowered {
+    /// Where the tensors in `shown` can be read as textures.
+    fn of(graph: &Graph, target: &Target, constant: &[bool], shown: &HashSet<Slot>) -> Lowered {
         let while_loading = target.while_loading();
         let mut slots: Vec<SlotInfo> = Vec::new();
         let mut slot_of: Vec<Slot> = Vec::new();
@@ -244,6 +235,7 @@ impl Plan {
                     slots: &mut slots,
                     requests: if loading { &mut load } else { &mut run },
                     textures: Vec::new(),
+                    shown,
                     loading,
                 };
                 op.lower(&mut lower);
@@ -253,6 +245,38 @@ impl Plan {
                 }
             }
         }
+        Lowered { slots, slot_of, load, run, operations }
+    }
+}
+
+impl Plan {
+    /// Plans `graph`, already rewritten by the passes, for a device.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) for what the device cannot hold, [`Error::Bound`](crate::Error::Bound) for a network of more
+    /// than [`Limits`] allow.
+    pub fn new(graph: &Graph, target: &Target) -> Result<Plan> {
+        Self::with_kernels(graph, target, &[])
+    }
+
+    /// Plans another graph for the same device, with the kernels that are made already and in parts as large.
+    pub(crate) fn again(&self, graph: &Graph) -> Result<Plan> {
+        let launches = self.load.iter().chain(&self.run);
+        let kernels: Vec<Arc<Shader>> = launches.map(|launch| launch.shader.clone()).collect();
+        let plan = Self::with_kernels(graph, &self.target, &kernels)?;
+        Ok(Plan { load_chunk: self.load_chunk, ..plan })
+    }
+
+    fn with_kernels(graph: &Graph, target: &Target, kernels: &[Arc<Shader>]) -> Result<Plan> {
+        let (limits, what) = (Limits::current(), || "the network".to_owned());
+        limits.check(Bound::Outputs, what, graph.outputs().len() as u64)?;
+        let constant = graph.constants();
+        let mut lowered = Lowered::of(graph, target, &constant, &HashSet::new());
+        let shown: HashSet<Slot> = lowered.run.iter().flat_map(Request::shown).collect();
+        if !shown.is_empty() {
+            lowered = Lowered::of(graph, target, &constant, &shown);
+        }
+        let Lowered { slots, slot_of, mut load, run, operations } = lowered;
         let loads = load.len();
         load.extend(run);
         let mut load = link(load, target, kernels)?;

@@ -94,7 +94,7 @@ fn ways(target: &Target, model: &LatentDiffusion, kind: StartFrom) -> Vec<(Paint
         match Painter::predict(target, model, 1, TOKENS, kind, &options, &Beside::default()) {
             Ok(memory) => {
                 assert!(options.memory_budget.is_none_or(|budget| memory.peak <= budget));
-                let less = memory.peak / 32 * 31;
+                let less = memory.peak / 64 * 63;
                 ways.push((options.clone(), memory));
                 options.memory_budget = Some(less);
             }

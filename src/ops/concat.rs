@@ -80,7 +80,7 @@ impl Operator for Concat {
             let mut kernel = Kernel::new("concat").alias("Elem", elem);
             for k in (0..chunk.len()).filter(|_| quads) {
                 let desc = cx.desc(first + k);
-                if cx.prefers_texels(desc) {
+                if cx.finds_texels(first + k) {
                     cx.texels(TEXTURES[k], src(k), desc);
                     kernel = kernel.function(LOADS[k], load_texel(k));
                 }

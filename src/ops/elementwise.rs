@@ -81,7 +81,7 @@ impl Operator for Elementwise {
             let dtype = cx.desc(i).dtype;
             kernel = kernel.alias(ALIAS[i], if scalar { dtype.wgsl() } else { vec(dtype) });
             // Few distinct elements of a row come from the cache anyway.
-            let texels = quads && matches!(index, Indexing::Same) && cx.prefers_texels(cx.desc(i));
+            let texels = quads && matches!(index, Indexing::Same) && cx.finds_texels(i);
             if texels {
                 cx.texels(TEXTURES[i], cx.input(i), cx.desc(i));
             }

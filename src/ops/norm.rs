@@ -210,7 +210,7 @@ impl Norm {
         let stats = cx.scratch(samples * chunks * quads * 32);
         let scales = cx.scratch(samples * quads * 48);
 
-        let texels = vector && cx.prefers_texels(desc);
+        let texels = vector && cx.finds_texels(0);
         if texels {
             cx.texels("src_texture", cx.input(0), desc);
         }
