@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use crate::harness::{Array, Case, Rng};
 
 /// Scatters each source pixel over the result, by the definition.
-fn conv_transpose2d(x: &Array, w: &Array, bias: Option<&Array>, o: &ConvTranspose2dOptions) -> Array {
+pub fn conv_transpose2d(x: &Array, w: &Array, bias: Option<&Array>, o: &ConvTranspose2dOptions) -> Array {
     let [n, height, width, c_in] = x.shape[..] else { panic!() };
     let [_, group_out, kh, kw] = w.shape[..] else { panic!() };
     let size = |axis: usize, size: usize, k: usize| {

@@ -3,9 +3,10 @@
 use aquatint::ops::conv2d::Conv2dOptions;
 use aquatint::ops::quantize::{Per, Quantize};
 use aquatint::ops::typed::Function;
-use aquatint::{DType, Graph, Network, Result, Tensor, ValueId};
+use aquatint::{DType, Graph, Network, Plan, Result, Tensor, ValueId};
 
 use crate::harness::{Rng, examined, gpu};
+use crate::shared::as_gpu;
 
 /// What the device makes of inputs; `None` without one.
 fn run(
@@ -27,6 +28,11 @@ fn run(
     let given: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(inputs).collect();
     let y = network.run(&given).unwrap().remove(0);
     examined(gpu, "integer", &graph, &given);
+    // As it is planned for GPUs: the same bits.
+    let plan = Plan::compile(&graph, &as_gpu(gpu.target())).unwrap();
+    let other = Network::from_plan(gpu, plan).unwrap();
+    other.poison().unwrap();
+    assert!(other.run(&given).unwrap().remove(0).bytes[..] == y.bytes[..], "as for a GPU: {:?}", y.desc);
     let words = y.bytes.chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap()));
     Some((y.desc.shape.to_vec(), words.collect()))
 }

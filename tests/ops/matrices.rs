@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 
 use aquatint::ops::attention::AttentionOptions;
+use aquatint::ops::conv_transpose2d::ConvTranspose2dOptions;
 use aquatint::ops::conv2d::Conv2dOptions;
 use aquatint::ops::{Matmul, Op};
 use aquatint::{
@@ -12,6 +13,7 @@ use aquatint::{
 use aquatint::{gpu, passes};
 
 use crate::attention::attention;
+use crate::conv_transpose2d::conv_transpose2d;
 use crate::conv2d::conv2d;
 use crate::harness::{self, Array, Rng};
 use crate::matmul::product;
@@ -295,6 +297,31 @@ fn products_in_large_parts() {
 }
 
 /// `mask` has so many samples and heads.
+/// Whose products stay in f32 until they are put together.
+#[test]
+fn transposed_convolutions() {
+    let double = ConvTranspose2dOptions { stride: [2; 2], ..Default::default() };
+    let rows = [
+        ([1, 9, 7, 32], [32, 12, 2, 2], double),
+        ([2, 5, 8, 20], [20, 8, 4, 4], ConvTranspose2dOptions { padding: [1; 4], ..double }),
+        ([1, 2, 2, 16], [16, 4, 3, 3], ConvTranspose2dOptions { output_padding: [1; 2], ..double }),
+    ];
+    for (x, w, options) in rows {
+        for exact in [true, false] {
+            let name = format!("conv_transpose2d {x:?} {w:?} {options:?}");
+            let mut rng = Rng::new(&name);
+            let bias = drawn(&mut rng, &w[1..2], exact);
+            let (x, w) = (drawn(&mut rng, &x, exact), drawn(&mut rng, &w, exact));
+            Case { name, inputs: vec![(&x, false), (&w, true), (&bias, true)], spare: 1 }.check(
+                |_| "matmul_matrices",
+                exact,
+                |g, v| g.conv_transpose2d(v[0], v[1], Some(v[2]), options),
+                |a| conv_transpose2d(&a[0], &a[1], Some(&a[2]), &options),
+            );
+        }
+    }
+}
+
 fn attended(n: usize, lengths: [usize; 2], heads: [usize; 2], causal: bool, mask: Option<[usize; 2]>) {
     attended_with(1, n, lengths, heads, causal, mask);
 }
