@@ -26,8 +26,8 @@ struct Params {
 // #include lib/texels
 // #include lib/math
 
-fn load(pixel: u32, quad: u32) -> V {
-    return V(src[pixel * P.quads + quad]);
+fn load(at: u32) -> V {
+    return V(src[at]);
 }
 
 fn activation(x: V) -> V {
@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let term = scales[first + 2u];
     let end = min((strip + 1u) * P.strip, P.pixels);
     for (var pixel = strip * P.strip; pixel < end; pixel++) {
-        let at = sample * P.pixels + pixel;
-        dst[at * P.quads + quad] = Quad(activation((load(at, quad) - mean) * factor + term));
+        let at = (sample * P.pixels + pixel) * P.quads + quad;
+        dst[at] = Quad(activation((load(at) - mean) * factor + term));
     }
 }

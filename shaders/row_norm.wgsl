@@ -1,15 +1,10 @@
 // dst[row, c] = activation((src − mean) / √(variance + eps) · weight[c] + bias[c])
 //
 // Layer norm of each row; with `mean` left at zero, RMS norm (Zhang and Sennrich, 2019).
-// src: [rows, c]. One thread normalises one row: the statistics in a first reading, BLOCK numbers
-// at a time whose mean and squares join those before by Chan's formula (1979), the result in a second.
-// With one number at a time, a mean far from zero would be rounded as often as there are numbers. A block's
-// mean is counted from its first number, so that it is that number where all are the same.
+// src: [rows, c]. One thread normalises one row: the statistics in a first reading, the result in a second.
 
 alias V = f32;
 alias Elem = f32;
-
-const BLOCK: u32 = 8u;
 
 struct Params {
     rows: u32,
@@ -25,6 +20,11 @@ struct Params {
 
 // #include lib/index
 // #include lib/math
+// #include lib/moments
+
+fn number(start: u32, i: u32) -> V {
+    return f32(src[start + i]);
+}
 
 fn weight_of(channel: u32) -> f32 {
     return f32(weight[channel]);
@@ -40,27 +40,8 @@ fn activation(x: V) -> V {
 
 // Mean and variance of the row that starts at `first`.
 fn moments(first: u32) -> vec2<f32> {
-    var mean = 0.0;
-    var squares = 0.0;
-    for (var c = 0u; c < P.channels; c += BLOCK) {
-        let count = f32(min(BLOCK, P.channels - c));
-        let all = f32(c) + count;
-        var held: array<f32, BLOCK>; // #registers
-        var total = 0.0;
-        for (var i = 0u; i < BLOCK; i++) { // #unroll
-            held[i] = f32(src[first + min(c + i, P.channels - 1u)]);
-            total += select(0.0, held[i] - held[0], c + i < P.channels);
-        }
-        let of_block = held[0] + total / count;
-        let delta = of_block - mean;
-        squares += delta * delta * (f32(c) * count / all);
-        for (var i = 0u; i < BLOCK; i++) { // #unroll
-            let apart = select(0.0, held[i] - of_block, c + i < P.channels);
-            squares += apart * apart;
-        }
-        mean += delta * (count / all);
-    }
-    return vec2<f32>(mean, squares / f32(P.channels));
+    let m = moments_of(first, P.channels);
+    return vec2<f32>(m.mean, m.squares / f32(P.channels));
 }
 
 @compute @workgroup_size(32)

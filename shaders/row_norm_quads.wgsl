@@ -1,13 +1,11 @@
 // dst[row, c] = activation((src − mean) / √(variance + eps) · weight[c] + bias[c])
 //
 // The norm of row_norm.wgsl where a thread has a core's vector unit to itself: software adapters. src: [rows, 4 · quads].
-// One thread normalises one row: four means and sums of squares side by side, BLOCK quads at a time, which are put together
-// at the end as blocks are (Chan et al., 1979), in a first reading, the result in a second.
+// One thread normalises one row: four means and sums of squares side by side, which are put together at the end as blocks are,
+// in a first reading, the result in a second.
 
 alias V = vec4<f32>;
 alias Quad = vec4<f32>;
-
-const BLOCK: u32 = 8u;
 
 struct Params {
     rows: u32,
@@ -23,6 +21,11 @@ struct Params {
 
 // #include lib/index
 // #include lib/math
+// #include lib/moments
+
+fn number(start: u32, i: u32) -> V {
+    return V(src[start + i]);
+}
 
 fn weight_of(quad: u32) -> V {
     return V(weight[quad]);
@@ -42,29 +45,10 @@ fn sum(v: V) -> f32 {
 
 // Mean and variance of the row that starts at `first`.
 fn moments(first: u32) -> vec2<f32> {
-    var means = V(0.0);
-    var squares = V(0.0);
-    for (var k = 0u; k < P.quads; k += BLOCK) {
-        let count = f32(min(BLOCK, P.quads - k));
-        let all = f32(k) + count;
-        var held: array<V, BLOCK>; // #registers
-        var total = V(0.0);
-        for (var i = 0u; i < BLOCK; i++) { // #unroll
-            held[i] = V(src[first + min(k + i, P.quads - 1u)]);
-            total += select(V(0.0), held[i] - held[0], k + i < P.quads);
-        }
-        let of_block = held[0] + total * (1.0 / count);
-        let delta = of_block - means;
-        squares += delta * delta * (f32(k) * count / all);
-        for (var i = 0u; i < BLOCK; i++) { // #unroll
-            let apart = select(V(0.0), held[i] - of_block, k + i < P.quads);
-            squares += apart * apart;
-        }
-        means += delta * (count / all);
-    }
-    let mean = 0.25 * sum(means);
-    let apart = means - mean;
-    return vec2<f32>(mean, 0.25 * (sum(squares) / f32(P.quads) + sum(apart * apart)));
+    let m = moments_of(first, P.quads);
+    let mean = 0.25 * sum(m.mean);
+    let apart = m.mean - mean;
+    return vec2<f32>(mean, 0.25 * (sum(m.squares) / f32(P.quads) + sum(apart * apart)));
 }
 
 @compute @workgroup_size(8)

@@ -293,8 +293,8 @@ const CHANNEL_IN_GROUP: &str = "fn channel(row: u32, k: u32) -> u32 {
     return row % P.groups * P.group_units + k % P.group_units;
 }";
 
-const LOAD_TEXTURE: &str = "fn load(pixel: u32, quad: u32) -> V {
-    return textureLoad(src_texture, texel(pixel * P.quads + quad), 0);
+const LOAD_TEXTURE: &str = "fn load(at: u32) -> V {
+    return textureLoad(src_texture, texel(at), 0);
 }";
 
 const ROOT_MEAN_SQUARE: &str = "fn moments(first: u32) -> vec2<f32> {
