@@ -224,7 +224,10 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::graph::Graph;
+    use crate::ops::attention::AttentionOptions;
     use crate::ops::matrices::Block;
+    use crate::plan::Plan;
     use crate::shader::Kernel;
     use crate::target::{Matrices, Target};
     use crate::tensor::DType;
@@ -248,6 +251,33 @@ mod tests {
         }
         for name in ["attention_matrices", "attention_subgroups"] {
             shaders.push(Shader::new(&Kernel::new(name)).unwrap_or_else(|e| panic!("{e}")));
+        }
+        shaders.extend(attention());
+        shaders
+    }
+
+    /// Those of attention as they are lowered, both ways.
+    fn attention() -> Vec<Shader> {
+        let (mut shaders, mut names) = (Vec::new(), HashSet::new());
+        for (side, subgroup_size, channels) in
+            [(8, 8, 80), (8, 32, 80), (8, 64, 40), (16, 32, 80), (16, 32, 72), (16, 64, 128)]
+        {
+            let mut graph = Graph::new();
+            let x = graph.input("x", [1, 256, channels], DType::F16);
+            let y = graph.attention(x, x, x, 2, AttentionOptions::default()).unwrap();
+            graph.output("y", y);
+            let matrices = Some(Matrices { sides: vec![side], subgroup_size });
+            let target = Target { matrices, subgroup_size, ..Target::typical() };
+            let plan = Plan::compile(&graph, &target).unwrap();
+            for launch in &plan.run {
+                let kernel = &launch.shader.kernel;
+                if kernel.name.starts_with("attention_") && names.insert((kernel.name, kernel.variant())) {
+                    shaders.push(Shader::new(kernel).unwrap());
+                }
+            }
+        }
+        for name in ["attention_matrices", "attention_subgroups"] {
+            assert!(names.iter().any(|(found, _)| *found == name), "{name}: {names:?}");
         }
         shaders
     }

@@ -8,6 +8,7 @@ use crate::bench::record::{Limit, LimitKind, Rates, Roof};
 use crate::engine::lone::{self, Lone};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::ops::matrices::types_of_halves;
 use crate::shader::{Kernel, Param};
 use crate::target::DeviceClass;
 use crate::units;
@@ -256,10 +257,7 @@ fn matrix(gpu: &Gpu, latency: Option<f64>) -> Result<Found> {
 }
 
 fn matrix_kernel(side: u32, threads: u32) -> Kernel {
-    let [left, right, sum] = match side {
-        8 => ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"],
-        _ => ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"],
-    };
+    let [left, right, sum] = types_of_halves(side as usize);
     Kernel::new("roof_matrix")
         .constant("SIDE", format!("{side}u"))
         .constant("THREADS", format!("{threads}u"))

@@ -155,7 +155,7 @@ impl Attention {
         let d = c / self.heads;
         let tiles = lq.div_ceil(blocks.rows());
         let subgroup = cx.target().matrices.as_ref().map_or(1, |m| m.subgroup_size as usize);
-        let [left, right, sum] = matrices::types(blocks.side);
+        let [left, right, sum] = matrices::types_of_halves(blocks.side);
         let mut kernel = Kernel::new("attention_matrices")
             .constant("SIDE", unsigned(blocks.side))
             .constant("SUBGROUPS", unsigned(blocks.subgroups))

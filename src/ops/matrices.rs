@@ -44,6 +44,14 @@ pub fn types(side: usize) -> [&'static str; 3] {
     }
 }
 
+/// The same where the memory of factors is of f16 too: two types that become one would be declared twice.
+pub fn types_of_halves(side: usize) -> [&'static str; 3] {
+    match side {
+        8 => ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"],
+        _ => ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"],
+    }
+}
+
 impl Block {
     /// All that the device can take for sums of `length` products, the largest first.
     pub fn all(target: &Target, dtype: DType, length: usize) -> impl Iterator<Item = Block> {
