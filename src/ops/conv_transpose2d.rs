@@ -104,8 +104,8 @@ const LEAST_CHANNELS: usize = 8;
 const MOST_PRODUCTS: usize = 4;
 
 impl ConvTranspose2d {
-    /// The tensor of each source pixel times each tap, where the convolution is worth to be one product: whatever the size of the
-    /// picture, so that its tiles come out to the bit as it does.
+    /// The tensor of each source pixel times each tap, where the convolution is worth to be one product and a binding holds it. Else
+    /// the size of the picture has no say, so that its tiles come out to the bit as it does.
     fn products(&self, cx: &Lower) -> Option<TensorDesc> {
         let (o, target) = (&self.options, cx.target());
         let [n, h, w, c_in] = nhwc("input", cx.desc(0)).expect("checked by infer");
