@@ -271,7 +271,7 @@ impl Case {
     ) {
         let name = format!("{} ({dtype}, seed {})", self.name, seed());
         // Between two numbers of f16 below 6.1e-5.
-        let step = if dtype == DType::F16 { 2f64.powi(-24) } else { 0.0 };
+        let step = smallest_step(dtype);
         let tensors: Vec<Tensor> = self
             .inputs
             .iter()
@@ -413,8 +413,13 @@ pub fn compare<T: Copy + Into<f64>>(name: &str, found: &[T], expected: &Array, t
     compare_in_steps(name, found, expected, tolerance, 0.0);
 }
 
+/// The least by which two numbers of a type differ, where that says more than their size does.
+pub fn smallest_step(dtype: DType) -> f64 {
+    if dtype == DType::F16 { 2f64.powi(-24) } else { 0.0 }
+}
+
 /// The same where results were rounded to multiples of `step` at least, as the smallest numbers of f16 are.
-fn compare_in_steps<T: Copy + Into<f64>>(
+pub fn compare_in_steps<T: Copy + Into<f64>>(
     name: &str,
     found: &[T],
     expected: &Array,
