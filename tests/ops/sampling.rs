@@ -5,9 +5,7 @@ use aquatint::ops::resize::Interpolation;
 use aquatint::ops::roi_align::{RoiAlign, Samples};
 use aquatint::{DType, Graph, Network, Tensor};
 
-use crate::harness::{
-    Array, Case, F16, F32, Rng, compare, compare_in_steps, examined, gpu, smallest_step, tensor,
-};
+use crate::harness::{Array, Case, F16, F32, Rng, compare_in_steps, examined, gpu, smallest_step, tensor};
 
 /// The pixel that is read for `i`, `None` for nothing.
 fn outside(i: i64, n: usize, mode: Outside, corners: bool) -> Option<usize> {
