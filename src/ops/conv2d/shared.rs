@@ -124,8 +124,9 @@ impl Conv2d {
         let pixels: usize = self.extent(output).iter().product();
         let fills = |(tile, halves): &&(Shared, usize)| 2 * tile.count(pixels, self.c_out) >= halves * enough;
         let rate = |tile: &Shared| tile.share() * self.c_out as f64 / self.c_out.next_multiple_of(tile.columns) as f64;
-        let enough = tiles.iter().filter(fills).map(|(tile, _)| *tile);
-        enough.max_by(|a, b| rate(a).total_cmp(&rate(b))).or(tiles.last().map(|(tile, _)| *tile))
+        // The last always does.
+        let busy = tiles.iter().filter(fills).map(|(tile, _)| *tile);
+        busy.max_by(|a, b| rate(a).total_cmp(&rate(b)))
     }
 }
 
