@@ -3,14 +3,17 @@
 // Scaled dot-product attention in cooperative matrices of f16 whose products are summed in f32: small ones that the
 // threads of a subgroup hold together. q, dst: [n, lq, heads · d]; k, v: [n, lk, heads · d], d a multiple of eight.
 //
-// Every subgroup computes SIDE queries of one head and streams through the keys, KEYS at a time, which the workgroup
-// fetches together while those before are worked on. A running maximum is subtracted from the scores before they become
-// weights (Milakov and Gimelshein, 2018), but one that lags behind: numbers that a subgroup holds together can be scaled
-// row by row in memory only, so what was summed is scaled down only when a score exceeds that maximum by SLACK powers of
-// two, as FlashAttention-4 does; f16 holds larger weights as exactly. After the first keys that hardly ever happens.
+// Every subgroup computes SIDE queries of one head and streams through the keys, KEYS at a time, which the
+// workgroup fetches together while those before are worked on. A running maximum is subtracted from the scores before they
+// become weights (Milakov and Gimelshein, 2018), but one that lags behind: what was summed is scaled down only when a score
+// exceeds that maximum by SLACK powers of two, as FlashAttention-4 does; f16 holds larger weights as exactly. After the first
+// keys that hardly ever happens.
 //
-// Scores and weights lie in workgroup memory, where SHARE threads have a query; no other subgroup looks at them. All
-// subgroups have LANES threads. Eight numbers of f16 go about as a vector of four of f32, see lib/matrices.
+// Scores become weights where they are, in registers: each thread computes the numbers that it holds, whichever they are
+// (lib/elements), with the maximum of each query in a matrix whose rows are all of that number. Only weights go through
+// workgroup memory, where they become a factor, and scores where it must be known which is whose: for a new maximum and
+// where keys are hidden. There SHARE threads have a query; no other subgroup looks at it. All subgroups have LANES threads.
+// Eight numbers of f16 go about as a vector of four of f32, see lib/matrices.
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -21,13 +24,14 @@ const LANES: u32 = 32u;
 const THREADS: u32 = 128u; // SUBGROUPS · LANES
 const ROWS: u32 = 64u; // SUBGROUPS · SIDE, no more than 2 · KEYS
 const SHARE: u32 = 2u; // LANES / SIDE
-const KEYS: u32 = 64u;
+const KEYS: u32 = 64u; // at least 2 · SIDE
 const DEPTH: u32 = 64u; // channels in a head up to whole matrices
 const HELD_KEYS: u32 = 4u; // KEYS / SIDE
 const HELD_CHANNELS: u32 = 4u; // DEPTH / SIDE
 const LOADS: u32 = 4u; // eights of keys that a thread fetches, and of values: KEYS · DEPTH / 8 / THREADS, up
-const EIGHTS_SHARED: u32 = 4u; // of scores of a query that a thread has: KEYS / 8 / SHARE
+const NUMBERS: u32 = 8u; // of a matrix that a thread holds: SIDE · SIDE / LANES
 const CAUSAL: bool = false;
+const MASKED: bool = false;
 alias Left = coop_mat16x16<f32, A>;
 alias Right = coop_mat16x16<f32, B>;
 alias Sum = coop_mat16x16<f32, C>;
@@ -64,8 +68,15 @@ const WEIGHTS_LINE: u32 = KEYS / 8u + 1u;
 const SCORES_LINE: u32 = KEYS / 4u + 1u;
 
 var<workgroup> tokens: array<vec4<f32>, 2u * KEYS * LINE>; // at first queries, then keys and values
-var<workgroup> scores: array<vec4<f32>, ROWS * SCORES_LINE>; // and sums, a column of matrices at a time
+var<workgroup> scores: array<vec4<f32>, ROWS * SCORES_LINE>; // and what else becomes known by row
 var<workgroup> weights: array<vec4<f32>, ROWS * WEIGHTS_LINE>;
+
+// #include lib/elements
+
+// A matrix of weights, in f16.
+fn store_halves(m: Sum, at: u32) {
+    coopStoreT(m, &weights[at], WEIGHTS_LINE);
+}
 
 fn place(token: u32, head: u32, eight: u32) -> u32 {
     return (token * P.heads + head) * P.eights + eight;
@@ -135,15 +146,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         of_queries[k] = coopLoadT<Left>(&tokens[subgroup * SIDE * LINE + k * (SIDE / 8u)], LINE);
     }
 
-    // Of this thread's query, and of it the scores that it has.
-    let own = subgroup * SIDE + lane / SHARE;
+    // Where this subgroup's scores and weights begin; of its queries, this thread's one.
+    let own_scores = subgroup * SIDE * SCORES_LINE;
+    let own_weights = subgroup * SIDE * WEIGHTS_LINE;
+    let own_query = first + subgroup * SIDE + lane / SHARE;
+    let line = own_scores + lane / SHARE * SCORES_LINE;
     let part = lane % SHARE;
-    var largest = LOWEST;
-    var total = 0.0;
     var zero: Sum;
     var score: array<Sum, HELD_KEYS>; // #registers
     var sum: array<Sum, HELD_CHANNELS>; // #registers
-    var s: array<vec4<f32>, 2u * EIGHTS_SHARED>; // #registers
+    var total: Sum;
+    // The maximum that is subtracted: of this thread's query, and of all of them.
+    var largest = LOWEST;
+    var limit: Sum;
+    var shrink: Sum;
+    for (var i = 0u; i < NUMBERS; i++) { // #unroll
+        set_number(&limit, i, LOWEST);
+    }
     for (var j = 0u; j < end; j += KEYS) {
         workgroupBarrier(); // the tokens before are done with
         for (var i = 0u; i < LOADS; i++) { // #unroll
@@ -162,63 +181,80 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
         for (var t = 0u; t < HELD_KEYS; t++) { // #unroll
             score[t] = zero;
-        }
-        for (var k = 0u; k < HELD_CHANNELS; k++) { // #unroll
-            for (var t = 0u; t < HELD_KEYS; t++) { // #unroll
+            for (var k = 0u; k < HELD_CHANNELS; k++) { // #unroll
                 let of_keys = coopLoad<Right>(&tokens[t * SIDE * LINE + k * (SIDE / 8u)], LINE);
                 score[t] = coopMultiplyAdd(of_queries[k], of_keys, score[t]);
             }
         }
-        for (var t = 0u; t < HELD_KEYS; t++) { // #unroll
-            coopStoreT(score[t], &scores[subgroup * SIDE * SCORES_LINE + t * (SIDE / 4u)], SCORES_LINE);
-        }
-        subgroupBarrier(); // scores are there
-        var highest = LOWEST;
-        for (var i = 0u; i < EIGHTS_SHARED; i++) { // #unroll
-            for (var half = 0u; half < 2u; half++) { // #unroll
-                let quad = (i * SHARE + part) * 2u + half;
-                s[i * 2u + half] = biased(scores[own * SCORES_LINE + quad] * P.scale, sample, head, first + own, j + quad * 4u);
-            }
-        }
-        if (CAUSAL || j + KEYS > P.keys) {
-            for (var i = 0u; i < EIGHTS_SHARED * 2u; i++) { // #unroll
-                for (var t = 0u; t < 4u; t++) { // #unroll
-                    let at = j + (i / 2u * SHARE + part) * 8u + i % 2u * 4u + t;
-                    s[i][t] = select(UNSEEN, s[i][t], seen(first + own, at));
-                }
-            }
-        }
-        for (var i = 0u; i < EIGHTS_SHARED * 2u; i++) { // #unroll
-            highest = max(highest, max(max(s[i].x, s[i].y), max(s[i].z, s[i].w)));
-        }
-        for (var apart = 1u; apart < SHARE; apart *= 2u) {
-            highest = max(highest, subgroupShuffleXor(highest, apart));
-        }
+        // What scores are still to be multiplied by.
+        var factor = P.scale;
         // A loop of one turn at most: in a branch naga allows no operations of subgroups.
-        for (var scaled = !subgroupAny(highest > largest + SLACK); !scaled; scaled = true) {
-            let shrink = exp2(largest - max(largest, highest));
-            largest = max(largest, highest);
-            total *= shrink;
-            for (var c = 0u; c < HELD_CHANNELS; c++) { // #unroll
-                subgroupBarrier(); // what was there is done with
-                coopStoreT(sum[c], &scores[subgroup * SIDE * SCORES_LINE], SCORES_LINE);
-                subgroupBarrier(); // sums are there
-                for (var quad = part; quad < SIDE / 4u; quad += SHARE) {
-                    scores[own * SCORES_LINE + quad] *= shrink;
+        for (var whole = !MASKED && !CAUSAL && j + KEYS <= P.keys; !whole; whole = true) {
+            factor = 1.0;
+            subgroupBarrier(); // what was there is done with
+            for (var t = 0u; t < HELD_KEYS; t++) { // #unroll
+                coopStoreT(score[t], &scores[own_scores + t * (SIDE / 4u)], SCORES_LINE);
+            }
+            subgroupBarrier(); // scores are there
+            for (var quad = part; quad < KEYS / 4u; quad += SHARE) {
+                var s = biased(scores[line + quad] * P.scale, sample, head, own_query, j + quad * 4u);
+                for (var t = 0u; t < 4u; t++) { // #unroll
+                    s[t] = select(UNSEEN, s[t], seen(own_query, j + quad * 4u + t));
                 }
-                subgroupBarrier(); // they are scaled
-                sum[c] = coopLoadT<Sum>(&scores[subgroup * SIDE * SCORES_LINE], SCORES_LINE);
+                scores[line + quad] = s;
+            }
+            subgroupBarrier(); // those that count are left
+            for (var t = 0u; t < HELD_KEYS; t++) { // #unroll
+                score[t] = coopLoadT<Sum>(&scores[own_scores + t * (SIDE / 4u)], SCORES_LINE);
             }
         }
-        for (var i = 0u; i < EIGHTS_SHARED; i++) { // #unroll
-            let low = exp2(s[i * 2u] - vec4<f32>(largest));
-            let high = exp2(s[i * 2u + 1u] - vec4<f32>(largest));
-            total += ((low.x + low.y) + (low.z + low.w)) + ((high.x + high.y) + (high.z + high.w));
-            weights[own * WEIGHTS_LINE + i * SHARE + part] = bitcast<vec4<f32>>(vec4<u32>(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw)));
+        var above = -SLACK;
+        for (var t = 0u; t < HELD_KEYS; t++) { // #unroll
+            for (var i = 0u; i < NUMBERS; i++) { // #unroll
+                above = max(above, fma(number(&score[t], i), factor, -number(&limit, i)));
+            }
+        }
+        for (var scaled = !subgroupAny(above > SLACK); !scaled; scaled = true) {
+            subgroupBarrier(); // what was there is done with
+            for (var t = 0u; t < HELD_KEYS; t++) { // #unroll
+                coopStoreT(score[t], &scores[own_scores + t * (SIDE / 4u)], SCORES_LINE);
+            }
+            subgroupBarrier(); // scores are there
+            var highest = LOWEST;
+            for (var quad = part; quad < KEYS / 4u; quad += SHARE) {
+                let s = scores[line + quad] * factor;
+                highest = max(highest, max(max(s.x, s.y), max(s.z, s.w)));
+            }
+            for (var apart = 1u; apart < SHARE; apart *= 2u) {
+                highest = max(highest, subgroupShuffleXor(highest, apart));
+            }
+            let before = largest;
+            largest = max(before, highest);
+            subgroupBarrier(); // scores are done with
+            for (var quad = part; quad < SIDE / 4u; quad += SHARE) {
+                scores[line + quad] = vec4<f32>(largest);
+                scores[line + SIDE / 4u + quad] = vec4<f32>(exp2(before - largest));
+            }
+            subgroupBarrier(); // rows are there
+            limit = coopLoadT<Sum>(&scores[own_scores], SCORES_LINE);
+            shrink = coopLoadT<Sum>(&scores[own_scores + SIDE / 4u], SCORES_LINE);
+            for (var i = 0u; i < NUMBERS; i++) { // #unroll
+                set_number(&total, i, number(&total, i) * number(&shrink, i));
+                for (var c = 0u; c < HELD_CHANNELS; c++) { // #unroll
+                    set_number(&sum[c], i, number(&sum[c], i) * number(&shrink, i));
+                }
+            }
+        }
+        for (var t = 0u; t < HELD_KEYS; t++) { // #unroll
+            for (var i = 0u; i < NUMBERS; i++) { // #unroll
+                set_number(&score[t], i, exp2(fma(number(&score[t], i), factor, -number(&limit, i))));
+            }
+            total = total + score[t];
+            store_halves(score[t], own_weights + t * (SIDE / 8u));
         }
         subgroupBarrier(); // weights are there
         for (var k = 0u; k < HELD_KEYS; k++) { // #unroll
-            let of_weights = coopLoadT<Left>(&weights[subgroup * SIDE * WEIGHTS_LINE + k * (SIDE / 8u)], WEIGHTS_LINE);
+            let of_weights = coopLoadT<Left>(&weights[own_weights + k * (SIDE / 8u)], WEIGHTS_LINE);
             for (var c = 0u; c < HELD_CHANNELS; c++) { // #unroll
                 let of_values = coopLoadT<Right>(&tokens[(KEYS + k * SIDE) * LINE + c * (SIDE / 8u)], LINE);
                 sum[c] = coopMultiplyAdd(of_weights, of_values, sum[c]);
@@ -226,18 +262,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
 
-    for (var apart = 1u; apart < SHARE; apart *= 2u) {
-        total += subgroupShuffleXor(total, apart);
+    subgroupBarrier(); // what was there is done with
+    coopStoreT(total, &scores[own_scores], SCORES_LINE);
+    subgroupBarrier(); // totals are there
+    var all = 0.0;
+    for (var quad = 0u; quad < SIDE / 4u; quad++) {
+        let weights_of_four = scores[line + quad];
+        all += (weights_of_four.x + weights_of_four.y) + (weights_of_four.z + weights_of_four.w);
     }
-    // A query that sees no key gives zeros.
-    let factor = select(0.0, 1.0 / total, total > 0.0);
+    // A query that sees no key gives zeros. If a driver deals out the numbers of a matrix otherwise, all is NaN, not merely wrong.
+    let unknown = held_numbers(total) != NUMBERS;
+    let inverse = select(select(0.0, 1.0 / all, all > 0.0), bitcast<f32>(0x7fc00000u + NUMBERS * P.samples), unknown);
     for (var c = 0u; c < HELD_CHANNELS; c++) { // #unroll
         subgroupBarrier(); // what was there is done with
-        coopStoreT(sum[c], &scores[subgroup * SIDE * SCORES_LINE], SCORES_LINE);
+        coopStoreT(sum[c], &scores[own_scores], SCORES_LINE);
         subgroupBarrier(); // sums are there
         for (var quad = part; quad < SIDE / 4u; quad += SHARE) {
-            if (first + own < P.queries && c * (SIDE / 4u) + quad < 2u * P.eights) {
-                dst[2u * place(sample * P.queries + first + own, head, 0u) + c * (SIDE / 4u) + quad] = vec4<f16>(scores[own * SCORES_LINE + quad] * factor);
+            if (own_query < P.queries && c * (SIDE / 4u) + quad < 2u * P.eights) {
+                dst[2u * place(sample * P.queries + own_query, head, 0u) + c * (SIDE / 4u) + quad] = vec4<f16>(scores[line + quad] * inverse);
             }
         }
     }

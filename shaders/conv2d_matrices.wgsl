@@ -159,7 +159,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 tap_y += 1u;
             }
         }
-        if (step < end_step) {
+        if (EAGER || step < end_step) {
             for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
                 fetched_left[i] = fetch(first[i], at_y[i], at_x[i], tap_y, tap_x, slice * EIGHTS_LEFT + eight);
             }
@@ -167,7 +167,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 fetched_right[i] = weight[min(first_weight + step * (LINES_RIGHT * EIGHTS_RIGHT) + local + i * THREADS, last_weight)];
             }
         }
-        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) {
+        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) { // #once ALIKE
             for (var k = 0u; k < DEPTH / SIDE; k++) {
                 for (var i = 0u; i < HELD_Y; i++) { // #unroll
                     of_left[i] = coopLoadT<Left>(&sides[place_left(own, i, k)], LEFT_LINE);
@@ -184,7 +184,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
     for (var i = 0u; i < HELD_Y; i++) { // #unroll
         workgroupBarrier(); // what was there is done with
-        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) {
+        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) { // #once ALIKE
             for (var j = 0u; j < HELD_X; j++) { // #unroll
                 coopStoreT(sum[i][j], &sides[(own * HELD_X + j) * QUADS_HELD], SIDE / 4u);
             }

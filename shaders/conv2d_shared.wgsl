@@ -19,6 +19,7 @@ const COLUMNS: u32 = 128u;
 const DEPTH: u32 = 16u;
 const HELD: u32 = 8u; // a multiple of four
 const QUADS: u32 = 2u;
+const EAGER: bool = false; // fetch without a branch, after the last step too: drivers mix what fetches with what multiplies
 const THREADS: u32 = 256u; // ROWS / HELD · COLUMNS / (4 · QUADS)
 const PATCHES: u32 = 2u; // of 8 × 4 threads, across: COLUMNS / (32 · QUADS)
 const LOADS_LEFT: u32 = 2u; // quads that a thread fetches of a side
@@ -140,6 +141,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
     let first_weight = tile_x * P.steps * (DEPTH * QUADS_RIGHT) + local;
+    let last_weight = (tile_x + 1u) * P.steps * (DEPTH * QUADS_RIGHT) - 1u;
     // Of the step that is fetched.
     var slice = first_step % P.slices;
     var tap_y = first_step / P.slices / P.kernel_x;
@@ -179,12 +181,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 tap_y += 1u;
             }
         }
-        if (step < end_step) {
+        if (EAGER || step < end_step) {
             for (var i = 0u; i < LOADS_LEFT; i++) { // #unroll
                 fetched_left[i] = fetch(first[i], at_y[i], at_x[i], tap_y, tap_x, slice * QUADS_LEFT + quad);
             }
             for (var i = 0u; i < LOADS_RIGHT; i++) { // #unroll
-                fetched_right[i] = V(weight[first_weight + step * (DEPTH * QUADS_RIGHT) + i * THREADS]);
+                fetched_right[i] = V(weight[min(first_weight + step * (DEPTH * QUADS_RIGHT) + i * THREADS, last_weight)]);
             }
         }
         for (var l = 0u; l < DEPTH / 4u; l++) { // #unroll

@@ -13,14 +13,40 @@
 //!
 //! which is valid as it stands. When it is specialised, marked loops are replaced
 //! by their turns and marked arrays by a variable for each element, `sum_0_2` …
+//!
+//! A loop marked `// #once NAME` has one turn where the const NAME is true, and is replaced by it: drivers keep apart what a loop
+//! holds and what stands around it, even if it never turns.
 
 /// Writes out the marked loops, then the marked arrays. Bounds and indices are
 /// made of literals, `const`s of the source whose values are literals, `+`, `*`, `/`, `%` and parentheses.
 pub fn unroll(source: &str) -> Result<String, String> {
-    registers(loops(source, source, 0)?)
+    registers(loops(source, &once(source)?, 0)?)
+}
+
+/// `source` with every loop of one turn replaced by that.
+fn once(source: &str) -> Result<String, String> {
+    let mut result = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(marker) = rest.find(ONCE) {
+        let start = rest[..marker].rfind('\n').map_or(0, |i| i + 1);
+        let header = rest[start..marker].trim();
+        let fail = || format!("cannot write `{header}` out once");
+        let body = &rest[marker + ONCE.len()..];
+        let line = body.find('\n').ok_or_else(fail)?;
+        let name = body[..line].trim();
+        let given = |value: &str| source.contains(&format!("const {name}: bool = {value};"));
+        let first = header.strip_prefix("for (").and_then(|h| h.split_once(';')).map(|(first, _)| first.replacen("var ", "let ", 1));
+        let first = first.filter(|_| header.ends_with('{') && given("true") != given("false")).ok_or_else(fail)?;
+        result.push_str(&rest[..start]);
+        result.push_str(&if given("true") { format!("{{ {first};") } else { header.to_owned() });
+        rest = &body[line..];
+    }
+    result.push_str(rest);
+    Ok(result)
 }
 
 const UNROLL: &str = "// #unroll";
+const ONCE: &str = "// #once";
 
 /// Bytes of a kernel that is written out; the longest of this crate has a tenth of that.
 const LONGEST: usize = 4 << 20;
@@ -256,6 +282,20 @@ mod tests {
         }
         let dynamic = source.replace("1u * N", "i");
         assert!(unroll(&dynamic).unwrap_err().contains("index i is not constant"));
+    }
+
+    #[test]
+    fn a_loop_of_one_turn_is_its_body() {
+        let of = |value: &str| {
+            let source = "const ALIKE: bool = VALUE;\nfn f() {\n    for (var own = g; own < N; own += N) { // #once ALIKE\n        use(own);\n    }\n}\n";
+            unroll(&source.replace("VALUE", value)).unwrap()
+        };
+        assert!(of("true").contains("{ let own = g;\n        use(own);\n    }"), "{}", of("true"));
+        assert!(of("false").contains("for (var own = g; own < N; own += N) {\n"), "{}", of("false"));
+        for source in ["for (var i = g; i < N; i += N) { // #once ALIKE\n}", "if (x) { // #once ALIKE\n}", "// #once"] {
+            assert!(unroll(&format!("const ALIKE: bool = true;\n{source}")).is_err() == !source.starts_with("for"), "{source}");
+            assert!(unroll(source).unwrap_err().contains("write"));
+        }
     }
 
     #[test]

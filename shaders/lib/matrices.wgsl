@@ -18,6 +18,8 @@ const SUBGROUPS_X: u32 = 2u;
 const HELD_Y: u32 = 2u;
 const HELD_X: u32 = 2u;
 const THREADS: u32 = 128u;
+const ALIKE: bool = false; // all subgroups have THREADS / SUBGROUPS threads, so that none is to spare
+const EAGER: bool = false; // fetch without a branch, after the last step too
 const LOADS_LEFT: u32 = 2u; // eights that a thread fetches of a side
 const LOADS_RIGHT: u32 = 2u;
 // A side that is turned lies in memory as it is stored, column by column.

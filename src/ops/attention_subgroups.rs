@@ -21,8 +21,8 @@ pub(super) struct Streams {
 
 impl Streams {
     /// As many subgroups as there is workgroup memory for; none where subgroups may have fewer threads than others, or heads are
-    /// not of whole eights. Two matrices of keys at a time: on an H200, with heads of 40 channels, four take 1.25 times as long,
-    /// two matrices of queries for a subgroup 1.1 times.
+    /// not of whole eights. Two matrices of keys at a time, one of queries for a subgroup, four subgroups: docs/rejected.md has
+    /// the times of others.
     pub fn choose(target: &Target, dtype: DType, [lq, lk, d]: [usize; 3]) -> Option<Streams> {
         let matrices = target.matrices.as_ref()?;
         let lanes = matrices.subgroup_size as usize;
@@ -38,8 +38,8 @@ impl Streams {
         });
         all.find(|streams| {
             whole
-                // A thread has whole eights of a query's scores.
-                && streams.keys.is_multiple_of(8 * streams.share())
+                // A thread holds as many numbers of a matrix as any other.
+                && (streams.side * streams.side).is_multiple_of(streams.lanes)
                 && streams.threads() <= target.max_invocations as usize
                 && streams.memory() <= target.shared_memory as usize
         })
@@ -82,8 +82,9 @@ impl Streams {
             .constant("HELD_KEYS", unsigned(self.keys / self.side))
             .constant("HELD_CHANNELS", unsigned(self.depth / self.side))
             .constant("LOADS", unsigned((self.keys * self.depth / 8).div_ceil(self.threads())))
-            .constant("EIGHTS_SHARED", unsigned(self.keys / 8 / self.share()))
+            .constant("NUMBERS", unsigned(self.side * self.side / self.lanes))
             .constant("CAUSAL", attention.causal)
+            .constant("MASKED", cx.inputs() == 4)
             .alias("Left", left)
             .alias("Right", right)
             .alias("Sum", sum);

@@ -141,11 +141,11 @@ impl Matmul {
     /// largest of which there are enough.
     fn choose_shared(&self, cx: &Lower, m: usize, k: usize, n: usize) -> Option<Shared> {
         let (target, output) = (cx.target(), cx.output_desc());
-        let enough = super::matrices::enough(target)?;
+        let units = super::waves::units(target)?;
         let quads = k.is_multiple_of(4) && n.is_multiple_of(4) && !self.transpose_a && !self.transpose_b;
         let batches = output.shape.elements() / (m * n).max(1);
         let [large, small] = SHARED;
-        let tile = if batches * large.count(m, n) >= 4 * enough && large.fits(target) { large } else { small };
+        let tile = if batches * large.count(m, n) >= 4 * units && large.fits(target) { large } else { small };
         (quads && tile.fits(target) && 2 * m >= tile.rows && 2 * n >= tile.columns && k >= tile.depth).then_some(tile)
     }
 
@@ -161,7 +161,7 @@ impl Matmul {
     fn choose_block(&self, cx: &Lower, m: usize, k: usize, n: usize) -> Option<Block> {
         let output = cx.output_desc();
         let batches = output.shape.elements() / (m * n).max(1);
-        Block::choose(cx.target(), cx.desc(0).dtype, [m, n], k, batches)
+        Block::choose(cx.target(), cx.desc(0).dtype, [m, n], k, batches, 1)
             .filter(|block| m >= block.side && n >= block.side && k >= block.side)
     }
 

@@ -129,6 +129,7 @@ pub mod expr;
 mod lines;
 pub mod matrices;
 mod share;
+mod waves;
 
 /// Checks the number of inputs.
 pub(crate) fn arity(inputs: &[&TensorDesc], expected: std::ops::RangeInclusive<usize>) -> Result<(), String> {

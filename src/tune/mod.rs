@@ -151,9 +151,10 @@ fn measure(gpu: &Gpu, operation: &Operation) -> Result<Row> {
     let alone = operation.alone()?;
     let methods = operation.candidates(gpu.target());
     let (default, others) = methods.split_first().expect("the default is one");
+    Race::compile(gpu, &alone, &methods);
     let mut first = Race::load(gpu, &alone, *default)?;
     let expected = first.answer()?;
-    let default_seconds = first.time(1)?;
+    let default_seconds = first.look()?;
     let mut tried =
         vec![Tried { way: default.to_string(), verdict: Verdict::Right { seconds: default_seconds } }];
     let mut rivals: Vec<(f64, Method)> = Vec::new();
@@ -161,7 +162,7 @@ fn measure(gpu: &Gpu, operation: &Operation) -> Result<Row> {
         // Loaded one at a time: some hold hundreds of megabytes.
         let judged = Race::load(gpu, &alone, *method).and_then(|mut one| {
             Ok(match agree(&expected, &one.answer()?, operation.conv.products) {
-                Ok(()) => Verdict::Right { seconds: one.time(1)? },
+                Ok(()) => Verdict::Right { seconds: one.look()? },
                 Err(off) => Verdict::Wrong { difference: off.difference, allowed: off.allowed },
             })
         });

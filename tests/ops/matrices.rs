@@ -349,10 +349,10 @@ fn attended_with(
     let mut inputs = vec![(&q, false), (&k, false), (&v, false)];
     inputs.extend(mask.as_ref().map(|mask| (mask, false)));
     Case { name, inputs, spare }.check(
-        // Once through the keys where subgroups are all alike, and the threads that share a query have whole eights of keys.
+        // Once through the keys where subgroups are all alike, and their threads share matrices evenly.
         |target| {
             let Matrices { sides, subgroup_size } = target.matrices.as_ref().expect("it was given");
-            let alike = target.subgroup_size == *subgroup_size && 4 * subgroup_size <= sides[0] * sides[0];
+            let alike = target.subgroup_size == *subgroup_size && (sides[0] * sides[0]).is_multiple_of(*subgroup_size);
             if alike && d % 8 == 0 { "attention_subgroups" } else { "attention_matrices" }
         },
         false,

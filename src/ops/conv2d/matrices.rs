@@ -3,10 +3,11 @@
 use std::fmt;
 
 use super::Conv2d;
-use super::product::{FEW, Product, TRIED, parts_of};
+use super::product::{FEW, MOST_PARTS, Product, TRIED};
 use super::tiles::unsigned;
 use crate::lower::Lower;
-use crate::ops::matrices::{Block, enough};
+use crate::ops::matrices::{BYTE, Block, LAUNCH};
+use crate::ops::waves::units;
 use crate::target::Target;
 use crate::tensor::{DType, TensorDesc};
 
@@ -35,29 +36,44 @@ impl Conv2d {
         blocks.iter().map(|&block| Blocks { block, parts: 1 }).chain(cut).collect()
     }
 
+    /// The block and the number of parts that take least by a model. Into how many parts sums are cut, and where, does not depend on
+    /// how many samples there are, since a picture is the same to the bit however many are computed with it: it is what suits
+    /// one sample, or two as guidance computes them, best. Rows of a linear layer, of which that cannot be known, stay whole.
     pub(super) fn choose_blocks(&self, target: &Target, output: &TensorDesc) -> Option<Blocks> {
-        let pixels = self.extent(output).iter().product();
-        let block = Block::choose(target, output.dtype, [pixels, self.c_out], self.c_in, 1)
+        if !self.allows_matrices(output.dtype, 1) {
+            return None;
+        }
+        let of_one = output.shape[1] * output.shape[2];
+        if of_one > 1 {
+            let cut = self.choose_cut(target, output, of_one)?;
+            if cut.parts > 1 {
+                return Some(cut);
+            }
+        }
+        let pixels: usize = self.extent(output).iter().product();
+        let taps = self.kernel[0] * self.kernel[1];
+        let block = Block::choose(target, output.dtype, [pixels, self.c_out], self.c_in, 1, taps)
             .filter(|block| self.allows_matrices(output.dtype, block.side))?;
-        self.choose_cut(target, output, block.side).or(Some(Blocks { block, parts: 1 }))
+        Some(Blocks { block, parts: 1 })
     }
 
-    /// With sums in parts, where one sample is of too few of the largest blocks. Whether they are cut, where and for which block
-    /// does not depend on how many samples there are, since a picture is the same to the bit however many are computed with it;
-    /// rows of a linear layer, of which that cannot be known, stay whole.
-    fn choose_cut(&self, target: &Target, output: &TensorDesc, side: usize) -> Option<Blocks> {
-        let pixels = output.shape[1] * output.shape[2];
-        let enough = enough(target).filter(|_| pixels > 1)?;
-        let blocks: Vec<Block> =
-            Block::all(target, output.dtype, self.c_in).filter(|block| block.side == side).collect();
-        blocks.iter().find_map(|block| {
-            let filled = 4 * pixels >= 3 * block.rows() && 4 * self.c_out >= 3 * block.columns();
-            let count = block.count(pixels, self.c_out);
-            let parts = parts_of(self.steps(block.depth), enough / count);
-            let cut = self.blocks_cut(target, output, *block, parts)?;
-            let last = Some(block) == blocks.last();
-            (last || (filled && 2 * count * cut.parts >= enough)).then_some(cut)
-        })
+    fn choose_cut(&self, target: &Target, output: &TensorDesc, of_one: usize) -> Option<Blocks> {
+        let units = units(target)?;
+        let blocks: Vec<Block> = Block::all(target, output.dtype, self.c_in).collect();
+        let side = blocks.first()?.side;
+        let own_side = blocks.into_iter().filter(|block| block.side == side);
+        let cut = own_side.filter(|block| self.allows_matrices(output.dtype, block.side)).flat_map(|block| {
+            let parts = (2..=MOST_PARTS).filter_map(move |parts| self.cut(target, output, block.depth, parts));
+            std::iter::once(1).chain(parts).map(move |parts| Blocks { block, parts })
+        });
+        let time = |&Blocks { block, parts }: &Blocks, samples: usize| {
+            let steps = self.steps(block.depth).div_ceil(parts);
+            let time = block.time(units, parts * block.count(samples * of_one, self.c_out), steps);
+            let added = |parts: usize| LAUNCH + BYTE * (2 * size_of::<f32>() * parts * samples * of_one * self.c_out) as f64;
+            time + if parts > 1 { added(parts) } else { 0.0 }
+        };
+        let both = |blocks: &Blocks| time(blocks, 1) + 2.0 * time(blocks, 2);
+        cut.min_by(|a, b| both(a).total_cmp(&both(b)))
     }
 
     fn blocks_cut(&self, target: &Target, output: &TensorDesc, block: Block, parts: usize) -> Option<Blocks> {

@@ -9,10 +9,8 @@ use crate::shader::{Kernel, Param};
 use crate::target::Target;
 use crate::tensor::{DType, TensorDesc};
 
-/// Most parts of a sum, least steps in one, and how many steps take as long as adding the parts does, which is a launch.
-const MOST_PARTS: usize = 16;
-const LEAST_STEPS: usize = 8;
-const STEPS_OF_LAUNCH: usize = 8;
+/// Most parts of a sum.
+pub(super) const MOST_PARTS: usize = 16;
 
 /// Workgroups, below which cutting sums is worth a trial on any device, and how many parts are tried.
 pub(super) const FEW: usize = 256;
@@ -26,12 +24,6 @@ pub(super) struct Product {
     pub columns: usize,
     pub depth: usize,
     pub parts: usize,
-}
-
-/// Into how many parts a sum of so many steps is cut, where `wanted` would keep the device busy.
-pub(super) fn parts_of(steps: usize, wanted: usize) -> usize {
-    let parts = wanted.min(steps / LEAST_STEPS).clamp(1, MOST_PARTS);
-    if steps - steps / parts > STEPS_OF_LAUNCH { parts } else { 1 }
 }
 
 impl Conv2d {

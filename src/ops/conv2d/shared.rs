@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::Conv2d;
-use super::product::{FEW, Product, TRIED, parts_of};
+use super::product::{FEW, MOST_PARTS, Product, TRIED};
 use super::tiles::unsigned;
 use crate::lower::Lower;
-use crate::ops::matrices::enough;
+use crate::ops::waves::{Pace, units};
 use crate::shader::Kernel;
 use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
@@ -23,28 +23,51 @@ pub struct Shared {
     pub parts: usize,
 }
 
-/// The largest first. On an H200 a linear layer of 320 → 2560 channels for 8192 rows runs at 37, 30 and 20 TFLOP/s with them, of 63
-/// that multiply-adds alone reach; 128 × 128 numbers, 16 × 8 of them for a thread, and two rooms for steps were slower.
-pub(super) const TILES: [Shared; 3] = [
+/// The largest first. On an H200 a linear layer of 320 → 2560 channels for 8192 rows runs at 37, 30 and 20 TFLOP/s with the first,
+/// third and last, of 63 that multiply-adds alone reach; 128 × 128 numbers, 16 × 8 of them for a thread, steps of 32 and two rooms
+/// for steps were slower.
+pub(super) const TILES: [Shared; 4] = [
     Shared { rows: 64, columns: 128, depth: 16, held: 8, quads: 2, parts: 1 },
+    Shared { rows: 128, columns: 64, depth: 16, held: 8, quads: 2, parts: 1 },
     Shared { rows: 64, columns: 64, depth: 16, held: 4, quads: 1, parts: 1 },
     Shared { rows: 32, columns: 32, depth: 16, held: 4, quads: 1, parts: 1 },
 ];
 
-/// Shares of the peak that they reach, such that a convolution of 320 channels at 32×32 takes its 75 µs there.
-const SHARES: [f64; 3] = [0.55, 0.45, 0.30];
+/// Shares of the peak that they reach, such that a convolution of 320 channels at 32×32 takes its 75 µs there, and how many a unit
+/// computes at a time.
+const PACES: [Pace; 4] = [
+    Pace { rate: 0.55, at_a_time: 3 },
+    Pace { rate: 0.53, at_a_time: 3 },
+    Pace { rate: 0.45, at_a_time: 4 },
+    Pace { rate: 0.30, at_a_time: 8 },
+];
 
-/// Of how many workgroups a result takes such tiles, in halves of what keeps a device busy.
-const HALVES: [usize; 3] = [4, 1, 0];
+/// Operations of a unit at its peak, in the time in which a workgroup begins, in that in which it writes a result, in that of a launch,
+/// and in that of a byte that all units move together.
+const BEGIN: f64 = 0.1e6;
+const RESULT: f64 = 60.0;
+const LAUNCH: f64 = 2.5e6;
+const BYTE: f64 = 0.13;
 
 /// Fewer channels than this leave too much of a step empty.
 const LEAST_CHANNELS: usize = 8;
 
 impl Shared {
+    fn pace(&self) -> Pace {
+        let own = |other: &Shared| Shared { parts: 1, ..*self } == *other;
+        TILES.iter().position(own).map_or(PACES[0], |at| PACES[at])
+    }
+
     /// Of the peak, that it reaches where its columns are all channels.
     pub(super) fn share(&self) -> f64 {
-        let own = |other: &Shared| Shared { parts: 1, ..*self } == *other;
-        TILES.iter().position(own).map_or(SHARES[0], |at| SHARES[at])
+        self.pace().rate
+    }
+
+    /// Time of so many workgroups with so many steps each, as [`Pace::time`] counts it.
+    fn time(&self, units: usize, workgroups: usize, steps: usize) -> f64 {
+        let results = self.rows * self.columns;
+        let operations = (2 * results * self.depth * steps) as f64;
+        self.pace().time(units, workgroups, operations + BEGIN + RESULT * results as f64)
     }
 
     fn threads(&self) -> usize {
@@ -82,17 +105,17 @@ impl Conv2d {
         self.options.groups == 1 && self.c_in >= LEAST_CHANNELS && self.c_out >= LEAST_CHANNELS
     }
 
-    /// What the device can take, the largest part for a workgroup first, and how many it takes.
-    fn shared_tiles(&self, target: &Target) -> Vec<(Shared, usize)> {
+    /// What the device can take, the largest part for a workgroup first.
+    fn shared_tiles(&self, target: &Target) -> Vec<Shared> {
         if target.class == DeviceClass::Cpu || !self.allows_shared() {
             return Vec::new();
         }
-        TILES.into_iter().zip(HALVES).filter(|(tile, _)| tile.fits(target)).collect()
+        TILES.into_iter().filter(|tile| tile.fits(target)).collect()
     }
 
     /// All that are worth measuring.
     pub(super) fn all_shared(&self, target: &Target, output: &TensorDesc) -> Vec<Shared> {
-        let tiles: Vec<Shared> = self.shared_tiles(target).into_iter().map(|(tile, _)| tile).collect();
+        let tiles = self.shared_tiles(target);
         let pixels: usize = self.extent(output).iter().product();
         let few = tiles.iter().filter(|tile| tile.count(pixels, self.c_out) < FEW);
         let cut = few.flat_map(|&tile| {
@@ -104,29 +127,33 @@ impl Conv2d {
         tiles.iter().copied().chain(cut).collect()
     }
 
-    /// With sums in parts, where one sample is of too few tiles, as for cooperative matrices: whatever the number of samples. Or else
-    /// the tile that computes most results in a time, of those of which there are enough to keep the device busy.
+    /// The tile and the number of parts that take least by a model. As for cooperative matrices, the number of parts is what suits
+    /// one sample, or two, best, whatever the number of samples; tiles make no difference to the result.
     pub(super) fn choose_shared(&self, target: &Target, output: &TensorDesc) -> Option<Shared> {
+        let units = units(target)?;
         let tiles = self.shared_tiles(target);
-        let enough = enough(target)?;
+        let time = |tile: &Shared, pixels: usize| {
+            let parts = tile.parts;
+            let steps = self.steps(tile.depth).div_ceil(parts);
+            let time = tile.time(units, parts * tile.count(pixels, self.c_out), steps);
+            let added = LAUNCH + BYTE * (2 * size_of::<f32>() * parts * pixels * self.c_out) as f64;
+            time + if parts > 1 { added } else { 0.0 }
+        };
         let of_one = output.shape[1] * output.shape[2];
-        let cut = tiles.iter().filter(|_| of_one > 1).find_map(|&(tile, _)| {
-            let filled = 4 * of_one >= 3 * tile.rows && 4 * self.c_out >= 3 * tile.columns;
-            let count = tile.count(of_one, self.c_out);
-            let parts = parts_of(self.steps(tile.depth), 2 * enough / count);
-            let parts = self.cut(target, output, tile.depth, parts)?;
-            let last = Some(tile) == tiles.last().map(|(tile, _)| *tile);
-            (last || (filled && 2 * count * parts >= enough)).then_some(Shared { parts, ..tile })
-        });
-        if cut.is_some() {
-            return cut;
-        }
+        let parts = match of_one {
+            1 => 1,
+            _ => {
+                let cut = |&tile: &Shared| {
+                    let parts = (2..=MOST_PARTS).filter_map(move |parts| self.cut(target, output, tile.depth, parts));
+                    std::iter::once(1).chain(parts).map(move |parts| Shared { parts, ..tile })
+                };
+                let both = |tile: &Shared| time(tile, of_one) + 2.0 * time(tile, 2 * of_one);
+                tiles.iter().flat_map(cut).min_by(|a, b| both(a).total_cmp(&both(b)))?.parts
+            }
+        };
         let pixels: usize = self.extent(output).iter().product();
-        let fills = |(tile, halves): &&(Shared, usize)| 2 * tile.count(pixels, self.c_out) >= halves * enough;
-        let rate = |tile: &Shared| tile.share() * self.c_out as f64 / self.c_out.next_multiple_of(tile.columns) as f64;
-        // The last always does.
-        let busy = tiles.iter().filter(fills).map(|(tile, _)| *tile);
-        busy.max_by(|a, b| rate(a).total_cmp(&rate(b)))
+        let own = tiles.into_iter().map(|tile| Shared { parts, ..tile });
+        own.min_by(|a, b| time(a, pixels).total_cmp(&time(b, pixels)))
     }
 }
 
@@ -148,6 +175,7 @@ pub fn lower(conv: &Conv2d, tile: Shared, cx: &mut Lower) {
     };
     let mut kernel = tile
         .constants(Kernel::new("conv2d_shared"))
+        .constant("EAGER", tile != Shared { parts: tile.parts, ..TILES[TILES.len() - 1] })
         .constant("UPSAMPLE", unsigned(conv.upsample))
         .constant("POINTWISE", conv.is_pointwise())
         .constant("WHOLE", conv.c_in.is_multiple_of(tile.depth))
@@ -178,7 +206,7 @@ mod tests {
     #[test]
     fn columns_are_filled() {
         let target = Target::typical();
-        for (c_out, columns) in [(8, 32), (24, 32), (32, 32), (48, 64), (64, 64), (96, 128), (128, 128), (320, 128)] {
+        for (c_out, columns) in [(8, 32), (24, 32), (32, 32), (48, 64), (64, 64), (96, 128), (128, 128), (320, 64)] {
             let conv = Conv2d {
                 options: Conv2dOptions::padded(1),
                 kernel: [3, 3],
