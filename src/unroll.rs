@@ -35,8 +35,12 @@ fn once(source: &str) -> Result<String, String> {
         let line = body.find('\n').ok_or_else(fail)?;
         let name = body[..line].trim();
         let given = |value: &str| source.contains(&format!("const {name}: bool = {value};"));
-        let first = header.strip_prefix("for (").and_then(|h| h.split_once(';')).map(|(first, _)| first.replacen("var ", "let ", 1));
-        let first = first.filter(|_| header.ends_with('{') && given("true") != given("false")).ok_or_else(fail)?;
+        let first = header
+            .strip_prefix("for (")
+            .and_then(|h| h.split_once(';'))
+            .map(|(first, _)| first.replacen("var ", "let ", 1));
+        let first =
+            first.filter(|_| header.ends_with('{') && given("true") != given("false")).ok_or_else(fail)?;
         result.push_str(&rest[..start]);
         result.push_str(&if given("true") { format!("{{ {first};") } else { header.to_owned() });
         rest = &body[line..];
@@ -292,8 +296,14 @@ mod tests {
         };
         assert!(of("true").contains("{ let own = g;\n        use(own);\n    }"), "{}", of("true"));
         assert!(of("false").contains("for (var own = g; own < N; own += N) {\n"), "{}", of("false"));
-        for source in ["for (var i = g; i < N; i += N) { // #once ALIKE\n}", "if (x) { // #once ALIKE\n}", "// #once"] {
-            assert!(unroll(&format!("const ALIKE: bool = true;\n{source}")).is_err() == !source.starts_with("for"), "{source}");
+        for source in
+            ["for (var i = g; i < N; i += N) { // #once ALIKE\n}", "if (x) { // #once ALIKE\n}", "// #once"]
+        {
+            assert!(
+                unroll(&format!("const ALIKE: bool = true;\n{source}")).is_err()
+                    == !source.starts_with("for"),
+                "{source}"
+            );
             assert!(unroll(source).unwrap_err().contains("write"));
         }
     }

@@ -33,7 +33,14 @@ struct Shape {
     pace: Pace,
 }
 
-const fn shape(subgroups: [usize; 2], held: [usize; 2], deep: usize, eager: bool, at_a_time: usize, rate: f64) -> Shape {
+const fn shape(
+    subgroups: [usize; 2],
+    held: [usize; 2],
+    deep: usize,
+    eager: bool,
+    at_a_time: usize,
+    rate: f64,
+) -> Shape {
     Shape { subgroups, held, deep, eager, pace: Pace { at_a_time, rate } }
 }
 
@@ -110,7 +117,9 @@ impl Block {
         let blocks: Vec<Block> = Block::all(target, dtype, length).collect();
         let side = blocks.first()?.side;
         let own_side = blocks.into_iter().filter(|block| block.side == side);
-        let time = |block: &Block| block.time(units, batches * block.count(rows, columns), taps * length.div_ceil(block.depth));
+        let time = |block: &Block| {
+            block.time(units, batches * block.count(rows, columns), taps * length.div_ceil(block.depth))
+        };
         own_side.min_by(|a, b| time(a).total_cmp(&time(b)))
     }
 
@@ -207,7 +216,15 @@ impl Block {
 impl fmt::Display for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [down, across] = self.subgroups;
-        write!(f, "of {} for {}×{}×{} by {}", self.side, self.rows(), self.columns(), self.depth, down * across)
+        write!(
+            f,
+            "of {} for {}×{}×{} by {}",
+            self.side,
+            self.rows(),
+            self.columns(),
+            self.depth,
+            down * across
+        )
     }
 }
 
@@ -253,7 +270,8 @@ mod tests {
         assert_eq!(count(&Target { max_invocations: 128, ..own.clone() }, DType::F16), 6);
         assert_eq!(count(&Target { shared_memory: 8 << 10, ..own.clone() }, DType::F16), 12);
         assert!(
-            Block::choose(&Target { class: DeviceClass::Cpu, ..own }, DType::F16, [64, 64], 64, 1, 1).is_none()
+            Block::choose(&Target { class: DeviceClass::Cpu, ..own }, DType::F16, [64, 64], 64, 1, 1)
+                .is_none()
         );
     }
 }

@@ -43,8 +43,10 @@ impl Race {
     /// Compiles the kernels of all of these on all cores; what cannot be compiled is found when it is loaded.
     pub fn compile(gpu: &Gpu, alone: &Alone, methods: &[Method]) {
         let target = gpu.target();
-        let plans: Vec<Plan> = methods.iter().filter_map(|&method| plan(alone, target, method).ok()).collect();
-        let shaders = plans.iter().flat_map(|plan| plan.load.iter().chain(&plan.run)).map(|launch| &*launch.shader);
+        let plans: Vec<Plan> =
+            methods.iter().filter_map(|&method| plan(alone, target, method).ok()).collect();
+        let shaders =
+            plans.iter().flat_map(|plan| plan.load.iter().chain(&plan.run)).map(|launch| &*launch.shader);
         let _ = gpu.compile_all(shaders);
     }
 

@@ -352,7 +352,8 @@ fn attended_with(
         // Once through the keys where subgroups are all alike, and their threads share matrices evenly.
         |target| {
             let Matrices { sides, subgroup_size } = target.matrices.as_ref().expect("it was given");
-            let alike = target.subgroup_size == *subgroup_size && (sides[0] * sides[0]).is_multiple_of(*subgroup_size);
+            let alike = target.subgroup_size == *subgroup_size
+                && (sides[0] * sides[0]).is_multiple_of(*subgroup_size);
             if alike && d % 8 == 0 { "attention_subgroups" } else { "attention_matrices" }
         },
         false,
