@@ -112,7 +112,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var i = 0u; i < LOADS_RIGHT; i++) { // #unroll
             fetched_right[i] = fetch_b(matrix_b, column, step, local + i * THREADS);
         }
-        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) { // #once ALIKE
+        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) {
             for (var k = 0u; k < DEPTH / SIDE; k++) {
                 for (var i = 0u; i < HELD_Y; i++) { // #unroll
                     if (TURNED_LEFT) {
@@ -137,7 +137,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
     for (var i = 0u; i < HELD_Y; i++) { // #unroll
         workgroupBarrier(); // what was there is done with
-        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) { // #once ALIKE
+        for (var own = subgroup; own < SUBGROUPS; own += SUBGROUPS) {
             for (var j = 0u; j < HELD_X; j++) { // #unroll
                 coopStoreT(sum[i][j], &sides[(own * HELD_X + j) * QUADS_HELD], SIDE / 4u);
             }

@@ -300,8 +300,7 @@ mod tests {
             ["for (var i = g; i < N; i += N) { // #once ALIKE\n}", "if (x) { // #once ALIKE\n}", "// #once"]
         {
             assert!(
-                unroll(&format!("const ALIKE: bool = true;\n{source}")).is_err()
-                    == !source.starts_with("for"),
+                unroll(&format!("const ALIKE: bool = true;\n{source}")).is_err() != source.starts_with("for"),
                 "{source}"
             );
             assert!(unroll(source).unwrap_err().contains("write"));

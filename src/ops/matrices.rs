@@ -108,15 +108,28 @@ impl Block {
     pub fn choose(
         target: &Target,
         dtype: DType,
-        [rows, columns]: [usize; 2],
+        size: [usize; 2],
         length: usize,
         batches: usize,
         taps: usize,
     ) -> Option<Block> {
+        Block::choose_of(target, dtype, size, length, batches, taps, |_| true)
+    }
+
+    /// The same of those that are `fit`.
+    pub fn choose_of(
+        target: &Target,
+        dtype: DType,
+        [rows, columns]: [usize; 2],
+        length: usize,
+        batches: usize,
+        taps: usize,
+        fit: impl Fn(&Block) -> bool,
+    ) -> Option<Block> {
         let units = units(target)?;
         let blocks: Vec<Block> = Block::all(target, dtype, length).collect();
         let side = blocks.first()?.side;
-        let own_side = blocks.into_iter().filter(|block| block.side == side);
+        let own_side = blocks.into_iter().filter(|block| block.side == side && fit(block));
         let time = |block: &Block| {
             block.time(units, batches * block.count(rows, columns), taps * length.div_ceil(block.depth))
         };
