@@ -201,9 +201,11 @@ fn memory_of_a_reload_is_as_predicted() {
             let (most, done) = most_held(&gpu, || network.reload(&graph(adapted, scale)).unwrap());
             gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
             let slack = (256 << 10) + rest;
+            // Where a matrix takes more than a part, one that is read for the last time may be gone before the next is made, or not.
+            let early = if chunk < 4 << 20 { 4 << 20 } else { 0 };
             println!("{adapted} layers, parts of {chunk}: {done:?}, found {most} beside {rest}");
             assert!(
-                !done.whole && most <= done.peak + slack && done.peak <= most + slack,
+                !done.whole && most <= done.peak + slack && done.peak <= most + slack + early,
                 "{done:?}: {most}"
             );
             let found = run(&network);
