@@ -185,9 +185,12 @@ fn held<T>(gpu: &Gpu, work: impl FnOnce() -> T) -> (u64, u64, T) {
     (most.into_inner().saturating_sub(before), now() - before, result)
 }
 
-/// What a picture takes on its way to the device or back, and how memory is rounded up.
+/// What inputs take on their way to the device and results on theirs back, and how memory is rounded up.
 fn slack(memory: &Memory) -> u64 {
-    memory.peak / 20 + (128 << 10) + memory.decoder.ports
+    let networks =
+        [Some(memory.step), Some(memory.start), Some(memory.decoder), memory.encoder, memory.preview];
+    let ports: u64 = networks.iter().flatten().map(|network| network.ports).sum();
+    memory.peak / 20 + (128 << 10) + ports
 }
 
 #[test]

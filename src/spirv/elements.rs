@@ -25,8 +25,7 @@ pub fn written(words: &[u32]) -> Vec<u32> {
         .collect();
     let mut module = Module::read(words);
     let (mut head, mut functions) = (words[..HEADER].to_vec(), Vec::new());
-    let mut all =
-        instructions(words).filter(|(opcode, _)| ![op::NAME, op::MEMBER_NAME].contains(opcode)).peekable();
+    let mut all = instructions(words).filter(|(opcode, _)| ![op::NAME, op::MEMBER_NAME].contains(opcode));
     while let Some((opcode, words)) = all.next() {
         if opcode != op::FUNCTION {
             if functions.is_empty() { &mut head } else { &mut functions }.extend(words);
