@@ -136,7 +136,7 @@ impl Block {
         own_side.min_by(|a, b| time(a).total_cmp(&time(b)))
     }
 
-    /// Time of so many workgroups with so many steps each, as [`Pace::time`] counts it.
+    /// Time of so many workgroups with so many steps each, in operations of a unit at its full rate.
     pub fn time(&self, units: usize, workgroups: usize, steps: usize) -> f64 {
         let pace = self.shape().map_or(Pace { at_a_time: 1, rate: 1.0 }, |shape| shape.pace);
         let step = (2 * self.rows() * self.columns() * self.depth) as f64 / pace.rate;

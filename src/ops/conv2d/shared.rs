@@ -63,7 +63,7 @@ impl Shared {
         self.pace().rate
     }
 
-    /// Time of so many workgroups with so many steps each, as [`Pace::time`] counts it.
+    /// Time of so many workgroups with so many steps each, in operations of a unit at its full rate.
     fn time(&self, units: usize, workgroups: usize, steps: usize) -> f64 {
         let results = self.rows * self.columns;
         let operations = (2 * results * self.depth * steps) as f64;
