@@ -270,7 +270,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let weights_of_four = scores[line + quad];
         all += (weights_of_four.x + weights_of_four.y) + (weights_of_four.z + weights_of_four.w);
     }
-    // A query that sees no key gives zeros. If a driver deals out the numbers of a matrix otherwise, all is NaN, not merely wrong.
+    // A query that sees no key gives zeros. If a driver deals out the numbers of a matrix otherwise, all is NaN, not merely wrong;
+    // one that depends on a parameter, as naga refuses NaN where it can compute it.
     let unknown = held_numbers(total) != NUMBERS;
     let inverse = select(select(0.0, 1.0 / all, all > 0.0), bitcast<f32>(0x7fc00000u + NUMBERS * P.samples), unknown);
     for (var c = 0u; c < HELD_CHANNELS; c++) { // #unroll
