@@ -1,7 +1,7 @@
 // dst[n, i, h] = Σ_j softmax_j( scale · q[n, i, h] · k[n, j, h] + mask[n, h, i, j] ) v[n, j, h]
 //
 // Scaled dot-product attention of HEADS heads of `d` channels each, side by side in
-// a token. q, dst: [n, lq, heads · d]; k, v: [n, lk, heads · d].
+// a token. q, dst: [n, lq, heads · d]; k, v: [n, lk, heads · d], or side by side in one tensor (lib/heads).
 //
 // One thread computes QUERIES neighbouring queries of one head in registers and
 // streams through the keys, KEYS at a time, with a running maximum m, sum l and
@@ -20,11 +20,14 @@ alias Mask = f32;
 struct Params {
     samples: u32,
     heads: u32,
+    query_heads: u32, // in a token
+    key_heads: u32, // and of values
+    first_key: u32,
+    first_value: u32,
     head_size: u32,
     queries: u32,
     keys: u32,
     tiles: u32, // of QUERIES
-    token: u32, // numbers in a token, in units of Src
     scale: f32,
     mask_sample: u32, // strides
     mask_head: u32,
@@ -38,21 +41,22 @@ struct Params {
 @group(0) @binding(5) var<uniform> P: Params;
 
 // #include lib/index
+// #include lib/heads
 
 fn load_query(token: u32, head: u32, quad: u32) -> V {
-    return V(query[token * P.token + head * QUADS + quad]);
+    return V(query[query_place(token, head, QUADS, quad)]);
 }
 
 fn load_key(token: u32, head: u32, quad: u32) -> V {
-    return V(key[token * P.token + head * QUADS + quad]);
+    return V(key[key_place(token, head, QUADS, quad)]);
 }
 
 fn load_value(token: u32, head: u32, quad: u32) -> V {
-    return V(value[token * P.token + head * QUADS + quad]);
+    return V(value[value_place(token, head, QUADS, quad)]);
 }
 
 fn store(token: u32, head: u32, quad: u32, v: V) {
-    dst[token * P.token + head * QUADS + quad] = Dst(v);
+    dst[place(token, P.heads, head, QUADS, quad)] = Dst(v);
 }
 
 fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {

@@ -32,6 +32,10 @@ alias Mask = f32;
 struct Params {
     samples: u32,
     heads: u32,
+    query_heads: u32, // in a token
+    key_heads: u32, // and of values
+    first_key: u32,
+    first_value: u32,
     quads: u32, // in a head
     queries: u32,
     keys: u32,
@@ -61,9 +65,7 @@ var<workgroup> scores: array<vec4<f32>, ROWS * SCORES_LINE>; // at last sums, a 
 var<workgroup> weights: array<vec4<f16>, 2u * ROWS * WEIGHTS_LINE>; // and after all of them what they leave
 var<workgroup> totals: array<f32, ROWS>; // of weights
 
-fn place(token: u32, head: u32, quad: u32) -> u32 {
-    return (token * P.heads + head) * P.quads + quad;
-}
+// #include lib/heads
 
 fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
     return 0.0;
@@ -89,7 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let quad = at % (DEPTH / 4u);
         var quad_of_query = vec4<f16>();
         if (first + i < P.queries && quad < P.quads) {
-            quad_of_query = query[place(sample * P.queries + first + i, head, quad)];
+            quad_of_query = query[query_place(sample * P.queries + first + i, head, P.quads, quad)];
         }
         queries[i * LINE + quad] = quad_of_query;
     }
@@ -112,13 +114,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 let t = at / (DEPTH / 4u);
                 let quad = at % (DEPTH / 4u);
                 let there = j + t < P.keys && quad < P.quads;
-                let from_place = place(sample * P.keys + j + t, head, quad);
+                let token = sample * P.keys + j + t;
                 var quad_of_key = vec4<f16>();
                 var quad_of_value = vec4<f16>();
                 if (there) {
-                    quad_of_key = key[from_place];
+                    quad_of_key = key[key_place(token, head, P.quads, quad)];
                     if (pass == 1u) {
-                        quad_of_value = value[from_place];
+                        quad_of_value = value[value_place(token, head, P.quads, quad)];
                     }
                 }
                 keys[t * LINE + quad] = quad_of_key;
@@ -197,7 +199,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             if (first + i < P.queries && quad < P.quads) {
                 // A query that sees no key gives zeros.
                 let factor = select(0.0, 1.0 / totals[i], totals[i] > 0.0);
-                dst[place(sample * P.queries + first + i, head, quad)] = vec4<f16>(scores[at] * factor);
+                dst[place(sample * P.queries + first + i, P.heads, head, P.quads, quad)] = vec4<f16>(scores[at] * factor);
             }
         }
         workgroupBarrier(); // it is written

@@ -37,6 +37,10 @@ alias Mask = f32;
 struct Params {
     samples: u32,
     heads: u32,
+    query_heads: u32, // in a token
+    key_heads: u32, // and of values
+    first_key: u32,
+    first_value: u32,
     queries: u32,
     keys: u32,
     tiles: u32, // of ROWS queries
@@ -63,16 +67,14 @@ var<workgroup> tile: array<V, KEYS * LINE>; // of keys, then of values
 var<workgroup> weights: array<V, ROWS * WEIGHTS_LINE>;
 var<workgroup> parts: array<f32, ACROSS * ROWS>; // of each thread: its largest score of a query, at last its sum of weights
 
-fn place(token: u32, head: u32, quad: u32) -> u32 {
-    return (token * P.heads + head) * QUADS + quad;
-}
+// #include lib/heads
 
 // The i-th quad of a tile that begins with key j, zeros past the end.
 fn fetch_key(sample: u32, head: u32, j: u32, i: u32) -> V {
     let token = j + i / DEPTH;
     let quad = i % DEPTH;
     if (token < P.keys && quad < QUADS && i < KEYS * DEPTH) {
-        return V(key[place(sample * P.keys + token, head, quad)]);
+        return V(key[key_place(sample * P.keys + token, head, QUADS, quad)]);
     }
     return V();
 }
@@ -81,7 +83,7 @@ fn fetch_value(sample: u32, head: u32, j: u32, i: u32) -> V {
     let token = j + i / DEPTH;
     let quad = i % DEPTH;
     if (token < P.keys && quad < QUADS && i < KEYS * DEPTH) {
-        return V(value[place(sample * P.keys + token, head, quad)]);
+        return V(value[value_place(sample * P.keys + token, head, QUADS, quad)]);
     }
     return V();
 }
@@ -127,7 +129,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let quad = at % DEPTH;
         var q = V();
         if (first + i < P.queries && quad < QUADS) {
-            q = V(query[place(sample * P.queries + first + i, head, quad)]) * (P.scale * LOG2_E);
+            q = V(query[query_place(sample * P.queries + first + i, head, QUADS, quad)]) * (P.scale * LOG2_E);
         }
         queries[i * LINE + quad] = q;
     }
@@ -303,7 +305,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var c = 0u; c < QUADS_HELD; c++) { // #unroll
             let quad = own_channels + c * ACROSS_CHANNELS;
             if (own_keys == 0u && first + row < P.queries && quad < QUADS) {
-                dst[place(sample * P.queries + first + row, head, quad)] = Dst(sum[r][c] * factor);
+                dst[place(sample * P.queries + first + row, P.heads, head, QUADS, quad)] = Dst(sum[r][c] * factor);
             }
         }
     }

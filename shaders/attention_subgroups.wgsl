@@ -40,6 +40,10 @@ alias Mask = f32;
 struct Params {
     samples: u32,
     heads: u32,
+    query_heads: u32, // in a token
+    key_heads: u32, // and of values
+    first_key: u32,
+    first_value: u32,
     eights: u32, // in a head
     queries: u32,
     keys: u32,
@@ -78,9 +82,7 @@ fn store_halves(m: Sum, at: u32) {
     coopStoreT(m, &weights[at], WEIGHTS_LINE);
 }
 
-fn place(token: u32, head: u32, eight: u32) -> u32 {
-    return (token * P.heads + head) * P.eights + eight;
-}
+// #include lib/heads
 
 // Scores of four keys, with what is to be added to them, in powers of two.
 fn biased(products: vec4<f32>, sample: u32, head: u32, i: u32, j: u32) -> vec4<f32> {
@@ -97,7 +99,7 @@ fn fetch_key(first: u32, end: u32, sample: u32, head: u32, i: u32) -> vec4<f32> 
     let token = first + i / (DEPTH / 8u);
     let eight = i % (DEPTH / 8u);
     if (i < KEYS * (DEPTH / 8u) && token < end && eight < P.eights) {
-        return key[place(sample * P.keys + token, head, eight)];
+        return key[key_place(sample * P.keys + token, head, P.eights, eight)];
     }
     return vec4<f32>();
 }
@@ -106,7 +108,7 @@ fn fetch_value(first: u32, end: u32, sample: u32, head: u32, i: u32) -> vec4<f32
     let token = first + i / (DEPTH / 8u);
     let eight = i % (DEPTH / 8u);
     if (i < KEYS * (DEPTH / 8u) && token < end && eight < P.eights) {
-        return value[place(sample * P.keys + token, head, eight)];
+        return value[value_place(sample * P.keys + token, head, P.eights, eight)];
     }
     return vec4<f32>();
 }
@@ -126,7 +128,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let eight = at % (DEPTH / 8u);
         var of_query = vec4<f32>();
         if (first + i < P.queries && eight < P.eights) {
-            of_query = query[place(sample * P.queries + first + i, head, eight)];
+            of_query = query[query_place(sample * P.queries + first + i, head, P.eights, eight)];
         }
         tokens[i * LINE + eight] = of_query;
     }
@@ -280,7 +282,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         subgroupBarrier(); // sums are there
         for (var quad = part; quad < SIDE / 4u; quad += SHARE) {
             if (own_query < P.queries && c * (SIDE / 4u) + quad < 2u * P.eights) {
-                dst[2u * place(sample * P.queries + own_query, head, 0u) + c * (SIDE / 4u) + quad] = vec4<f16>(scores[line + quad] * inverse);
+                dst[2u * place(sample * P.queries + own_query, P.heads, head, P.eights, 0u) + c * (SIDE / 4u) + quad] = vec4<f16>(scores[line + quad] * inverse);
             }
         }
     }

@@ -6,7 +6,7 @@ use super::{Operator, float, matrices, share};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Grid, Lower};
-use crate::shader::Kernel;
+use crate::shader::{Kernel, Param};
 use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
 
@@ -32,6 +32,38 @@ pub struct Attention {
     pub heads: usize,
     pub scale: Option<f32>,
     pub causal: bool,
+    pub joined: Joined,
+}
+
+/// Which of queries, keys and values lie side by side in the channels of one tensor, which is given for each of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Joined {
+    #[default]
+    Apart,
+    /// Keys, then values: `[n, lk, 2 · heads · d]`.
+    KeysValues,
+    /// Queries, keys, values: `[n, l, 3 · heads · d]`.
+    All,
+}
+
+impl Joined {
+    /// How many of them the tensors of queries, keys and values have side by side.
+    pub fn parts(self) -> [usize; 3] {
+        match self {
+            Joined::Apart => [1, 1, 1],
+            Joined::KeysValues => [1, 2, 2],
+            Joined::All => [3, 3, 3],
+        }
+    }
+
+    /// Which of these the queries, keys and values are.
+    pub fn part(self) -> [usize; 3] {
+        match self {
+            Joined::Apart => [0, 0, 0],
+            Joined::KeysValues => [0, 0, 1],
+            Joined::All => [0, 1, 2],
+        }
+    }
 }
 
 impl Operator for Attention {
@@ -39,9 +71,12 @@ impl Operator for Attention {
         super::arity(inputs, 3..=4)?;
         let [q, k, v] = [0, 1, 2].map(|i| inputs[i]);
         float("query", q)?;
-        let ([n, lq, c], [nk, lk, ck]) = (dims(q)?, dims(k)?);
-        if k != v || nk != n || ck != c || k.dtype != q.dtype {
-            return Err(format!("query is {q}, so key and value must be {}[{n}, any, {c}], found {k} and {v}", q.dtype));
+        let ([n, lq, wide], [nk, lk, ck]) = (dims(q)?, dims(k)?);
+        let [of_query, of_key, _] = self.joined.parts();
+        let c = wide / of_query;
+        if k != v || nk != n || ck != c * of_key || wide != c * of_query || k.dtype != q.dtype {
+            let wanted = c * of_key;
+            return Err(format!("query is {q}, so key and value must be {}[{n}, any, {wanted}], found {k} and {v}", q.dtype));
         }
         if self.heads == 0 || !c.is_multiple_of(self.heads) || c / self.heads > MAX_HEAD_SIZE {
             return Err(format!(
@@ -63,7 +98,7 @@ impl Operator for Attention {
                 ));
             }
         }
-        Ok(q.clone())
+        Ok(TensorDesc::new([n, lq, c], q.dtype))
     }
 
     fn flops(&self, inputs: &[&TensorDesc], output: &TensorDesc) -> u64 {
@@ -72,10 +107,10 @@ impl Operator for Attention {
 
     fn lower(&self, cx: &mut Lower) {
         let (q, k) = (cx.desc(0), cx.desc(1));
-        let [n, lq, c] = dims(q).expect("checked by infer");
+        let [n, lq, c] = dims(cx.output_desc()).expect("checked by infer");
         let lk = k.shape[1];
         let d = c / self.heads;
-        if d.is_multiple_of(4) && cx.prefers_texels(q) && cx.target().reads_texels(k) {
+        if self.joined == Joined::Apart && d.is_multiple_of(4) && cx.prefers_texels(q) && cx.target().reads_texels(k) {
             return self.lower_texels(cx);
         }
         if let Some(streams) = Streams::choose(cx.target(), q.dtype, [lq, lk, d]) {
@@ -102,18 +137,16 @@ impl Operator for Attention {
             .constant("CAUSAL", self.causal);
         let vector = d.is_multiple_of(4);
         let scalar = q.dtype.wgsl();
-        let mut token = c;
         if vector {
             let quad = if q.dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };
             kernel = kernel.alias("Src", quad).alias("Dst", quad);
-            token = c / 4;
         } else {
             kernel = kernel
                 .alias("Src", scalar)
                 .alias("Dst", scalar)
-                .function("load_query", load_scalars("load_query", "query"))
-                .function("load_key", load_scalars("load_key", "key"))
-                .function("load_value", load_scalars("load_value", "value"))
+                .function("load_query", load_scalars("load_query", "query", "query_place"))
+                .function("load_key", load_scalars("load_key", "key", "key_place"))
+                .function("load_value", load_scalars("load_value", "value", "value_place"))
                 .function("store", STORE_SCALARS);
         }
         let mut buffers =
@@ -122,22 +155,18 @@ impl Operator for Attention {
             kernel = kernel.alias("Mask", scalar).function("bias", BIAS);
             buffers.push(("mask", cx.input(3)));
         }
-        let [mask_sample, mask_head] = mask_strides(cx);
+        let sizes = [
+            ("samples", n.into()),
+            ("head_size", d.into()),
+            ("queries", lq.into()),
+            ("keys", lk.into()),
+            ("tiles", tiles.into()),
+            ("scale", self.factor(d).into()),
+        ];
         cx.dispatch(
             kernel,
             &buffers,
-            &[
-                ("samples", n.into()),
-                ("heads", self.heads.into()),
-                ("head_size", d.into()),
-                ("queries", lq.into()),
-                ("keys", lk.into()),
-                ("tiles", tiles.into()),
-                ("token", token.into()),
-                ("scale", self.factor(d).into()),
-                ("mask_sample", mask_sample.into()),
-                ("mask_head", mask_head.into()),
-            ],
+            &[&sizes[..], &self.places(), &mask_strides(cx)].concat(),
             Grid::Threads(n * self.heads * tiles),
         );
     }
@@ -148,9 +177,23 @@ impl Attention {
         self.scale.unwrap_or(1.0 / (head_size as f32).sqrt())
     }
 
+    /// Parameters of `shaders/lib/heads.wgsl`.
+    pub(super) fn places(&self) -> [(&'static str, Param); 5] {
+        let [query, key, value] = self.joined.part().map(|part| part * self.heads);
+        let [wide, wide_keys, _] = self.joined.parts().map(|parts| parts * self.heads);
+        debug_assert_eq!(query, 0);
+        [
+            ("heads", self.heads.into()),
+            ("query_heads", wide.into()),
+            ("key_heads", wide_keys.into()),
+            ("first_key", key.into()),
+            ("first_value", value.into()),
+        ]
+    }
+
     /// With cooperative matrices.
     fn lower_matrices(&self, blocks: Blocks, cx: &mut Lower) {
-        let [n, lq, c] = dims(cx.desc(0)).expect("checked by infer");
+        let [n, lq, c] = dims(cx.output_desc()).expect("checked by infer");
         let lk = cx.desc(1).shape[1];
         let d = c / self.heads;
         let tiles = lq.div_ceil(blocks.rows());
@@ -175,28 +218,25 @@ impl Attention {
             kernel = kernel.alias("Mask", "f16").function("bias", BIAS);
             buffers.push(("mask", cx.input(3)));
         }
-        let [mask_sample, mask_head] = mask_strides(cx);
+        let sizes = [
+            ("samples", n.into()),
+            ("quads", (d / 4).into()),
+            ("queries", lq.into()),
+            ("keys", lk.into()),
+            ("tiles", tiles.into()),
+            ("scale", self.factor(d).into()),
+        ];
         cx.dispatch(
             kernel,
             &buffers,
-            &[
-                ("samples", n.into()),
-                ("heads", self.heads.into()),
-                ("quads", (d / 4).into()),
-                ("queries", lq.into()),
-                ("keys", lk.into()),
-                ("tiles", tiles.into()),
-                ("scale", self.factor(d).into()),
-                ("mask_sample", mask_sample.into()),
-                ("mask_head", mask_head.into()),
-            ],
+            &[&sizes[..], &self.places(), &mask_strides(cx)].concat(),
             Grid::Groups(n * self.heads * tiles),
         );
     }
 
     /// All that is read in textures.
     fn lower_texels(&self, cx: &mut Lower) {
-        let [n, lq, c] = dims(cx.desc(0)).expect("checked by infer");
+        let [n, lq, c] = dims(cx.output_desc()).expect("checked by infer");
         let lk = cx.desc(1).shape[1];
         let d = c / self.heads;
         let queries = queries_of_texels(d / 4, lq);
@@ -227,21 +267,19 @@ impl Attention {
             kernel = kernel.function("bias", BIAS);
             buffers.push(("mask", cx.input(3)));
         }
-        let [mask_sample, mask_head] = mask_strides(cx);
+        let sizes = [
+            ("samples", n.into()),
+            ("heads", self.heads.into()),
+            ("queries", lq.into()),
+            ("keys", lk.into()),
+            ("blocks", blocks.into()),
+            ("token", (c / 4).into()),
+            ("scale", self.factor(d).into()),
+        ];
         cx.dispatch(
             kernel,
             &buffers,
-            &[
-                ("samples", n.into()),
-                ("heads", self.heads.into()),
-                ("queries", lq.into()),
-                ("keys", lk.into()),
-                ("blocks", blocks.into()),
-                ("token", (c / 4).into()),
-                ("scale", self.factor(d).into()),
-                ("mask_sample", mask_sample.into()),
-                ("mask_head", mask_head.into()),
-            ],
+            &[&sizes[..], &mask_strides(cx)].concat(),
             Grid::Groups(n * self.heads * blocks),
         );
     }
@@ -310,13 +348,16 @@ pub(super) fn unsigned(n: usize) -> String {
 }
 
 /// Of samples and heads in the mask; zero where it is the same for all.
-pub(super) fn mask_strides(cx: &Lower) -> [usize; 2] {
-    if cx.inputs() < 4 {
-        return [0, 0];
-    }
-    let [samples, heads, lq, lk] = cx.desc(3).shape[..].try_into().expect("checked by infer");
-    let stride = |count: usize, size: usize| if count == 1 { 0 } else { size };
-    [stride(samples, heads * lq * lk), stride(heads, lq * lk)]
+pub(super) fn mask_strides(cx: &Lower) -> [(&'static str, Param); 2] {
+    let strides = match cx.inputs() {
+        4 => {
+            let [samples, heads, lq, lk] = cx.desc(3).shape[..].try_into().expect("checked by infer");
+            let stride = |count: usize, size: usize| if count == 1 { 0 } else { size };
+            [stride(samples, heads * lq * lk), stride(heads, lq * lk)]
+        }
+        _ => [0, 0],
+    };
+    [("mask_sample", strides[0].into()), ("mask_head", strides[1].into())]
 }
 
 pub(super) fn dims(desc: &TensorDesc) -> Result<[usize; 3], String> {
@@ -324,13 +365,13 @@ pub(super) fn dims(desc: &TensorDesc) -> Result<[usize; 3], String> {
 }
 
 /// For heads whose size is not a multiple of four: the missing lanes are zero.
-fn load_scalars(name: &str, buffer: &str) -> String {
+fn load_scalars(name: &str, buffer: &str, place: &str) -> String {
     format!(
         "fn {name}(token: u32, head: u32, quad: u32) -> V {{
     var v = V(0.0);
-    let first = quad * 4u;
-    for (var i = 0u; i < min(4u, P.head_size - first); i++) {{
-        v[i] = f32({buffer}[token * P.token + head * P.head_size + first + i]);
+    let first = {place}(token, head, P.head_size, quad * 4u);
+    for (var i = 0u; i < min(4u, P.head_size - quad * 4u); i++) {{
+        v[i] = f32({buffer}[first + i]);
     }}
     return v;
 }}"
@@ -338,9 +379,9 @@ fn load_scalars(name: &str, buffer: &str) -> String {
 }
 
 const STORE_SCALARS: &str = "fn store(token: u32, head: u32, quad: u32, v: V) {
-    let first = quad * 4u;
-    for (var i = 0u; i < min(4u, P.head_size - first); i++) {
-        dst[token * P.token + head * P.head_size + first + i] = Dst(v[i]);
+    let first = place(token, P.heads, head, P.head_size, quad * 4u);
+    for (var i = 0u; i < min(4u, P.head_size - quad * 4u); i++) {
+        dst[first + i] = Dst(v[i]);
     }
 }";
 
@@ -362,6 +403,6 @@ impl Graph {
     ) -> Result<ValueId> {
         let mut inputs = vec![q, k, v];
         inputs.extend(options.mask);
-        self.push(Attention { heads, scale: options.scale, causal: options.causal }, &inputs)
+        self.push(Attention { heads, scale: options.scale, causal: options.causal, joined: Joined::Apart }, &inputs)
     }
 }

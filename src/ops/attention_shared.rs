@@ -117,7 +117,7 @@ impl Attention {
     /// With tiles in workgroup memory.
     pub(super) fn lower_shared(&self, shared: Shared, cx: &mut Lower) {
         let q = cx.desc(0);
-        let [n, lq, c] = dims(q).expect("checked by infer");
+        let [n, lq, c] = dims(cx.output_desc()).expect("checked by infer");
         let lk = cx.desc(1).shape[1];
         let tiles = lq.div_ceil(shared.rows());
         let quad = if q.dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };
@@ -129,20 +129,17 @@ impl Attention {
             kernel = kernel.constant("MASKED", true).alias("Mask", q.dtype.wgsl()).function("bias", BIAS);
             buffers.push(("mask", cx.input(3)));
         }
-        let [mask_sample, mask_head] = mask_strides(cx);
+        let sizes = [
+            ("samples", n.into()),
+            ("queries", lq.into()),
+            ("keys", lk.into()),
+            ("tiles", tiles.into()),
+            ("scale", self.factor(c / self.heads).into()),
+        ];
         cx.dispatch(
             kernel,
             &buffers,
-            &[
-                ("samples", n.into()),
-                ("heads", self.heads.into()),
-                ("queries", lq.into()),
-                ("keys", lk.into()),
-                ("tiles", tiles.into()),
-                ("scale", self.factor(c / self.heads).into()),
-                ("mask_sample", mask_sample.into()),
-                ("mask_head", mask_head.into()),
-            ],
+            &[&sizes[..], &self.places(), &mask_strides(cx)].concat(),
             Grid::Groups(n * self.heads * tiles),
         );
     }

@@ -65,7 +65,7 @@ impl Streams {
     }
 
     pub fn lower(&self, attention: &Attention, cx: &mut Lower) {
-        let [n, lq, c] = dims(cx.desc(0)).expect("checked by infer");
+        let [n, lq, c] = dims(cx.output_desc()).expect("checked by infer");
         let lk = cx.desc(1).shape[1];
         let d = c / attention.heads;
         let tiles = lq.div_ceil(self.rows());
@@ -94,21 +94,18 @@ impl Streams {
             kernel = kernel.alias("Mask", "f16").function("biased", BIASED);
             buffers.push(("mask", cx.input(3)));
         }
-        let [mask_sample, mask_head] = mask_strides(cx);
+        let sizes = [
+            ("samples", n.into()),
+            ("eights", (d / 8).into()),
+            ("queries", lq.into()),
+            ("keys", lk.into()),
+            ("tiles", tiles.into()),
+            ("scale", (attention.factor(d) * std::f32::consts::LOG2_E).into()),
+        ];
         cx.dispatch(
             kernel,
             &buffers,
-            &[
-                ("samples", n.into()),
-                ("heads", attention.heads.into()),
-                ("eights", (d / 8).into()),
-                ("queries", lq.into()),
-                ("keys", lk.into()),
-                ("tiles", tiles.into()),
-                ("scale", (attention.factor(d) * std::f32::consts::LOG2_E).into()),
-                ("mask_sample", mask_sample.into()),
-                ("mask_head", mask_head.into()),
-            ],
+            &[&sizes[..], &attention.places(), &mask_strides(cx)].concat(),
             Grid::Groups(n * attention.heads * tiles),
         );
     }

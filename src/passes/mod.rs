@@ -14,6 +14,7 @@ mod fuse_epilogue;
 mod fuse_functions;
 mod fuse_norm;
 mod fuse_upsample;
+mod join_projections;
 pub(crate) mod norms_in_parts;
 mod pack_on_host;
 mod prune;
@@ -45,7 +46,7 @@ pub(crate) fn before_methods(graph: &Graph, target: &Target) -> Result<Graph> {
     let graph = fuse_epilogue::fuse_epilogue(&graph)?;
     let graph = fuse_norm::fuse_norm(&graph)?;
     let graph = fuse_elementwise::fuse_elementwise(&graph)?;
-    let graph = prune::prune(&graph)?;
+    let graph = join_projections::join_projections(&graph, target)?;
     unshuffle_stem::unshuffle_stem(&graph)
 }
 

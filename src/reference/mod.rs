@@ -166,7 +166,7 @@ pub(crate) fn work(op: &Op, inputs: &[&TensorDesc], output: &TensorDesc) -> u64 
     let each = op.flops(inputs, output) / output.shape.elements().max(1) as u64;
     // Attention in one element has all scores of its query, of which the others of the head make use too.
     match op {
-        Op::Attention(op) => each.max(1) * (inputs[0].shape.last() / op.heads.max(1)) as u64,
+        Op::Attention(op) => each.max(1) * (output.shape.last() / op.heads.max(1)) as u64,
         _ => each.max(1),
     }
 }

@@ -44,8 +44,12 @@ pub fn matmul<'v>(op: &Matmul, task: &Task<'_, 'v>) -> Element<'v> {
 pub fn attention<'v>(op: &Attention, task: &Task<'_, 'v>) -> Element<'v> {
     let (q, k, v) = (task.inputs[0], task.inputs[1], task.inputs[2]);
     let mask = task.inputs.get(3).copied();
-    let [_, lq, c] = [0, 1, 2].map(|d| task.shape(0)[d]);
+    let [_, lq, c] = [0, 1, 2].map(|d| task.output.shape[d]);
     let lk = task.shape(1)[1];
+    let (width, first) = (op.joined.parts().map(|parts| parts * c), op.joined.part().map(|part| part * c));
+    // Of a channel of the result, in the tensors of queries, keys and values.
+    let place =
+        move |which: usize, token: usize, channel: usize| token * width[which] + first[which] + channel;
     let (heads, causal) = (op.heads, op.causal);
     let d = c / heads;
     let scale = op.scale.map_or_else(|| 1.0 / (d as f64).sqrt(), f64::from);
@@ -55,12 +59,13 @@ pub fn attention<'v>(op: &Attention, task: &Task<'_, 'v>) -> Element<'v> {
         let (channel, row, sample) = (i % c, i / c % lq, i / c / lq);
         let head = channel / d;
         let visible = if causal { lk.min(row + 1) } else { lk };
-        let (query, first) = ((sample * lq + row) * c + head * d, sample * lk * c);
+        let query = place(0, sample * lq + row, head * d);
         let scores: Vec<Approx> = (0..visible)
             .map(|j| {
                 let mut sum = Sum::default();
+                let key = place(1, sample * lk + j, head * d);
                 for t in 0..d {
-                    sum.add(q.at(query + t) * k.at(first + j * c + head * d + t));
+                    sum.add(q.at(query + t) * k.at(key + t));
                 }
                 let mut score = sum.finish();
                 score = Approx {
@@ -93,7 +98,7 @@ pub fn attention<'v>(op: &Attention, task: &Task<'_, 'v>) -> Element<'v> {
             }
             // Of the score, of exp, and of the rescaling when a larger score turns up.
             let error = score.error + 4.0 * exp_error(score.value - most);
-            let term = p * v.at(first + j * c + channel);
+            let term = p * v.at(place(2, sample * lk + j, channel));
             total += p;
             doubt += p * error;
             off += term.abs() * error;

@@ -1,5 +1,5 @@
 use aquatint::ops::attention::AttentionOptions;
-use aquatint::{DType, DeviceClass, Gpu, Graph, Network, Plan, Target, Tensor};
+use aquatint::{DType, DeviceClass, Gpu, Graph, Network, Plan, Result, Target, Tensor, ValueId};
 
 use crate::harness::{self, Array, Case, Rng, tensor};
 
@@ -233,5 +233,110 @@ fn a_sequence_comes_out_the_same_in_any_batch() {
         let (_, alone) = as_discrete(gpu, DType::F32, &one.each_ref(), heads, false);
         let size = alone.to_f32().len();
         assert_eq!(alone.to_f32(), all.to_f32()[i * size..][..size], "sequence {i}");
+    }
+}
+
+/// Attention of queries, keys and values that are fully connected layers of one tensor, or keys and values of another; a GPU
+/// computes such layers as one.
+pub struct Projected {
+    pub n: usize,
+    pub queries: usize,
+    /// Where keys and values are of another tensor.
+    pub keys: Option<usize>,
+    pub channels: usize,
+    pub heads: [usize; 2],
+    pub bias: bool,
+    pub causal: bool,
+}
+
+impl Projected {
+    pub fn name(&self) -> String {
+        let Projected { n, queries, keys, channels, heads: [heads, d], bias, causal } = self;
+        format!(
+            "projected n {n}, {queries}×{keys:?}, {channels} to {heads} heads of {d}, bias {bias}, causal {causal}"
+        )
+    }
+
+    /// The tensors, then weights, then biases. Each channel is one of the tensor's or half of it, and all are multiples of a
+    /// power of two, so that f16 holds them exactly.
+    pub fn arrays(&self) -> (Vec<Array>, Vec<Array>) {
+        let mut rng = Rng::new(&self.name());
+        let wide = self.heads[0] * self.heads[1];
+        let mut grid = |shape: &[usize], steps: f64| {
+            let mut array = rng.array_in(shape, -2.0, 2.0);
+            array.data.iter_mut().for_each(|x| *x = (*x * steps).round() / steps);
+            array
+        };
+        let lengths = std::iter::once(self.queries).chain(self.keys);
+        let tensors = lengths.map(|l| grid(&[self.n, l, self.channels], 64.0)).collect();
+        let biases: Vec<Array> = (0..if self.bias { 3 } else { 0 }).map(|_| grid(&[wide], 4.0)).collect();
+        let weights = (0..3).map(|_| {
+            let mut weight =
+                Array { shape: vec![wide, self.channels], data: vec![0.0; wide * self.channels] };
+            for row in weight.data.chunks_mut(self.channels) {
+                row[rng.below(self.channels)] = [1.0, -1.0, 0.5, -0.5][rng.below(4)];
+            }
+            weight
+        });
+        (tensors, weights.chain(biases).collect())
+    }
+
+    pub fn build(&self, g: &mut Graph, x: &[ValueId]) -> Result<ValueId> {
+        let (tensors, layers) = x.split_at(1 + usize::from(self.keys.is_some()));
+        let sources = [tensors[0], *tensors.last().unwrap(), *tensors.last().unwrap()];
+        let mut made = Vec::new();
+        for (i, source) in sources.into_iter().enumerate() {
+            made.push(g.linear(source, layers[i], layers.get(3 + i).copied())?);
+        }
+        let options = AttentionOptions { causal: self.causal, ..AttentionOptions::default() };
+        g.attention(made[0], made[1], made[2], self.heads[0], options)
+    }
+
+    pub fn reference(&self, a: &[Array]) -> Array {
+        let (tensors, layers) = a.split_at(1 + usize::from(self.keys.is_some()));
+        let sources = [&tensors[0], tensors.last().unwrap(), tensors.last().unwrap()];
+        let [q, k, v] = [0, 1, 2].map(|which| {
+            let (x, w) = (sources[which], &layers[which]);
+            Array::from_fn(&[x.shape[0], x.shape[1], w.shape[0]], |i| {
+                let sum: f64 = (0..self.channels).map(|c| x.at(&[i[0], i[1], c]) * w.at(&[i[2], c])).sum();
+                sum + layers.get(3 + which).map_or(0.0, |bias| bias.at(&[i[2]]))
+            })
+        });
+        let [heads, d] = self.heads;
+        attention(&q, &k, &v, heads, (d as f64).powf(-0.5), self.causal, None)
+    }
+}
+
+#[test]
+fn projections_of_one_tensor() {
+    for (n, queries, keys, channels, heads, bias, causal) in [
+        // Tiles in workgroup memory, heads of whole quads and others, few queries.
+        (2, 70, None, 24, [3, 8], true, false),
+        (1, 67, None, 12, [2, 40], false, true),
+        (2, 33, Some(77), 16, [2, 16], true, false),
+        (1, 9, None, 10, [2, 7], true, true),
+        (2, 5, Some(17), 9, [3, 5], false, false),
+        (1, 7, Some(40), 8, [2, 12], false, false),
+    ] {
+        let case = Projected { n, queries, keys, channels, heads, bias, causal };
+        let (tensors, constants) = case.arrays();
+        let mut test = Case::new(case.name()).played();
+        for tensor in &tensors {
+            test = test.input(tensor);
+        }
+        for constant in &constants {
+            test = test.weight(constant);
+        }
+        test.check(|g, x| case.build(g, x), |a| case.reference(a));
+        let Some(gpu) = harness::gpu() else { continue };
+        let mut g = Graph::new();
+        let inputs = tensors.iter().map(|t| g.input("x", t.shape.clone(), DType::F32)).collect::<Vec<_>>();
+        let weights = constants.iter().map(|t| g.weight("w", tensor(t, DType::F32))).collect::<Vec<_>>();
+        let y = case.build(&mut g, &[inputs, weights].concat()).unwrap();
+        g.output("y", y);
+        let plan =
+            Plan::compile(&g, &Target { class: DeviceClass::Discrete, ..gpu.target().clone() }).unwrap();
+        let products = plan.run.iter().filter(|launch| launch.op == "Conv2d" && launch.flops > 0).count();
+        assert_eq!(products, 1 + usize::from(keys.is_some()), "{}", case.name());
     }
 }

@@ -12,7 +12,7 @@ use aquatint::{
 };
 use aquatint::{gpu, passes};
 
-use crate::attention::attention;
+use crate::attention::{Projected, attention};
 use crate::conv_transpose2d::conv_transpose2d;
 use crate::conv2d::conv2d;
 use crate::harness::{self, Array, Rng};
@@ -89,6 +89,8 @@ struct Case<'a> {
     name: String,
     inputs: Vec<(&'a Array, bool)>,
     spare: u32,
+    /// Whether convolutions are tried in each form.
+    forms: bool,
 }
 
 impl Case<'_> {
@@ -129,7 +131,7 @@ impl Case<'_> {
         let given: Vec<(&str, &Tensor)> =
             given.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
         for target in targets(self.spare) {
-            let mut planned = forms(&graph, &target);
+            let mut planned = if self.forms { forms(&graph, &target) } else { Vec::new() };
             if planned.is_empty() {
                 planned.push(("as planned".to_owned(), target));
             }
@@ -184,7 +186,7 @@ fn convolution_with(spare: u32, x: [usize; 4], w: [usize; 4], options: Conv2dOpt
         let mut rng = Rng::new(&name);
         let (x, w, b) =
             (drawn(&mut rng, &x, exact), drawn(&mut rng, &w, exact), drawn(&mut rng, &w[..1], exact));
-        Case { name, inputs: vec![(&x, false), (&w, true), (&b, true)], spare }.check(
+        Case { name, inputs: vec![(&x, false), (&w, true), (&b, true)], spare, forms: true }.check(
             |_| "conv2d_matrices",
             exact,
             |g, v| g.conv2d(v[0], v[1], Some(v[2]), options),
@@ -229,7 +231,7 @@ fn epilogues() {
         let (b, t) = (drawn(&mut rng, &[channels], exact), drawn(&mut rng, &[2, 1, 1, channels], exact));
         let residual = drawn(&mut rng, &[2, 8, 10, channels], exact);
         let inputs = vec![(&x, false), (&w, true), (&b, true), (&t, false), (&residual, false)];
-        Case { name, inputs, spare: 1 }.check(
+        Case { name, inputs, spare: 1, forms: true }.check(
             |_| "conv2d_matrices",
             exact,
             |g, v| {
@@ -262,7 +264,7 @@ fn matmul_with(spare: u32, batch_a: &[usize], batch_b: &[usize], [m, k, n]: [usi
         };
         let a = drawn(&mut rng, &shape(batch_a, [m, k], transpose_a), exact);
         let b = drawn(&mut rng, &shape(batch_b, [k, n], transpose_b), exact);
-        Case { name, inputs: vec![(&a, false), (&b, false)], spare }.check(
+        Case { name, inputs: vec![(&a, false), (&b, false)], spare, forms: true }.check(
             |_| "matmul_matrices",
             exact,
             |g, v| g.matmul(v[0], v[1], options),
@@ -312,7 +314,7 @@ fn transposed_convolutions() {
             let mut rng = Rng::new(&name);
             let bias = drawn(&mut rng, &w[1..2], exact);
             let (x, w) = (drawn(&mut rng, &x, exact), drawn(&mut rng, &w, exact));
-            Case { name, inputs: vec![(&x, false), (&w, true), (&bias, true)], spare: 1 }.check(
+            Case { name, inputs: vec![(&x, false), (&w, true), (&bias, true)], spare: 1, forms: true }.check(
                 |_| "matmul_matrices",
                 exact,
                 |g, v| g.conv_transpose2d(v[0], v[1], Some(v[2]), options),
@@ -348,14 +350,8 @@ fn attended_with(
     });
     let mut inputs = vec![(&q, false), (&k, false), (&v, false)];
     inputs.extend(mask.as_ref().map(|mask| (mask, false)));
-    Case { name, inputs, spare }.check(
-        // Once through the keys where subgroups are all alike, and their threads share matrices evenly.
-        |target| {
-            let Matrices { sides, subgroup_size } = target.matrices.as_ref().expect("it was given");
-            let alike = target.subgroup_size == *subgroup_size
-                && (sides[0] * sides[0]).is_multiple_of(*subgroup_size);
-            if alike && d % 8 == 0 { "attention_subgroups" } else { "attention_matrices" }
-        },
+    Case { name, inputs, spare, forms: true }.check(
+        |target| kernel_of_attention(target, d),
         false,
         |g, x| {
             let options = AttentionOptions { causal, mask: x.get(3).copied(), scale: None };
@@ -363,6 +359,36 @@ fn attended_with(
         },
         |a| attention(&a[0], &a[1], &a[2], heads, (d as f64).powf(-0.5), causal, a.get(3)),
     );
+}
+
+/// Once through the keys where subgroups are all alike, and their threads share matrices evenly.
+fn kernel_of_attention(target: &Target, head_size: usize) -> &'static str {
+    let Matrices { sides, subgroup_size } = target.matrices.as_ref().expect("it was given");
+    let alike =
+        target.subgroup_size == *subgroup_size && (sides[0] * sides[0]).is_multiple_of(*subgroup_size);
+    if alike && head_size.is_multiple_of(8) { "attention_subgroups" } else { "attention_matrices" }
+}
+
+/// Queries, keys and values side by side in one tensor.
+#[test]
+fn attention_of_projections() {
+    for (keys, heads, bias, causal) in [
+        (None, [2, 24], false, false),
+        (Some(37), [2, 16], true, false),
+        (None, [3, 20], true, true),
+        (Some(33), [1, 20], false, false),
+    ] {
+        let case = Projected { n: 2, queries: 35, keys, channels: 40, heads, bias, causal };
+        let (tensors, constants) = case.arrays();
+        let tensors = tensors.iter().map(|array| (array, false));
+        let inputs = tensors.chain(constants.iter().map(|array| (array, true))).collect();
+        Case { name: case.name(), inputs, spare: 1, forms: false }.check(
+            |target| kernel_of_attention(target, heads[1]),
+            false,
+            |g, x| case.build(g, x),
+            |a| case.reference(a),
+        );
+    }
 }
 
 #[test]
