@@ -3,9 +3,11 @@
 // All tensors row-major. `V` is f32, or vec4<f32> when every input is the
 // result's shape, one number, or a row whose length is a multiple of four;
 // then indices and the parameters blocks, rows and count are in quads.
-// One thread computes one V. The functions are replaced by the operation.
+// One thread computes UNITS V, the length of a workgroup apart. The functions are replaced by the operation.
 
 const RANK: u32 = 6u;
+const UNITS: u32 = 1u;
+const WORKGROUP: u32 = 64u;
 alias V = vec4<f32>;
 alias T0 = vec4<f32>;
 alias T1 = vec4<f32>;
@@ -62,11 +64,13 @@ fn expression(i: u32) -> V {
     return load0(i);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = linear_id(group, groups, local, 64u);
-    if (i >= P.count) {
-        return;
+    let first = linear_group(group, groups) * WORKGROUP * UNITS + local;
+    for (var k = 0u; k < UNITS; k++) { // #unroll
+        let i = first + k * WORKGROUP;
+        if (i < P.count) {
+            dst[i] = Out(expression(i));
+        }
     }
-    dst[i] = Out(expression(i));
 }

@@ -6,10 +6,16 @@ use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Grid, Lower};
 use crate::shader::{Kernel, Param};
+use crate::target::DeviceClass;
 use crate::tensor::{DType, MAX_RANK, Shape, TensorDesc};
 
 /// Most inputs of one expression.
 pub const MAX_INPUTS: usize = 4;
+
+/// Units that a thread computes of a tensor that has at least `MANY` of them. To start a workgroup takes a large GPU a nanosecond, in
+/// which it moves as many bytes as sixty-four threads with a quad each do.
+const UNITS: usize = 4;
+const MANY: usize = 1 << 18;
 
 /// Computes `expr` for each element; inputs broadcast as in NumPy.
 #[derive(Clone, Debug)]
@@ -109,8 +115,9 @@ impl Operator for Elementwise {
         for (to, from) in shape.iter_mut().zip(output.shape.iter().rev()) {
             *to = *from as u32;
         }
+        let units = if cx.target().class != DeviceClass::Cpu && count >= MANY { UNITS } else { 1 };
         cx.dispatch(
-            kernel.constant("RANK", format!("{}u", output.shape.len())),
+            kernel.constant("RANK", format!("{}u", output.shape.len())).constant("UNITS", format!("{units}u")),
             &buffers,
             &[
                 ("count", count.into()),
@@ -119,7 +126,7 @@ impl Operator for Elementwise {
                 ("shape", Param::Array(shape)),
                 ("strides", Param::Array(strides)),
             ],
-            Grid::Threads(count),
+            Grid::Threads(count.div_ceil(units)),
         );
     }
 

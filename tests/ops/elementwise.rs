@@ -192,6 +192,20 @@ fn binary_functions_broadcast() {
 }
 
 #[test]
+fn large_tensors_have_several_units_for_each_thread() {
+    let mut rng = Rng::new("large");
+    // Quads and single numbers, more than 2^18 of both, which no workgroup's length divides.
+    let shapes: [(&[usize], &[usize]); 2] = [(&[5, 3, 37, 1892], &[5, 1, 1, 1892]), (&[262_147], &[1])];
+    for (a_shape, b_shape) in shapes {
+        let (a, b) = (rng.array(a_shape), rng.array(b_shape));
+        Case::new(format!("{a_shape:?} and {b_shape:?}")).input(&a).input(&b).check(
+            |g, v| g.binary(Binary::Sub, v[0], v[1]),
+            |a| Array::from_fn(a_shape, |i| broadcast(&a[0], i) - broadcast(&a[1], i)),
+        );
+    }
+}
+
+#[test]
 fn powers_of_negative_numbers() {
     let mut rng = Rng::new("pow");
     let x = rng.array_in(&[64], -3.0, 3.0);
