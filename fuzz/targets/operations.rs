@@ -328,7 +328,21 @@ fn attention(b: &mut Builder, draw: &mut Draw) -> Result<ValueId> {
     let mask = [draw.of(&[1, n]), draw.of(&[1, heads]), lq, keys];
     let mask = if draw.one_in(3) { Some(b.leaf(draw, mask, dtype)) } else { None };
     let options = AttentionOptions { scale: draw.flag().then(|| draw.number()), causal: draw.flag(), mask };
+    let [q, k, v] = if draw.one_in(3) { projections(b, draw, [q, k, v])? } else { [q, k, v] };
     b.graph.attention(q, k, v, heads, options)
+}
+
+/// Queries, keys and values of tensors as wide as they are, mostly all with a bias or none.
+fn projections(b: &mut Builder, draw: &mut Draw, from: [ValueId; 3]) -> Result<[ValueId; 3]> {
+    let mut made = from;
+    let (bias, alike) = (draw.flag(), !draw.one_in(4));
+    for x in &mut made {
+        let (c, dtype) = (b.graph.shape(*x).last(), b.dtype(*x));
+        let weight = b.leaf(draw, [c, c], dtype);
+        let bias = if alike { bias.then(|| b.leaf(draw, [c], dtype)) } else { b.maybe(draw, [c], dtype) };
+        *x = b.graph.linear(*x, weight, bias)?;
+    }
+    Ok(made)
 }
 
 fn slice(b: &mut Builder, draw: &mut Draw) -> Result<ValueId> {
