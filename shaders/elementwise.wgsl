@@ -3,7 +3,8 @@
 // All tensors row-major. `V` is f32, or vec4<f32> when every input is the
 // result's shape, one number, or a row whose length is a multiple of four;
 // then indices and the parameters blocks, rows and count are in quads.
-// One thread computes UNITS V, the length of a workgroup apart. The functions are replaced by the operation.
+// One thread computes UNITS V, so far apart that neighbouring threads compute neighbouring ones: the length of a workgroup, or
+// that of a row, which is then read once for all of them. The functions are replaced by the operation.
 
 const RANK: u32 = 6u;
 const UNITS: u32 = 1u;
@@ -17,6 +18,7 @@ alias Out = vec4<f32>;
 
 struct Params {
     count: u32,
+    apart: u32, // from one V of a thread to its next
     blocks: array<vec4<u32>, 1>,  // for each input
     rows: array<vec4<u32>, 1>,    // for each input
     shape: array<vec4<u32>, 2>,   // of the result; here and below the last axis first
@@ -60,15 +62,29 @@ fn load1(i: u32) -> V { return V(0.0); }
 fn load2(i: u32) -> V { return V(0.0); }
 fn load3(i: u32) -> V { return V(0.0); }
 
+// What a thread reads once.
+var<private> held: array<V, 4>;
+
+fn hold(i: u32) {}
+
 fn expression(i: u32) -> V {
     return load0(i);
 }
 
+// The first V of a thread.
+fn first_of(thread: u32) -> u32 {
+    return thread / WORKGROUP * WORKGROUP * UNITS + thread % WORKGROUP;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let first = linear_group(group, groups) * WORKGROUP * UNITS + local;
+    let first = first_of(linear_id(group, groups, local, WORKGROUP));
+    if (first >= P.count) {
+        return;
+    }
+    hold(first);
     for (var k = 0u; k < UNITS; k++) { // #unroll
-        let i = first + k * WORKGROUP;
+        let i = first + k * P.apart;
         if (i < P.count) {
             dst[i] = Out(expression(i));
         }

@@ -12,10 +12,8 @@ use crate::tensor::{DType, MAX_RANK, Shape, TensorDesc};
 /// Most inputs of one expression.
 pub const MAX_INPUTS: usize = 4;
 
-/// Units that a thread computes of a tensor that has at least `MANY` of them. To start a workgroup takes a large GPU a nanosecond, in
-/// which it moves as many bytes as sixty-four threads with a quad each do.
-const UNITS: usize = 4;
-const MANY: usize = 1 << 18;
+/// Threads of a workgroup.
+const WORKGROUP: usize = 64;
 
 /// Computes `expr` for each element; inputs broadcast as in NumPy.
 #[derive(Clone, Debug)]
@@ -79,6 +77,8 @@ impl Operator for Elementwise {
         let mut buffers = vec![("dst", cx.output())];
         let unit = if quads { 4 } else { 1 };
         let count = output.shape.elements() / unit;
+        let down = if cx.target().class == DeviceClass::Cpu { Down::choose(&indexing, output.shape.elements(), unit) } else { None };
+        let mut held = String::new();
         let mut blocks = vec![1; MAX_INPUTS];
         let mut rows = vec![1; MAX_INPUTS];
         let mut strides = vec![0u32; MAX_INPUTS * 8];
@@ -98,7 +98,17 @@ impl Operator for Elementwise {
                 Indexing::Row { block, row } => {
                     blocks[i] = (*block / unit) as u32;
                     rows[i] = (*row / unit) as u32;
-                    format!("V({}[row(i, {i}u)])", SRC[i])
+                    let at = match *block == output.shape.elements() {
+                        true => format!("V({}[divide(i, P.rows[0][{i}u]).y])", SRC[i]),
+                        false => format!("V({}[row(i, {i}u)])", SRC[i]),
+                    };
+                    match down.as_ref().filter(|down| down.apart == *row / unit) {
+                        Some(_) => {
+                            held += &format!("    held[{i}] = {at};\n");
+                            format!("held[{i}]")
+                        }
+                        None => at,
+                    }
                 }
                 Indexing::Strided(s) => {
                     strides.splice(i * 8..i * 8 + s.len(), s.iter().rev().copied());
@@ -115,18 +125,31 @@ impl Operator for Elementwise {
         for (to, from) in shape.iter_mut().zip(output.shape.iter().rev()) {
             *to = *from as u32;
         }
-        let units = if cx.target().class != DeviceClass::Cpu && count >= MANY { UNITS } else { 1 };
+        let (units, apart) = match down {
+            Some(Down { units, apart }) => {
+                kernel = kernel
+                    .function("hold", format!("fn hold(i: u32) {{\n{held}}}"))
+                    .function("first_of", FIRST_DOWN);
+                (units, apart)
+            }
+            None => (units_of_threads(cx.target().class, count), WORKGROUP),
+        };
+        let threads = count.div_ceil(units * apart) * apart;
         cx.dispatch(
-            kernel.constant("RANK", format!("{}u", output.shape.len())).constant("UNITS", format!("{units}u")),
+            kernel
+                .constant("RANK", format!("{}u", output.shape.len()))
+                .constant("UNITS", format!("{units}u"))
+                .constant("WORKGROUP", format!("{WORKGROUP}u")),
             &buffers,
             &[
                 ("count", count.into()),
+                ("apart", apart.into()),
                 ("blocks", Param::Array(blocks)),
                 ("rows", Param::Array(rows)),
                 ("shape", Param::Array(shape)),
                 ("strides", Param::Array(strides)),
             ],
-            Grid::Threads(count.div_ceil(units)),
+            Grid::Threads(threads),
         );
     }
 
@@ -134,6 +157,50 @@ impl Operator for Elementwise {
         output.shape.elements() as u64 * self.expr.operations()
     }
 }
+
+/// How many units a thread computes of so many. To start a workgroup takes a large GPU a nanosecond, in which it moves as many bytes as
+/// sixty-four threads with a quad each do; and a software adapter as long as it takes for one or two of its quads.
+fn units_of_threads(class: DeviceClass, count: usize) -> usize {
+    let (units, fewest) = match class {
+        DeviceClass::Cpu => (8, 1 << 10),
+        _ => (4, 1 << 16),
+    };
+    if count >= units * fewest { units } else { 1 }
+}
+
+/// Threads that go down the rows of a tensor, from row to row: what is one row for all of these they read once.
+#[derive(Clone, Copy)]
+struct Down {
+    units: usize,
+    /// Units of a row.
+    apart: usize,
+}
+
+impl Down {
+    /// Along the longest rows that there are, as far as these are the same ones.
+    fn choose(indexing: &[Indexing], elements: usize, unit: usize) -> Option<Down> {
+        let rows = indexing.iter().filter_map(|index| match index {
+            Indexing::Row { block, row } => Some((*row, *block)),
+            _ => None,
+        });
+        let longest = rows.clone().map(|(row, _)| row).max()?;
+        let fits = |units: usize| {
+            // A thread stays within a block, of which the next has another row.
+            rows.clone().all(|(row, block)| {
+                row != longest || block == elements || (block / row).is_multiple_of(units)
+            })
+        };
+        // As many as there are, where as many threads are left as a software adapter keeps busy.
+        let most = 16.min(elements / longest);
+        let units = (2..=most).rev().find(|&units| fits(units) && elements / unit / units >= 1 << 10)?;
+        Some(Down { units, apart: longest / unit })
+    }
+}
+
+const FIRST_DOWN: &str = "fn first_of(thread: u32) -> u32 {
+    let at = divide(thread, P.apart);
+    return at.x * P.apart * UNITS + at.y;
+}";
 
 /// How the index of a result becomes the index of an input.
 enum Indexing {

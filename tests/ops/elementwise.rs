@@ -195,7 +195,16 @@ fn binary_functions_broadcast() {
 fn large_tensors_have_several_units_for_each_thread() {
     let mut rng = Rng::new("large");
     // Quads and single numbers, more than 2^18 of both, which no workgroup's length divides.
-    let shapes: [(&[usize], &[usize]); 2] = [(&[5, 3, 37, 1892], &[5, 1, 1, 1892]), (&[262_147], &[1])];
+    let shapes: [(&[usize], &[usize]); 7] = [
+        (&[5, 3, 37, 1892], &[5, 1, 1, 1892]),
+        (&[262_147], &[1]),
+        // Rows of all samples or of each, as many as threads go down or none of that, quads and single numbers.
+        (&[3, 64, 33, 16], &[16]),
+        (&[3, 64, 33, 16], &[3, 1, 1, 16]),
+        (&[2, 47, 53, 7], &[7]),
+        (&[2, 48, 53, 7], &[2, 1, 1, 7]),
+        (&[2, 45, 64, 3], &[2, 45, 64, 1]),
+    ];
     for (a_shape, b_shape) in shapes {
         let (a, b) = (rng.array(a_shape), rng.array(b_shape));
         Case::new(format!("{a_shape:?} and {b_shape:?}")).input(&a).input(&b).check(
@@ -203,6 +212,29 @@ fn large_tensors_have_several_units_for_each_thread() {
             |a| Array::from_fn(a_shape, |i| broadcast(&a[0], i) - broadcast(&a[1], i)),
         );
     }
+}
+
+#[test]
+fn rows_of_several_lengths() {
+    let mut rng = Rng::new("rows");
+    let shape = [2, 40, 28, 12];
+    let arrays: Vec<Array> =
+        [&shape[..], &[12], &[2, 1, 1, 12], &[28, 12]].iter().map(|s| rng.array(s)).collect();
+    let product = Expr::binary(Binary::Mul, Expr::input(0), Expr::input(1));
+    let sum = Expr::binary(Binary::Add, Expr::binary(Binary::Add, product, Expr::input(2)), Expr::input(3));
+    let mut case = Case::new("rows").played();
+    for array in &arrays {
+        case = case.input(array);
+    }
+    case.check(
+        |g, v| g.elementwise(sum.clone(), v),
+        |a| {
+            Array::from_fn(&shape, |i| {
+                let x: Vec<f64> = a.iter().map(|a| broadcast(a, i)).collect();
+                x[0] * x[1] + x[2] + x[3]
+            })
+        },
+    );
 }
 
 #[test]
