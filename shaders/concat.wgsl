@@ -1,12 +1,15 @@
 // dst[o, base + start_k + j] = src_k[o, j], for up to four tensors src_k
 //
 // src_k [outer, rows[k]], dst [outer, total]: rows are all dimensions from the axis on, in units
-// of Elem (quads where every row allows it). One thread copies one Elem.
+// of Elem (quads where every row allows it). One thread copies an Elem of each of LINES neighbouring o.
 
 alias Elem = vec4<f32>;
+const INPUTS: u32 = 4u;
+const LINES: u32 = 1u;
 
 struct Params {
-    count: u32, // outer · width
+    count: u32, // threads
+    outer: u32,
     width: u32, // sum of the four rows
     base: u32,  // where the four begin in a row of dst
     total: u32, // row of dst
@@ -32,30 +35,31 @@ fn load1(o: u32, j: u32) -> Elem { return src1[o * P.rows[0].y + j]; }
 fn load2(o: u32, j: u32) -> Elem { return src2[o * P.rows[0].z + j]; }
 fn load3(o: u32, j: u32) -> Elem { return src3[o * P.rows[0].w + j]; }
 
+fn load(o: u32, j: u32) -> Elem {
+    let rows = P.rows[0];
+    if (INPUTS == 1u || j < rows.x) {
+        return load0(o, j);
+    }
+    if (INPUTS == 2u || j < rows.x + rows.y) {
+        return load1(o, j - rows.x);
+    }
+    if (INPUTS == 3u || j < rows.x + rows.y + rows.z) {
+        return load2(o, j - rows.x - rows.y);
+    }
+    return load3(o, j - rows.x - rows.y - rows.z);
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let id = linear_id(group, groups, local, 64u);
     if (id >= P.count) {
         return;
     }
-    let o = id / P.width;
-    var j = id % P.width;
-    let to = o * P.total + P.base + j;
-    let rows = P.rows[0];
-    if (j < rows.x) {
-        dst[to] = load0(o, j);
-        return;
+    let split = divide(id, P.width);
+    for (var k = 0u; k < LINES; k++) { // #unroll
+        let o = split.x * LINES + k;
+        if (o < P.outer) {
+            dst[o * P.total + P.base + split.y] = load(o, split.y);
+        }
     }
-    j -= rows.x;
-    if (j < rows.y) {
-        dst[to] = load1(o, j);
-        return;
-    }
-    j -= rows.y;
-    if (j < rows.z) {
-        dst[to] = load2(o, j);
-        return;
-    }
-    j -= rows.z;
-    dst[to] = load3(o, j);
 }

@@ -26,6 +26,14 @@ fn divide(i: u32, d: u32) -> vec2<u32> {
     return vec2<u32>(vec2<i32>(quotient + i32(high), rest - select(0, i32(d), high)));
 }
 
+// Coordinates (n, y, x, c) of the i-th unit of a tensor [n, h, w, c].
+fn coordinates(i: u32, h: u32, w: u32, c: u32) -> vec4<u32> {
+    let pixel = divide(i, c);
+    let line = divide(pixel.x, w);
+    let picture = divide(line.x, h);
+    return vec4<u32>(picture.x, picture.y, line.y, pixel.y);
+}
+
 // The place of a signed index in an axis of `size`: negative ones count from the end. What lies outside the axis is
 // at least `size`, as numbers below zero are the largest without a sign.
 fn from_end(i: i32, size: u32) -> u32 {

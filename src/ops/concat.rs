@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::lower::{Grid, Lower, Slot};
 use crate::shader::{Kernel, Param};
+use crate::target::DeviceClass;
 use crate::tensor::{DType, TensorDesc};
 
 /// Inputs joined along `axis`; all other dimensions are equal.
@@ -77,7 +78,14 @@ impl Operator for Concat {
                 ("dst", cx.output()),
             ];
             let width = chunk.iter().sum::<usize>() / unit;
-            let mut kernel = Kernel::new("concat").alias("Elem", elem);
+            // A thread of a software adapter takes as long to start as to copy a quad or two.
+            let cpu = cx.target().class == DeviceClass::Cpu;
+            let lines = if cpu && outer >= 8 && outer * width >= 1 << 13 { 8 } else { 1 };
+            let threads = outer.div_ceil(lines) * width;
+            let mut kernel = Kernel::new("concat")
+                .constant("INPUTS", format!("{}u", chunk.len()))
+                .constant("LINES", format!("{lines}u"))
+                .alias("Elem", elem);
             for k in (0..chunk.len()).filter(|_| quads) {
                 let desc = cx.desc(first + k);
                 if cx.finds_texels(first + k) {
@@ -89,13 +97,14 @@ impl Operator for Concat {
                 kernel,
                 &buffers,
                 &[
-                    ("count", (outer * width).into()),
+                    ("count", threads.into()),
+                    ("outer", outer.into()),
                     ("width", width.into()),
                     ("base", base.into()),
                     ("total", total.into()),
                     ("rows", Param::Array(chunk.iter().map(|row| (row / unit) as u32).collect())),
                 ],
-                Grid::Threads(outer * width),
+                Grid::Threads(threads),
             );
             base += width;
         }
