@@ -83,7 +83,7 @@ impl Operator for Elementwise {
         let mut rows = vec![1; MAX_INPUTS];
         let mut strides = vec![0u32; MAX_INPUTS * 8];
         for (i, index) in indexing.iter().enumerate() {
-            let scalar = matches!(index, Indexing::Scalar);
+            let scalar = matches!(index, Indexing::Scalar | Indexing::Each { .. });
             let dtype = cx.desc(i).dtype;
             kernel = kernel.alias(ALIAS[i], if scalar { dtype.wgsl() } else { vec(dtype) });
             // Few distinct elements of a row come from the cache anyway.
@@ -98,22 +98,26 @@ impl Operator for Elementwise {
                 Indexing::Row { block, row } => {
                     blocks[i] = (*block / unit) as u32;
                     rows[i] = (*row / unit) as u32;
-                    let at = match *block == output.shape.elements() {
+                    match *block == output.shape.elements() {
                         true => format!("V({}[divide(i, P.rows[0][{i}u]).y])", SRC[i]),
                         false => format!("V({}[row(i, {i}u)])", SRC[i]),
-                    };
-                    match down.as_ref().filter(|down| down.apart == *row / unit) {
-                        Some(_) => {
-                            held += &format!("    held[{i}] = {at};\n");
-                            format!("held[{i}]")
-                        }
-                        None => at,
                     }
+                }
+                Indexing::Each { block } => {
+                    blocks[i] = (*block / unit) as u32;
+                    format!("V(f32({}[divide(i, P.blocks[0][{i}u]).x]))", SRC[i])
                 }
                 Indexing::Strided(s) => {
                     strides.splice(i * 8..i * 8 + s.len(), s.iter().rev().copied());
                     format!("V({}[strided(i, {i}u)])", SRC[i])
                 }
+            };
+            let at = match down.as_ref().filter(|down| index.period(unit) == Some(down.apart)) {
+                Some(_) => {
+                    held += &format!("    held[{i}] = {at};\n");
+                    format!("held[{i}]")
+                }
+                None => at,
             };
             kernel = kernel.function(LOAD[i], format!("fn {}(i: u32) -> V {{ return {at}; }}", LOAD[i]));
             buffers.push((SRC[i], cx.input(i)));
@@ -179,21 +183,20 @@ struct Down {
 impl Down {
     /// Along the longest rows that there are, as far as these are the same ones.
     fn choose(indexing: &[Indexing], elements: usize, unit: usize) -> Option<Down> {
-        let rows = indexing.iter().filter_map(|index| match index {
-            Indexing::Row { block, row } => Some((*row, *block)),
-            _ => None,
-        });
-        let longest = rows.clone().map(|(row, _)| row).max()?;
+        let apart = indexing.iter().filter_map(|index| index.period(unit)).max()?;
+        let lines = elements / unit / apart;
+        // A thread stays within a block, of which the next has another row.
         let fits = |units: usize| {
-            // A thread stays within a block, of which the next has another row.
-            rows.clone().all(|(row, block)| {
-                row != longest || block == elements || (block / row).is_multiple_of(units)
+            indexing.iter().filter(|index| index.period(unit) == Some(apart)).all(|index| match index {
+                Indexing::Row { block, .. } | Indexing::Each { block } => {
+                    *block == elements || (block / unit / apart).is_multiple_of(units)
+                }
+                _ => true,
             })
         };
         // As many as there are, where as many threads are left as a software adapter keeps busy.
-        let most = 16.min(elements / longest);
-        let units = (2..=most).rev().find(|&units| fits(units) && elements / unit / units >= 1 << 10)?;
-        Some(Down { units, apart: longest / unit })
+        let units = (2..=16.min(lines)).rev().find(|&units| fits(units) && elements / unit / units >= 1 << 10)?;
+        Some(Down { units, apart })
     }
 }
 
@@ -209,6 +212,8 @@ enum Indexing {
     Scalar,
     /// `(i / block) · row + i mod row`: a vector along the last dimension, or one for each sample.
     Row { block: usize, row: usize },
+    /// `i / block`: one number for so many neighbours.
+    Each { block: usize },
     /// By coordinates; stride zero where the input has size one.
     Strided(Vec<u32>),
 }
@@ -234,7 +239,7 @@ impl Indexing {
             let row: usize = output[rank - tail..].iter().product();
             let block: usize = output[head..].iter().product();
             // With no kept head, all blocks read the one row.
-            return Indexing::Row { block, row };
+            return if row == 1 { Indexing::Each { block } } else { Indexing::Row { block, row } };
         }
         let strides = Shape::from(padded.clone()).strides();
         let strides = (0..rank)
@@ -246,8 +251,17 @@ impl Indexing {
     fn allows_quads(&self) -> bool {
         match self {
             Indexing::Same | Indexing::Scalar => true,
-            Indexing::Row { row, .. } => row.is_multiple_of(4),
+            Indexing::Row { row: numbers, .. } | Indexing::Each { block: numbers } => numbers.is_multiple_of(4),
             Indexing::Strided(_) => false,
+        }
+    }
+
+    /// Units after which the same number comes again, as long as the block lasts.
+    fn period(&self, unit: usize) -> Option<usize> {
+        match self {
+            Indexing::Row { row, .. } => Some(row / unit),
+            Indexing::Each { .. } => Some(1),
+            _ => None,
         }
     }
 }

@@ -195,7 +195,7 @@ fn binary_functions_broadcast() {
 fn large_tensors_have_several_units_for_each_thread() {
     let mut rng = Rng::new("large");
     // Quads and single numbers, more than 2^18 of both, which no workgroup's length divides.
-    let shapes: [(&[usize], &[usize]); 7] = [
+    let shapes: [(&[usize], &[usize]); 10] = [
         (&[5, 3, 37, 1892], &[5, 1, 1, 1892]),
         (&[262_147], &[1]),
         // Rows of all samples or of each, as many as threads go down or none of that, quads and single numbers.
@@ -204,6 +204,10 @@ fn large_tensors_have_several_units_for_each_thread() {
         (&[2, 47, 53, 7], &[7]),
         (&[2, 48, 53, 7], &[2, 1, 1, 7]),
         (&[2, 45, 64, 3], &[2, 45, 64, 1]),
+        // One number for many neighbours: quads, none that threads divide evenly, single numbers.
+        (&[96, 80, 3, 3], &[96, 1, 1, 1]),
+        (&[601, 4, 5, 7], &[601, 1, 1, 1]),
+        (&[77, 53, 3, 3], &[77, 1, 1, 1]),
     ];
     for (a_shape, b_shape) in shapes {
         let (a, b) = (rng.array(a_shape), rng.array(b_shape));
