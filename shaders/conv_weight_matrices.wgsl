@@ -26,10 +26,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (i >= P.count) {
         return;
     }
-    let row = i / P.columns;
-    let ci = row % P.depth;
-    let tap = row / P.depth % P.taps;
-    let co = row / (P.depth * P.taps) * P.columns + i % P.columns;
+    let at = coordinates(i, P.taps, P.depth, P.columns);
+    let ci = at.z;
+    let tap = at.y;
+    let co = at.x * P.columns + at.w;
     var value = Elem(0.0);
     if (ci < P.c_in && co < P.c_out) {
         value = src[(co * P.c_in + ci) * P.taps + tap];

@@ -4,8 +4,7 @@
 // (tile of QUADS quads of output channels, ky, group of TAPS taps side by side, quad
 // of input channels); a row holds [TAPS, 4 input channels, QUADS, 4 output channels].
 // Zero where a channel does not exist.
-// One thread writes an output channel of a row, 4 · TAPS numbers: the divisions that
-// find its place take longer than the copy.
+// One thread writes an output channel of a row, 4 · TAPS numbers, as to find its place takes a while.
 
 alias Elem = f32;
 
@@ -16,7 +15,7 @@ struct Params {
     c_in: u32,
     quads_in: u32,
     kernel_y: u32,
-    kernel_x: u32,
+    steps: u32, // along x, of so many taps
     taps: u32, // side by side in a row
 }
 
@@ -32,16 +31,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (i >= P.count) {
         return;
     }
-    let row = i / P.channels;
-    let channel = i % P.channels;
-    let steps = P.kernel_x / P.taps;
-    let ci = row % P.quads_in * 4u;
-    let kx = row / P.quads_in % steps * P.taps;
-    let ky = row / (P.quads_in * steps) % P.kernel_y;
-    let co = row / (P.quads_in * steps * P.kernel_y) * P.channels + channel;
+    let split = divide(i, P.channels);
+    let row = split.x;
+    let channel = split.y;
+    let at = coordinates(row, P.kernel_y, P.steps, P.quads_in);
+    let ci = at.w * 4u;
+    let kx = at.z * P.taps;
+    let ky = at.y;
+    let co = at.x * P.channels + channel;
 
-    let area = P.kernel_y * P.kernel_x;
-    let first = (min(co, P.c_out - 1u) * P.c_in + ci) * area + ky * P.kernel_x + kx;
+    let kernel_x = P.steps * P.taps;
+    let area = P.kernel_y * kernel_x;
+    let first = (min(co, P.c_out - 1u) * P.c_in + ci) * area + ky * kernel_x + kx;
     var to = row * P.taps * 4u * P.channels + channel;
     for (var tap = 0u; tap < P.taps; tap++) {
         for (var k = 0u; k < 4u; k++) {

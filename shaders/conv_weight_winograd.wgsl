@@ -38,8 +38,9 @@ fn points(g0: f32, g1: f32, g2: f32) -> array<f32, 6> {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = linear_id(group, groups, local, 64u);
     let channels = P.tiles * P.channels;
-    let co = i % channels;
-    let ci = i / channels;
+    let split = divide(i, channels);
+    let co = split.y;
+    let ci = split.x;
     if (ci >= P.c_in) {
         return;
     }
@@ -52,8 +53,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
     let rows = P.tiles * (P.c_in / 4u); // of a point
-    let row = co / P.channels * (P.c_in / 4u) + ci / 4u;
-    let place = ci % 4u * P.channels + co % P.channels;
+    let of_tile = divide(co, P.channels);
+    let row = of_tile.x * (P.c_in / 4u) + ci / 4u;
+    let place = ci % 4u * P.channels + of_tile.y;
     for (var u = 0u; u < POINTS; u++) { // #unroll
         let column = points(g[0][u], g[1][u], g[2][u]);
         for (var v = 0u; v < POINTS; v++) { // #unroll

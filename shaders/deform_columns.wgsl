@@ -55,16 +55,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         return;
     }
     let taps = P.kernel_y * P.kernel_x;
-    let row = id / P.each;
-    let k = row % taps;
-    let pixel = id / (taps * P.channels);
-    let c = row / taps % (P.channels / P.each) * P.each + id % P.each;
-    let y = (pixel / P.ow) % P.oh;
-    let x = pixel % P.ow;
-    let n = pixel / (P.ow * P.oh);
-    let tap = (pixel * P.sets + c / P.shared_by) * taps + k;
-    let v = f32(i32(y * P.stride_y + k / P.kernel_x * P.dilation_y) - i32(P.top)) + f32(offset[tap * 2u]);
-    let u = f32(i32(x * P.stride_x + k % P.kernel_x * P.dilation_x) - i32(P.left)) + f32(offset[tap * 2u + 1u]);
+    let of_group = divide(id, P.each);
+    let of_taps = divide(of_group.x, taps);
+    let groups_of = divide(of_taps.x, P.channels / P.each);
+    let k = of_taps.y;
+    let pixel = groups_of.x;
+    let c = groups_of.y * P.each + of_group.y;
+    let line = divide(pixel, P.ow);
+    let picture = divide(line.x, P.oh);
+    let y = picture.y;
+    let x = line.y;
+    let n = picture.x;
+    let tap = (pixel * P.sets + divide(c, P.shared_by).x) * taps + k;
+    let of_kernel = divide(k, P.kernel_x);
+    let v = f32(i32(y * P.stride_y + of_kernel.x * P.dilation_y) - i32(P.top)) + f32(offset[tap * 2u]);
+    let u = f32(i32(x * P.stride_x + of_kernel.y * P.dilation_x) - i32(P.left)) + f32(offset[tap * 2u + 1u]);
     // Farther out there is nothing, however far.
     let below = clamp(floor(v), -2.0, f32(P.h));
     let before = clamp(floor(u), -2.0, f32(P.w));

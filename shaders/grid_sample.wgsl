@@ -83,9 +83,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (id >= P.count) {
         return;
     }
-    let c = id % P.c;
-    let place = id / P.c;
-    let n = place / P.pixels;
+    let split = divide(id, P.c);
+    let c = split.y;
+    let place = split.x;
+    let n = divide(place, P.pixels).x;
     let u = pixel(f32(grid[place * 2u]), P.w);
     let v = pixel(f32(grid[place * 2u + 1u]), P.h);
     // Halves go to the even pixel.

@@ -38,8 +38,9 @@ struct Position {
 
 fn position(i: u32, a: i32, b: i32, d: i32) -> Position {
     let t = a * i32(i) + b;
-    // Division rounds towards zero; the cell is the floor.
-    let cell = select(t / d, -((d - 1 - t) / d), t < 0);
+    // The cell is the floor.
+    let whole = i32(divide(u32(select(t, d - 1 - t, t < 0)), u32(d)).x);
+    let cell = select(whole, -whole, t < 0);
     return Position(cell, f32(t - cell * d) / f32(d));
 }
 
@@ -69,11 +70,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (id >= P.count) {
         return;
     }
-    let c = id % P.c;
-    let pixel = id / P.c;
-    let v = position((pixel / P.ow) % P.oh, P.ya, P.yb, P.yd);
-    let u = position(pixel % P.ow, P.xa, P.xb, P.xd);
-    let n = pixel / (P.ow * P.oh);
+    let at = coordinates(id, P.oh, P.ow, P.c);
+    let v = position(at.y, P.ya, P.yb, P.yd);
+    let u = position(at.z, P.xa, P.xb, P.xd);
     let wy = weights(v.fraction);
     let wx = weights(u.fraction);
     let first = select(0, -1, TAPS == 4u);
@@ -83,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         var line = V(0.0);
         for (var i = 0u; i < TAPS; i++) {
             let x = u32(clamp(u.cell + first + i32(i), 0, i32(P.w) - 1));
-            line += wx[i] * V(src[((n * P.h + y) * P.w + x) * P.c + c]);
+            line += wx[i] * V(src[((at.x * P.h + y) * P.w + x) * P.c + at.w]);
         }
         sum += wy[j] * line;
     }

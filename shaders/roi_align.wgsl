@@ -79,12 +79,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (id >= P.count) {
         return;
     }
-    let c = id % P.c;
-    let bin = id / P.c;
-    let r = bin / (P.ow * P.oh);
+    let at = coordinates(id, P.oh, P.ow, P.c);
+    let c = at.w;
+    let r = at.x;
     let n = min(from_end(pictures[r], P.n), P.n - 1u);
-    let columns = samples(f32(regions[r * 4u]), f32(regions[r * 4u + 2u]), bin % P.ow, P.ow, P.w);
-    let rows = samples(f32(regions[r * 4u + 1u]), f32(regions[r * 4u + 3u]), (bin / P.ow) % P.oh, P.oh, P.h);
+    let columns = samples(f32(regions[r * 4u]), f32(regions[r * 4u + 2u]), at.z, P.ow, P.w);
+    let rows = samples(f32(regions[r * 4u + 1u]), f32(regions[r * 4u + 3u]), at.y, P.oh, P.h);
     var sum = V(0.0);
     var best = V(-3.4028234e38);
     var visited = 0.0;

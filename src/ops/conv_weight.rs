@@ -73,7 +73,7 @@ impl Operator for ConvWeight {
                     ("c_in", from[1].into()),
                     ("quads_in", from[1].div_ceil(4).into()),
                     ("kernel_y", from[2].into()),
-                    ("kernel_x", from[3].into()),
+                    ("steps", (from[3] / taps).into()),
                     ("taps", (*taps).into()),
                 ],
                 Grid::Threads(to.shape[0] * 4 * quads),
