@@ -11,12 +11,25 @@ fn overlap(a: &[f64], b: &[f64]) -> f64 {
     area(&common) / (area(a) + area(b) - area(&common)).max(1e-12)
 }
 
-/// Boxes of a picture of 64 × 48 (w × h), some of them partly outside.
+/// Boxes of a picture of 64 × 48 (w × h), some of them partly outside. No two of a picture overlap by so nearly the threshold that
+/// rounding decides which of them is left: of thousands some pair would.
 fn boxes(rng: &mut Rng, n: usize, candidates: usize) -> Array {
     let mut boxes = Array::zeros(&[n, candidates, 4]);
-    for b in boxes.data.chunks_exact_mut(4) {
-        let (x, y) = (rng.uniform(-5.0, 60.0), rng.uniform(-5.0, 40.0));
-        b.copy_from_slice(&[x, y, x + rng.uniform(5.0, 30.0), y + rng.uniform(5.0, 30.0)]);
+    for picture in boxes.data.chunks_exact_mut(candidates * 4) {
+        for i in 0..candidates {
+            let (before, rest) = picture.split_at_mut(i * 4);
+            let borderline = |b: &[f64]| {
+                let near = |other| (overlap(other, b) - f64::from(SELECTION.overlap)).abs() < 4e-5;
+                before.chunks_exact(4).any(near)
+            };
+            loop {
+                let (x, y) = (rng.uniform(-5.0, 60.0), rng.uniform(-5.0, 40.0));
+                rest[..4].copy_from_slice(&[x, y, x + rng.uniform(5.0, 30.0), y + rng.uniform(5.0, 30.0)]);
+                if !borderline(&rest[..4]) {
+                    break;
+                }
+            }
+        }
     }
     boxes
 }
