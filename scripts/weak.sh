@@ -83,6 +83,12 @@ for wanted in "${names[@]}"; do
     else
         run=(cargo test --locked --no-fail-fast "${targets[@]}")
     fi
+    # Mesa 22.3's rasteriser ends in LLVM (llvm::ConstantVector::getImpl) when it compiles a fragment shader for 512 bits, and these
+    # two tests draw a depth buffer with one of theirs.
+    if [ "$vector" = 512 ]; then
+        printf 'SKIPPED: depth buffers that are drawn: the driver rasterises no vectors of 512 bits\n'
+        run+=(-- --skip depth::depths_as_they_are --skip depth::distances_of_projections)
+    fi
     if (as "${run[@]}") >"$log" 2>&1; then
         said="$(grep -E '^ +Summary|^test result' "$log" | tail -n 1)"
         printf '%s\n' "$said"
