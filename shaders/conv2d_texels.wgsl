@@ -67,6 +67,7 @@ struct Params {
 
 // #include lib/index
 // #include lib/math
+// #include lib/quads
 // #include lib/texels
 
 // What `lane` holds, for every thread of a subgroup.
@@ -116,38 +117,45 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var step = 0u; step < P.steps_x; step++) {
             // Where the columns lie and whether they exist. Positions left of or above the source wrap to large numbers.
             let x0 = x_out * STRIDE_X + step * DILATION_X - P.pad_left;
-            var at: array<array<u32, COLUMNS>, ROWS>; // #registers
-            var inside: array<array<bool, COLUMNS>, ROWS>; // #registers
+            var at: array<array<u32, COLUMNS>, ROWS>; // #values
+            var inside: array<array<bool, COLUMNS>, ROWS>; // #values
+            var y_in: array<u32, ROWS>; // #values
+            var line: array<u32, ROWS>; // #values
             for (var r = 0u; r < ROWS; r++) { // #unroll
-                let y = (y_out + r) * P.stride_y + ky * P.dilation_y - P.pad_top;
-                let line = select(0u, (sample * P.height + y) / UPSAMPLE, y < P.height) * (P.width / UPSAMPLE);
+                y_in[r] = (y_out + r) * P.stride_y + ky * P.dilation_y - P.pad_top;
+                line[r] = select(0u, (sample * P.height + y_in[r]) / UPSAMPLE, y_in[r] < P.height) * (P.width / UPSAMPLE);
                 for (var c = 0u; c < COLUMNS; c++) { // #unroll
-                    inside[r][c] = x0 + c < P.width && y < P.height;
-                    at[r][c] = (line + select(0u, (x0 + c) / UPSAMPLE, inside[r][c])) * P.quads_pixel + first_in;
+                    inside[r][c] = x0 + c < P.width && y_in[r] < P.height;
+                    at[r][c] = (line[r] + select(0u, (x0 + c) / UPSAMPLE, inside[r][c])) * P.quads_pixel + first_in;
                 }
             }
             let row = ((tile_quads * P.kernel_y + ky) * P.steps_x + step) * P.quads_in;
             for (var quad = 0u; quad < P.quads_in; quad++) {
-                var s: array<array<V, COLUMNS>, ROWS>; // #registers
+                var s: array<array<V, COLUMNS>, ROWS>; // #values
                 for (var r = 0u; r < ROWS; r++) { // #unroll
                     for (var c = 0u; c < COLUMNS; c++) { // #unroll
                         s[r][c] = select(V(0.0), textureLoad(src_texture, texel(at[r][c] + quad), 0), inside[r][c]);
                     }
                 }
-                var w: array<V, WEIGHTS>; // #registers
+                var held: array<V, FETCHES>; // #values
+                var w: array<V, WEIGHTS>; // #values
                 for (var f = 0u; f < FETCHES; f++) { // #unroll
-                    let held = textureLoad(weight_texture, texel((row + quad) * WEIGHTS + f * SHARE + lane), 0);
+                    held[f] = textureLoad(weight_texture, texel((row + quad) * WEIGHTS + f * SHARE + lane), 0);
                     for (var l = 0u; l < SHARE; l++) { // #unroll
-                        w[f * SHARE + l] = share(held, l);
+                        w[f * SHARE + l] = share(held[f], l);
                     }
                 }
                 for (var r = 0u; r < ROWS; r++) { // #unroll
                     for (var p = 0u; p < PIXELS; p++) { // #unroll
                         for (var q = 0u; q < QUADS; q++) { // #unroll
                             for (var kx = 0u; kx < KERNEL_X; kx++) { // #unroll
-                                for (var i = 0u; i < 4u; i++) { // #unroll
-                                    sum[r][p][q] = fma(V(s[r][p * STRIDE_X + kx * DILATION_X][i]), w[(kx * 4u + i) * QUADS + q], sum[r][p][q]);
-                                }
+                                sum[r][p][q] = add_products(
+                                    s[r][p * STRIDE_X + kx * DILATION_X],
+                                    w[(kx * 4u + 0u) * QUADS + q],
+                                    w[(kx * 4u + 1u) * QUADS + q],
+                                    w[(kx * 4u + 2u) * QUADS + q],
+                                    w[(kx * 4u + 3u) * QUADS + q],
+                                    sum[r][p][q]);
                             }
                         }
                     }

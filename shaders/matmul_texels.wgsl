@@ -37,6 +37,7 @@ struct Params {
 @group(0) @binding(3) var<uniform> P: Params;
 
 // #include lib/index
+// #include lib/quads
 // #include lib/texels
 
 // What `lane` holds, for every thread of a subgroup.
@@ -116,9 +117,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
         for (var r = 0u; r < ROWS; r++) { // #unroll
             for (var q = 0u; q < QUADS; q++) { // #unroll
-                for (var t = 0u; t < 4u; t++) { // #unroll
-                    sum[r][q] = fma(V(x[r][t]), y[t * QUADS + q], sum[r][q]);
-                }
+                sum[r][q] = add_products(x[r], y[q], y[QUADS + q], y[2u * QUADS + q], y[3u * QUADS + q], sum[r][q]);
             }
         }
     }

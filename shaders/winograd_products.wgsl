@@ -35,6 +35,7 @@ struct Params {
 @group(0) @binding(5) var weight_texture: texture_2d<f32>;
 
 // #include lib/index
+// #include lib/quads
 // #include lib/texels
 
 fn load(at: u32) -> V {
@@ -61,7 +62,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let lane = local % SHARE;
 
     var sum: array<array<V, QUADS>, PIXELS>; // #registers
-    var at: array<u32, PIXELS>; // #registers
+    var at: array<u32, PIXELS>; // #values
     for (var p = 0u; p < PIXELS; p++) { // #unroll
         // A thread beyond the last square stays, to fetch weights for the others.
         at[p] = min(point, POINTS - 1u) * P.quads_in * P.tiles + min(first + p * LANES, P.tiles - 1u);
@@ -69,22 +70,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let end = (column + 1u) * P.quads_in;
     var ahead = 0u;
     for (var row = column * P.quads_in; row < end; row++) {
-        var s: array<V, PIXELS>; // #registers
+        var s: array<V, PIXELS>; // #values
         for (var p = 0u; p < PIXELS; p++) { // #unroll
             s[p] = load(at[p] + ahead);
         }
-        var w: array<V, WEIGHTS>; // #registers
+        var held: array<V, FETCHES>; // #values
+        var w: array<V, WEIGHTS>; // #values
         for (var f = 0u; f < FETCHES; f++) { // #unroll
-            let held = load_weight(row * WEIGHTS + f * SHARE + lane);
+            held[f] = load_weight(row * WEIGHTS + f * SHARE + lane);
             for (var l = 0u; l < SHARE; l++) { // #unroll
-                w[f * SHARE + l] = share(held, l);
+                w[f * SHARE + l] = share(held[f], l);
             }
         }
         for (var p = 0u; p < PIXELS; p++) { // #unroll
             for (var q = 0u; q < QUADS; q++) { // #unroll
-                for (var i = 0u; i < 4u; i++) { // #unroll
-                    sum[p][q] = fma(V(s[p][i]), w[i * QUADS + q], sum[p][q]);
-                }
+                sum[p][q] = add_products(s[p], w[q], w[QUADS + q], w[2u * QUADS + q], w[3u * QUADS + q], sum[p][q]);
             }
         }
         ahead += P.tiles;

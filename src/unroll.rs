@@ -14,13 +14,110 @@
 //! which is valid as it stands. When it is specialised, marked loops are replaced
 //! by their turns and marked arrays by a variable for each element, `sum_0_2` …
 //!
+//! An array marked `// #values` instead is given each of its elements once: these are no variables but `let`s, of which
+//! drivers have less to compile.
+//!
 //! A loop marked `// #once NAME` has one turn where the const NAME is true, and is replaced by it: drivers keep apart what a loop
 //! holds and what stands around it, even if it never turns.
+//!
+//! A function marked `// #inline` is replaced by the expression that it returns, wherever it is called: its arguments may have to be
+//! constants there, which WGSL knows of no function.
 
-/// Writes out the marked loops, then the marked arrays. Bounds and indices are
+use std::collections::HashSet;
+
+/// Writes out the marked functions, then the marked loops, then the marked arrays. Bounds and indices are
 /// made of literals, `const`s of the source whose values are literals, `+`, `*`, `/`, `%` and parentheses.
 pub fn unroll(source: &str) -> Result<String, String> {
-    registers(loops(source, &once(source)?, 0)?)
+    registers(loops(source, &once(&inline(source)?)?, 0)?)
+}
+
+/// `source` with every marked function written where it was called, and no longer defined.
+///
+/// ```wgsl
+/// fn share(held: V, lane: u32) -> V { // #inline
+///     return subgroupBroadcast(held, lane);
+/// }
+/// ```
+fn inline(source: &str) -> Result<String, String> {
+    let mut text = source.to_owned();
+    while let Some(marker) = text.find(INLINE) {
+        let start = text[..marker].rfind('\n').map_or(0, |i| i + 1);
+        let header = text[start..marker].trim().to_owned();
+        let fail = || format!("cannot inline `{header}`");
+        let (name, rest) =
+            header.strip_prefix("fn ").and_then(|rest| rest.split_once('(')).ok_or_else(fail)?;
+        let (parameters, _) = rest.split_once(')').filter(|_| is_word(name)).ok_or_else(fail)?;
+        let parameters: Option<Vec<&str>> =
+            parameters.split(", ").map(|p| p.split_once(": ").map(|(name, _)| name)).collect();
+        let parameters = parameters.ok_or_else(fail)?;
+        let body = &text[marker + INLINE.len()..];
+        let length = closing_brace(body).ok_or_else(fail)?;
+        let value = body[..length].trim().strip_prefix("return ").and_then(|v| v.strip_suffix(';'));
+        // Two statements, or a call of itself, would be written out without an end.
+        let value = value.filter(|v| !v.contains(';') && find_word(v, name).is_none()).ok_or_else(fail)?;
+        let others = [&text[..start], &body[length + 1..]].concat();
+        text = replace_calls(&others, name, &parameters, value, 0).ok_or_else(fail)?;
+    }
+    Ok(text)
+}
+
+/// `text` with the calls of a function replaced by what it returns.
+fn replace_calls(text: &str, name: &str, parameters: &[&str], value: &str, depth: usize) -> Option<String> {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = find_word(rest, name) {
+        let after = &rest[at + name.len()..];
+        let Some(inside) = after.strip_prefix('(') else {
+            result.push_str(&rest[..at + name.len()]);
+            rest = after;
+            continue;
+        };
+        result.push_str(&rest[..at]);
+        let (arguments, length) = arguments(inside)?;
+        if arguments.len() != parameters.len() || depth > DEEPEST {
+            return None;
+        }
+        // Words that no kernel has stand for the parameters, lest an argument have the name of one.
+        let place = |i: usize| format!("_argument_{i}_");
+        let mut call = value.to_owned();
+        for (i, parameter) in parameters.iter().enumerate() {
+            call = substitute(&call, parameter, &place(i));
+        }
+        for (i, argument) in arguments.iter().enumerate() {
+            let argument = replace_calls(argument, name, parameters, value, depth + 1)?;
+            call = substitute(&call, &place(i), &format!("({argument})"));
+            if result.len() + call.len() > LONGEST {
+                return None;
+            }
+        }
+        result.push_str(&format!("({call})"));
+        rest = &inside[length..];
+    }
+    result.push_str(rest);
+    Some(result)
+}
+
+/// What stands between commas up to the parenthesis that closes one already opened, and the bytes with that.
+fn arguments(text: &str) -> Option<(Vec<&str>, usize)> {
+    let mut depth = 0;
+    let mut start = 0;
+    let mut found = Vec::new();
+    for (i, c) in text.char_indices() {
+        match c {
+            '(' | '[' => depth += 1,
+            ')' if depth == 0 => {
+                found.push(text[start..i].trim());
+                return Some((found, i + 1));
+            }
+            ')' | ']' => depth -= 1,
+            ',' if depth == 0 => {
+                found.push(text[start..i].trim());
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// `source` with every loop of one turn replaced by that.
@@ -49,7 +146,10 @@ fn once(source: &str) -> Result<String, String> {
     Ok(result)
 }
 
+const INLINE: &str = "// #inline";
 const UNROLL: &str = "// #unroll";
+const REGISTERS: &str = "// #registers";
+const VALUES: &str = "// #values";
 const ONCE: &str = "// #once";
 
 /// Bytes of a kernel that is written out; the longest of this crate has a tenth of that.
@@ -75,13 +175,14 @@ fn loops(source: &str, text: &str, depth: usize) -> Result<String, String> {
         let length = closing_brace(body).ok_or_else(fail)?;
         result.push_str(&rest[..start]);
         let once = loops(source, &body[..length], depth + 1)?;
+        let (open, close) = if declares(&once) { ("{", "}\n") } else { ("", "\n") };
         for turn in 0..turns {
             if result.len() + once.len() > LONGEST {
                 return Err(format!("{}: more than {LONGEST} bytes, with {turns} turns", fail()));
             }
-            result.push('{');
+            result.push_str(open);
             result.push_str(&substitute(&once, variable, &format!("{turn}u")));
-            result.push_str("}\n");
+            result.push_str(close);
         }
         rest = &body[length + 1..];
     }
@@ -89,9 +190,26 @@ fn loops(source: &str, text: &str, depth: usize) -> Result<String, String> {
     Ok(result)
 }
 
-/// Replaces every marked array by one variable for each element.
+/// Whether names are made in a block that do not hold after it, but for those of marked arrays.
+fn declares(body: &str) -> bool {
+    let mut depth = 0;
+    for line in body.lines() {
+        let statement = line.trim_start();
+        let declaration = ["let ", "var ", "const "].iter().any(|word| statement.starts_with(word));
+        if depth == 0 && declaration {
+            return true;
+        }
+        depth += line.matches('{').count();
+        depth = depth.saturating_sub(line.matches('}').count());
+    }
+    false
+}
+
+/// Replaces every marked array by one variable, or value, for each element.
 fn registers(mut text: String) -> Result<String, String> {
-    while let Some(marker) = text.find("// #registers") {
+    while let Some((marker, mark)) =
+        [REGISTERS, VALUES].iter().filter_map(|m| Some((text.find(m)?, *m))).min()
+    {
         let start = text[..marker].rfind('\n').map_or(0, |i| i + 1);
         let declaration = text[start..marker].trim().to_owned();
         let fail = || format!("cannot keep `{declaration}` in registers");
@@ -110,15 +228,32 @@ fn registers(mut text: String) -> Result<String, String> {
         for size in &sizes {
             names = names.iter().flat_map(|n| (0..*size).map(move |i| format!("{n}_{i}"))).collect();
         }
-        let declared: String = names.iter().map(|n| format!("var {n}: {element}; ")).collect();
-        let used = index_elements(&text, &text[marker + "// #registers".len()..], name, sizes.len())
+        let used = index_elements(&text, &text[marker + mark.len()..], name, sizes.len())
             .map_err(|index| format!("{}: index {index} is not constant", fail()))?;
+        let (declared, used) = match mark {
+            VALUES => (String::new(), given_once(&used, &names)),
+            _ => (names.iter().map(|n| format!("var {n}: {element}; ")).collect(), used),
+        };
         text = format!("{}{declared}{used}", &text[..start]);
         if text.len() > LONGEST {
             return Err(format!("has more than {LONGEST} bytes with its tiles in registers"));
         }
     }
     Ok(text)
+}
+
+/// `text` in which the first statement that begins with one of `names`, the one that gives it its value, is a `let`.
+fn given_once(text: &str, names: &[String]) -> String {
+    let mut left: HashSet<&str> = names.iter().map(String::as_str).collect();
+    let mut result = String::with_capacity(text.len() + 4 * names.len());
+    for line in text.split_inclusive('\n') {
+        let statement = line.trim_start();
+        let end = statement.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(statement.len());
+        let given = statement[end..].starts_with(" = ") && left.remove(&statement[..end]);
+        result.push_str(if given { "let " } else { "" });
+        result.push_str(if given { statement } else { line });
+    }
+    result
 }
 
 /// Element type and sizes, outermost first, of `array<array<T, M>, N>`.
@@ -286,6 +421,54 @@ mod tests {
         }
         let dynamic = source.replace("1u * N", "i");
         assert!(unroll(&dynamic).unwrap_err().contains("index i is not constant"));
+    }
+
+    #[test]
+    fn values_are_given_once() {
+        let source = "fn f() {\n    for (var i = 0u; i < n; i++) {\n        var s: array<V, 2>; // #values\n        for (var p = 0u; p < 2u; p++) { // #unroll\n            s[p] = load(p);\n        }\n        sum += s[0] * s[1];\n    }\n}\n";
+        let text = unroll(source).unwrap();
+        for expected in ["let s_0 = load(0u);", "let s_1 = load(1u);", "sum += s_0 * s_1;"] {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
+        // They hold after the loop that gives them, so that no braces stand round its turns; round those with names of their own they do.
+        assert_eq!(text.matches('{').count(), 2, "{text}");
+        let own = source.replace("s[p] = load(p);", "let held = load(p);\n            s[p] = held;");
+        assert_eq!(unroll(&own).unwrap().matches('{').count(), 4);
+    }
+
+    #[test]
+    fn functions_are_written_where_they_are_called() {
+        let of = |call: &str| {
+            let source = format!(
+                "fn share(held: V, lane: u32) -> V {{ // #inline\n    return broadcast(held, lane) + lane;\n}}\nfn f() {{\n    {call};\n}}\n"
+            );
+            unroll(&source)
+        };
+        assert!(
+            of("x = share(w[i * 2u], lane + 3u)")
+                .unwrap()
+                .contains("x = (broadcast((w[i * 2u]), (lane + 3u)) + (lane + 3u));")
+        );
+        assert!(
+            of("x = share(share(held, 1u), 2u)")
+                .unwrap()
+                .contains("x = (broadcast(((broadcast((held), (1u)) + (1u))), (2u)) + (2u));")
+        );
+        let same = of("x = P.share + share_of(1u)").unwrap();
+        assert!(same.contains("x = P.share + share_of(1u);") && !same.contains("fn share("), "{same}");
+        assert!(of("x = share(1u)").unwrap_err().contains("cannot inline `fn share("));
+        for function in [
+            "fn f(x: V) -> V { // #inline\n    let y = x;\n    return y;\n}",
+            "fn f(x: V) -> V { // #inline\n    return f(x);\n}",
+            "fn f(x: V) -> V { // #inline\n    return x;",
+            "let f = 1u; // #inline\n}",
+            "// #inline",
+        ] {
+            assert!(unroll(function).unwrap_err().contains("cannot inline"), "{function}");
+        }
+        let twice = "fn f(x: u32) -> u32 { // #inline\n    return x + x;\n}\n";
+        let deep = format!("{twice}{}1u{}", "f(".repeat(30), ")".repeat(30));
+        assert!(unroll(&deep).unwrap_err().contains("cannot inline"));
     }
 
     #[test]

@@ -339,7 +339,7 @@ fn queries_of_texels(quads: usize, lq: usize) -> usize {
     (1..=most).min_by_key(|&queries| cost(queries)).expect("at least one")
 }
 
-const ONE_TURN: &str = "fn turn(t: u32) -> u32 {
+const ONE_TURN: &str = "fn turn(t: u32) -> u32 { // #inline
     return 0u;
 }";
 

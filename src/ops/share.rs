@@ -11,22 +11,12 @@ pub fn lanes(target: &Target) -> usize {
     }
 }
 
-/// `share(held, lane)`: what `lane` holds. `lane` is a constant wherever this is called, and one of the cases is left;
-/// WGSL wants each lane spelt out.
-pub const LANES: &str = "fn share(held: V, lane: u32) -> V {
-    switch lane {
-        case 1u: { return subgroupBroadcast(held, 1u); }
-        case 2u: { return subgroupBroadcast(held, 2u); }
-        case 3u: { return subgroupBroadcast(held, 3u); }
-        case 4u: { return subgroupBroadcast(held, 4u); }
-        case 5u: { return subgroupBroadcast(held, 5u); }
-        case 6u: { return subgroupBroadcast(held, 6u); }
-        case 7u: { return subgroupBroadcast(held, 7u); }
-        default: { return subgroupBroadcast(held, 0u); }
-    }
+/// `share(held, lane)`: what `lane` holds. WGSL wants the lane to be a constant, which it is wherever this is called.
+pub const LANES: &str = "fn share(held: V, lane: u32) -> V { // #inline
+    return subgroupBroadcast(held, lane);
 }";
 
 /// The same for a lane that is no constant, but the same for all.
-pub const ANY_LANE: &str = "fn share(held: V, lane: u32) -> V {
+pub const ANY_LANE: &str = "fn share(held: V, lane: u32) -> V { // #inline
     return subgroupShuffle(held, lane);
 }";
