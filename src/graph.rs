@@ -219,8 +219,11 @@ impl Graph {
             _ => None,
         });
         let packed = self.values.iter().filter_map(|v| match &v.source {
-            Source::Op { op: Op::PackedWeight(weight), .. } => Some(weight.stored()),
+            Source::Op { op: Op::PackedWeight(weight), .. } => Some(weight),
             _ => None,
+        });
+        let packed = packed.flat_map(|weight| {
+            std::iter::once(weight.stored()).chain(weight.scale().into_iter().flat_map(|scale| &scale.from))
         });
         // Tables of integers are nothing that was trained.
         let mut count = 0;

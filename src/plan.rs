@@ -20,7 +20,7 @@ use crate::shader::Shader;
 use crate::target::Target;
 use crate::tensor::{Tensor, TensorDesc};
 
-pub(crate) use load::{Loading, Part, Upload};
+pub(crate) use load::{CUT, Loading, Part, Upload};
 pub(crate) use reload::Change;
 pub(crate) use share::Shared;
 

@@ -1,5 +1,6 @@
 //! A room: where weights lie on their way to the device, see [`Loading`].
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
@@ -7,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use super::load::STORAGE;
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::ops::packed_weight::PackedWeight;
+use crate::ops::packed_weight::{PackedWeight, Packer};
 use crate::parallel;
-use crate::plan::{Buffer, BufferId, Loading, Part, Plan, Role, Upload};
+use crate::plan::{Buffer, BufferId, CUT, Loading, Part, Plan, Role, Upload};
 
 /// Buffers that parts of the load take in turns.
 pub(super) struct Room {
@@ -18,41 +19,74 @@ pub(super) struct Room {
     lanes: Vec<wgpu::Buffer>,
 }
 
-/// Bytes that a thread writes at a time.
+/// Bytes that a thread copies at a time.
 const PIECE: usize = 1 << 16;
 
-/// What a buffer gets from the host.
-#[derive(Clone, Copy)]
-enum Contents<'a> {
-    /// These bytes, and zeros up to the size of the buffer.
-    Plain(&'a [u8]),
-    Packed(&'a PackedWeight),
+/// Bytes of which rows of packed weights are multiples, as are the places where uploads are cut.
+const UNIT: usize = CUT as usize;
+
+/// A place that the host writes to, of a length that is known, as what goes to another thread must be.
+type To<'a, const N: usize> = wgpu::WriteOnly<'a, [u8; N]>;
+
+/// What a thread does of a part by itself.
+enum Job<'a> {
+    /// The bytes from a place of a tensor on, and zeros after its end.
+    Copy { bytes: &'a [u8], at: usize, to: To<'a, PIECE> },
+    /// Pieces of a weight that are made of the same numbers, from these bytes of it on.
+    Pack { weight: &'a PackedWeight, pieces: Vec<(usize, Vec<To<'a, UNIT>>)> },
 }
 
-impl<'a> Contents<'a> {
-    fn of(buffer: &'a Buffer) -> Self {
-        match &buffer.role {
-            Role::Weight { tensor, .. } => Contents::Plain(&tensor.bytes),
-            Role::Packed { weight, .. } => Contents::Packed(weight),
-            _ => unreachable!("only weights are uploaded"),
+impl Job<'_> {
+    fn write(self) {
+        match self {
+            Job::Copy { bytes, at, to } => copy(bytes, at, to.into()),
+            Job::Pack { weight, pieces } => {
+                let mut packer = Packer::new(weight);
+                let row = 4 * weight.row();
+                for (at, to) in pieces {
+                    let first = at / row;
+                    let packed = packer.pack(first..(at + to.len() * UNIT).div_ceil(row));
+                    let packed: &[[u8; UNIT]] = bytemuck::cast_slice(packed);
+                    let units = &packed[(at - first * row) / UNIT..];
+                    to.into_iter().zip(units).for_each(|(to, unit)| to.write(*unit));
+                }
+            }
         }
     }
+}
 
-    fn write(self, bytes: Range<usize>, mut to: wgpu::WriteOnly<[u8]>) {
-        match self {
-            Contents::Plain(all) => {
-                let [start, end] = [bytes.start, bytes.end].map(|byte| byte.min(all.len()));
-                to.slice(..end - start).copy_from_slice(&all[start..end]);
-                to.slice(end - start..).fill(0);
-            }
-            Contents::Packed(weight) => {
-                let row = 4 * weight.row();
-                let rows = bytes.start / row..bytes.end.div_ceil(row);
-                let from = bytes.start - rows.start * row;
-                let packed = weight.pack(rows);
-                to.copy_from_slice(&bytemuck::cast_slice(&packed)[from..from + bytes.len()]);
-            }
+fn copy(bytes: &[u8], at: usize, mut to: wgpu::WriteOnly<[u8]>) {
+    let [start, end] = [at, at + to.len()].map(|byte| byte.min(bytes.len()));
+    to.slice(..end - start).copy_from_slice(&bytes[start..end]);
+    to.slice(end - start..).fill(0);
+}
+
+/// What there is to do for some bytes of a buffer, from `at` on.
+fn jobs<'a>(buffer: &'a Buffer, mut at: usize, to: wgpu::WriteOnly<'a, [u8]>) -> Vec<Job<'a>> {
+    match &buffer.role {
+        Role::Weight { tensor, .. } => {
+            let (whole, last) = to.into_chunks::<PIECE>();
+            let places = (at..).step_by(PIECE);
+            copy(&tensor.bytes, at + whole.len() * PIECE, last);
+            let job = |(to, at)| Job::Copy { bytes: &tensor.bytes, at, to };
+            whole.into_iter().zip(places).map(job).collect()
         }
+        Role::Packed { weight, .. } => {
+            let (units, rest) = to.into_chunks::<UNIT>();
+            debug_assert!(rest.is_empty() && at.is_multiple_of(UNIT));
+            let mut units = units.into_iter().peekable();
+            let mut by_number: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+            while units.peek().is_some() {
+                let row = 4 * weight.row();
+                let (end, number) = weight.piece(at / row);
+                let to: Vec<_> = units.by_ref().take((end * row - at) / UNIT).collect();
+                let next = at + to.len() * UNIT;
+                by_number.entry(number).or_default().push((at, to));
+                at = next;
+            }
+            by_number.into_values().map(|pieces| Job::Pack { weight, pieces }).collect()
+        }
+        _ => unreachable!("only weights are uploaded"),
     }
 }
 
@@ -142,21 +176,18 @@ pub(super) fn write(plan: &Plan, part: &Part, view: Option<wgpu::BufferViewMut>)
     let Some(mut view) = view else { return };
     let mut rest = view.slice(..);
     let mut written = 0;
-    let mut pieces = Vec::new();
+    let mut all = Vec::new();
     for upload in &part.uploads {
-        let contents = Contents::of(&plan.buffers[upload.buffer]);
         let (start, end) = (upload.bytes.start as usize, upload.bytes.end as usize);
         let (_, from) = rest.split_at(upload.at as usize - written);
         let (to, after) = from.split_at(end - start);
         (rest, written) = (after, upload.at as usize + end - start);
-        let (whole, last) = to.into_chunks::<PIECE>();
-        let left = end - last.len();
-        let starts = (start..).step_by(PIECE);
-        pieces.extend(whole.into_iter().zip(starts).map(|(to, at)| (Mutex::new(Some(to)), at, contents)));
-        contents.write(left..end, last);
+        all.extend(
+            jobs(&plan.buffers[upload.buffer], start, to).into_iter().map(|job| Mutex::new(Some(job))),
+        );
     }
-    parallel::map(&pieces, |(to, at, contents)| {
-        let to = to.lock().unwrap_or_else(PoisonError::into_inner).take().expect("each is written once");
-        contents.write(*at..at + PIECE, to.into());
+    parallel::map(&all, |job| {
+        let job = job.lock().unwrap_or_else(PoisonError::into_inner).take();
+        job.expect("each is done once").write();
     });
 }

@@ -7,6 +7,10 @@ use super::{BufferId, Fill, NetworkMemory, Plan};
 /// Bindings may begin at multiples of this many bytes on every device.
 const ALIGNMENT: u64 = 256;
 
+/// Weights are cut at multiples of this many bytes: copies and mapped ranges are of whole words, rows that the host packs of
+/// quads of input by quads of output channels.
+pub(crate) const CUT: u64 = 64;
+
 /// The load of a network: parts that take turns in two *rooms*, so that one is filled while the device works on the
 /// other. A room has *lanes*, buffers of which the first takes what comes from the host.
 pub(crate) struct Loading {
@@ -131,9 +135,8 @@ impl Plan {
         ids: &[BufferId],
         passes: impl Fn(BufferId) -> bool,
     ) {
-        // Copies and mapped ranges are of whole words.
-        let words = |bytes: u64| bytes / 16 * 16;
-        let most = words(self.load_chunk).max(16);
+        let words = |bytes: u64| bytes / CUT * CUT;
+        let most = words(self.load_chunk).max(CUT);
         for mut rest in ids.iter().filter_map(|&id| self.whole(id)) {
             while !rest.bytes.is_empty() {
                 let left = rest.bytes.end - rest.bytes.start;

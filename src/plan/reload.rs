@@ -130,8 +130,8 @@ fn same_launch(new: &Dispatch, old: &Dispatch, buffers: &mut Pairing, textures: 
 pub(super) enum Origin<'a> {
     /// Nothing has been written yet.
     Empty,
-    /// What the host has; packed, its shape and order.
-    Host { bytes: Stored<'a>, packing: Option<(&'a [usize], ConvWeight)> },
+    /// What the host has; packed, its shape, order and scale.
+    Host { bytes: Stored<'a>, packing: Option<(&'a [usize], ConvWeight, Option<Stored<'a>>)> },
     /// By a launch that read, and wrote, what has these numbers.
     Launch {
         kernel: &'a Kernel,
@@ -174,7 +174,8 @@ pub(super) fn contents<'a>(plan: &'a Plan, seen: &mut HashMap<Origin<'a>, usize>
                 }
                 Role::Packed { weight, .. } => {
                     let stored = weight.stored();
-                    let packing = Some((&stored.desc.shape[..], weight.packing()));
+                    let scale = weight.scale().map(|scale| Stored::new(&scale.numbers.bytes));
+                    let packing = Some((&stored.desc.shape[..], weight.packing(), scale));
                     Origin::Host { bytes: Stored::new(&stored.bytes), packing }
                 }
                 _ => Origin::Empty,

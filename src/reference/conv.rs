@@ -205,7 +205,13 @@ pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> 
 pub fn packed<'v>(op: &'v PackedWeight, task: &Task<'_, 'v>) -> Element<'v> {
     let src = Values::of(op.stored());
     let shape = super::map(&src.desc);
-    ordered(op.packing(), move |i| src.at(i), shape, task.output)
+    let scale = op.scale().map(|scale| Values::of(&scale.numbers));
+    // Of two numbers of f32 the product is rounded once.
+    let number = move |i: usize| match &scale {
+        Some(scale) => f64::from((src.at(i) * scale.at(i / (shape[1] * shape[2] * shape[3]))) as f32),
+        None => src.at(i),
+    };
+    ordered(op.packing(), number, shape, task.output)
 }
 
 /// A weight in another order.

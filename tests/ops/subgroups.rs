@@ -67,15 +67,12 @@ fn broadcast(held: V, lane: u32) -> V {{
     workgroupBarrier();
     return held_by[min(own_index / {size}u * {size}u + lane, LANES - 1u)];
 }}
-fn share("
+@compute "
     );
     for kernel in KERNELS {
-        for lane in 0..8 {
-            let real = format!("return subgroupBroadcast(held, {lane}u);");
-            gpu.plant_fault(kernel, &real, &format!("return broadcast(held, {lane}u);"));
-        }
-        gpu.plant_fault(kernel, "return subgroupShuffle(held, lane);", "return broadcast(held, lane);");
-        gpu.plant_fault(kernel, "fn share(", &broadcast);
+        gpu.plant_fault(kernel, "subgroupBroadcast(", "broadcast(");
+        gpu.plant_fault(kernel, "subgroupShuffle(", "broadcast(");
+        gpu.plant_fault(kernel, "@compute ", &broadcast);
         let main = "@builtin(local_invocation_index) local: u32) {";
         gpu.plant_fault(kernel, main, &format!("{main}\n    own_index = local;"));
     }
