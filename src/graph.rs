@@ -223,7 +223,7 @@ impl Graph {
             _ => None,
         });
         let packed = packed.flat_map(|weight| {
-            std::iter::once(weight.stored()).chain(weight.scale().into_iter().flat_map(|scale| &scale.from))
+            std::iter::once(weight.stored()).chain(weight.scale().into_iter().flat_map(|scale| scale.from()))
         });
         // Tables of integers are nothing that was trained.
         let mut count = 0;

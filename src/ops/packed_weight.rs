@@ -1,12 +1,15 @@
 //! PackedWeight: a convolution's weight that the host brings into the kernel's order on its way to the device.
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use half::slice::HalfFloatSliceExt as _;
 
 use super::conv_weight::ConvWeight;
 use super::{Operator, arity};
+use crate::graph::{Graph, Source};
 use crate::lower::Lower;
+use crate::reference::{self, Values};
 use crate::tensor::{DType, Shape, Tensor, TensorDesc};
 
 /// [`ConvWeight::Tiles`] and [`ConvWeight::Winograd`] of f32, done by the host while it copies: for software adapters, whose
@@ -20,19 +23,50 @@ pub struct PackedWeight {
     packing: ConvWeight,
 }
 
-/// A number for each output channel.
+/// A number for each output channel, computed by the host when it first packs: until then nobody looks into tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct Scale {
-    /// `[c_out]` of f32.
-    pub numbers: Tensor,
-    /// The tensors of the file that they come of.
-    pub from: Vec<Tensor>,
+    /// Makes them of tensors of the file, as its only output.
+    graph: Graph,
+    numbers: Arc<OnceLock<Vec<f32>>>,
 }
 
 impl Scale {
-    pub fn new(numbers: &[f64], from: Vec<Tensor>) -> Self {
-        let numbers: Vec<f32> = numbers.iter().map(|&number| number as f32).collect();
-        Scale { numbers: Tensor::from_f32([numbers.len()], &numbers), from }
+    pub fn new(graph: Graph) -> Self {
+        Scale { graph, numbers: Arc::default() }
+    }
+
+    /// The tensors of the file that they come of.
+    pub fn from(&self) -> impl Iterator<Item = &Tensor> {
+        self.graph.values().filter_map(|(_, value)| match &value.source {
+            Source::Weight(tensor) => Some(tensor),
+            _ => None,
+        })
+    }
+
+    /// What is done with these.
+    pub fn formula(&self) -> String {
+        format!("{:?}", self.graph)
+    }
+
+    pub fn numbers(&self) -> &[f32] {
+        self.numbers.get_or_init(|| {
+            let mut made: Vec<Values> = Vec::new();
+            for (_, value) in self.graph.values() {
+                made.push(match &value.source {
+                    Source::Weight(tensor) => Values::of(tensor),
+                    Source::Op { op, inputs } => {
+                        let inputs: Vec<&Values> = inputs.iter().map(|id| &made[id.index()]).collect();
+                        let element = reference::element(op, &inputs, &value.desc);
+                        let numbers = (0..value.desc.shape.elements()).map(|i| element(i).value).collect();
+                        Values::exact(value.desc.clone(), numbers)
+                    }
+                    Source::Input | Source::State(_) => unreachable!("made of weights alone"),
+                });
+            }
+            let numbers = made.last().map(Values::to_vec).unwrap_or_default();
+            numbers.into_iter().map(|number| number as f32).collect()
+        })
     }
 }
 
@@ -61,7 +95,6 @@ impl PackedWeight {
 
     /// The same of a weight whose output channels are multiplied by these numbers.
     pub(crate) fn scaled(self, scale: Scale) -> Self {
-        debug_assert_eq!(scale.numbers.desc.shape.elements(), self.weight.desc.shape[0]);
         PackedWeight { scale: Some(scale), ..self }
     }
 
@@ -139,7 +172,7 @@ const PIECE: usize = 1 << 16;
 /// Packs pieces of a weight, of which those that are made of the same numbers should follow each other.
 pub(crate) struct Packer<'a> {
     of: &'a PackedWeight,
-    scale: Option<Vec<f32>>,
+    scale: Option<&'a [f32]>,
     /// The column and the input channels that were read.
     held: Option<(usize, Range<usize>)>,
     /// For each quad of output channels of the column: `[inputs, kh, kw]`, four channels side by side.
@@ -150,7 +183,7 @@ pub(crate) struct Packer<'a> {
 
 impl<'a> Packer<'a> {
     pub fn new(of: &'a PackedWeight) -> Self {
-        let scale = of.scale.as_ref().map(|scale| scale.numbers.to_f32());
+        let scale = of.scale.as_ref().map(Scale::numbers);
         let (quads, packed) = (Vec::new(), Vec::new());
         Packer { of, scale, held: None, quads, lines: Default::default(), packed }
     }
@@ -216,7 +249,7 @@ impl<'a> Packer<'a> {
                 if channel < c_out {
                     let start = (channel * c_in + inputs.start) * kh * kw;
                     read(&self.of.weight, start..start + count, line);
-                    if let Some(scale) = &self.scale {
+                    if let Some(scale) = self.scale {
                         line.iter_mut().for_each(|number| *number *= scale[channel]);
                     }
                 }
@@ -254,7 +287,6 @@ mod tests {
     use super::*;
     use crate::ops::Op;
     use crate::ops::conv2d::winograd::Squares;
-    use crate::reference;
 
     /// Numbers that all differ, none of them a multiple of another.
     fn numbers(count: usize) -> Vec<f32> {
@@ -280,8 +312,11 @@ mod tests {
         {
             let weight = Tensor::from_f32(shape, &numbers(shape.iter().product())).to_dtype(dtype);
             let plain = PackedWeight::new(&weight, &weight.desc.shape, packing);
-            let scale: Vec<f64> = numbers(shape[0]).iter().map(|&n| f64::from(n) + 0.1).collect();
-            for packed in [plain.clone(), plain.scaled(Scale::new(&scale, Vec::new()))] {
+            let mut scale = Graph::new();
+            let [x, y] = ["x", "y"].map(|name| scale.weight(name, Tensor::from_f32([shape[0]], &numbers(shape[0]))));
+            let z = scale.mul(x, y).unwrap();
+            scale.affine(z, 0.5, 0.3).unwrap();
+            for packed in [plain.clone(), plain.scaled(Scale::new(scale))] {
                 let desc = packed.infer(&[]).unwrap();
                 let rows = desc.shape[0];
                 let op = Op::from(packed.clone());

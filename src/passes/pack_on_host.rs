@@ -5,7 +5,6 @@ use crate::graph::{Graph, Source, ValueId};
 use crate::ops::Op;
 use crate::ops::expr::{Binary, Expr};
 use crate::ops::packed_weight::{PackedWeight, Scale};
-use crate::reference::{self, Values};
 use crate::target::Target;
 use crate::tensor::{DType, Tensor};
 
@@ -65,33 +64,33 @@ fn scaled(graph: &Graph, id: ValueId) -> Option<(ValueId, Scale)> {
     if !fits {
         return None;
     }
-    let mut from = Vec::new();
-    let numbers = evaluated(graph, scale, &mut from)?;
-    Some((weight, Scale::new(&numbers.to_vec(), from)))
+    let mut alone = Graph::new();
+    let mut left = MOST_STEPS;
+    copied(graph, scale, &mut alone, &mut left)?;
+    Some((weight, Scale::new(alone)))
 }
 
-/// A value of one number for each channel that comes of tensors of the file by arithmetic alone; these are added to `from`.
-fn evaluated(graph: &Graph, id: ValueId, from: &mut Vec<Tensor>) -> Option<Values> {
+/// Adds a value of one number for each channel that comes of tensors of the file by arithmetic alone to a graph.
+fn copied(graph: &Graph, id: ValueId, to: &mut Graph, left: &mut usize) -> Option<ValueId> {
+    *left = left.checked_sub(1)?;
     let value = graph.value(id);
     if value.desc.shape.elements() > MOST_CHANNELS {
         return None;
     }
     match &value.source {
-        Source::Weight(tensor) => {
-            from.push(tensor.clone());
-            Some(Values::of(tensor))
-        }
+        Source::Weight(tensor) => Some(to.weight(&value.name, tensor.clone())),
         Source::Op { op: op @ (Op::Elementwise(_) | Op::Reshape(_) | Op::Unpack(_)), inputs } => {
-            let inputs: Vec<Values> =
-                inputs.iter().map(|&input| evaluated(graph, input, from)).collect::<Option<_>>()?;
-            Some(reference::evaluate(op, &inputs.iter().collect::<Vec<_>>(), &value.desc))
+            let inputs: Vec<ValueId> =
+                inputs.iter().map(|&input| copied(graph, input, to, left)).collect::<Option<_>>()?;
+            to.push_named(value.name.clone(), op.clone(), &inputs).ok()
         }
         _ => None,
     }
 }
 
-/// More than any network has in a layer; it bounds what the host computes by itself.
+/// More than any network has in a layer, and more than any norm takes; they bound what the host computes by itself.
 const MOST_CHANNELS: usize = 1 << 16;
+const MOST_STEPS: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -131,7 +131,7 @@ pub(super) enum Origin<'a> {
     /// Nothing has been written yet.
     Empty,
     /// What the host has; packed, its shape, order and scale.
-    Host { bytes: Stored<'a>, packing: Option<(&'a [usize], ConvWeight, Option<Stored<'a>>)> },
+    Host { bytes: Stored<'a>, packing: Option<Packing<'a>> },
     /// By a launch that read, and wrote, what has these numbers.
     Launch {
         kernel: &'a Kernel,
@@ -142,6 +142,9 @@ pub(super) enum Origin<'a> {
         binding: usize,
     },
 }
+
+/// Shape and order of a packed weight; the formula of its scale, and what that is made of.
+type Packing<'a> = (&'a [usize], ConvWeight, Option<(String, Vec<Stored<'a>>)>);
 
 /// Bytes on the host: by their place in a file, else what they are, as small ones are made anew with each graph.
 #[derive(PartialEq, Eq, Hash)]
@@ -174,7 +177,9 @@ pub(super) fn contents<'a>(plan: &'a Plan, seen: &mut HashMap<Origin<'a>, usize>
                 }
                 Role::Packed { weight, .. } => {
                     let stored = weight.stored();
-                    let scale = weight.scale().map(|scale| Stored::new(&scale.numbers.bytes));
+                    let scale = weight.scale().map(|scale| {
+                        (scale.formula(), scale.from().map(|tensor| Stored::new(&tensor.bytes)).collect())
+                    });
                     let packing = Some((&stored.desc.shape[..], weight.packing(), scale));
                     Origin::Host { bytes: Stored::new(&stored.bytes), packing }
                 }

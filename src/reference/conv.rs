@@ -9,7 +9,7 @@ use crate::ops::conv_transpose2d::ConvTranspose2d;
 use crate::ops::conv_weight::ConvWeight;
 use crate::ops::conv2d::{Conv2d, Method};
 use crate::ops::epilogue::Step;
-use crate::ops::packed_weight::PackedWeight;
+use crate::ops::packed_weight::{PackedWeight, Scale};
 use crate::ops::quantized::{BLOCK, BlockFormat};
 use crate::tensor::{DType, TensorDesc};
 
@@ -205,10 +205,10 @@ pub fn transposed<'v>(op: &ConvTranspose2d, task: &Task<'_, 'v>) -> Element<'v> 
 pub fn packed<'v>(op: &'v PackedWeight, task: &Task<'_, 'v>) -> Element<'v> {
     let src = Values::of(op.stored());
     let shape = super::map(&src.desc);
-    let scale = op.scale().map(|scale| Values::of(&scale.numbers));
+    let scale = op.scale().map(Scale::numbers);
     // Of two numbers of f32 the product is rounded once.
     let number = move |i: usize| match &scale {
-        Some(scale) => f64::from((src.at(i) * scale.at(i / (shape[1] * shape[2] * shape[3]))) as f32),
+        Some(scale) => f64::from((src.at(i) * f64::from(scale[i / (shape[1] * shape[2] * shape[3])])) as f32),
         None => src.at(i),
     };
     ordered(op.packing(), number, shape, task.output)
