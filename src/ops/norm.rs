@@ -197,9 +197,10 @@ impl Norm {
             return self.lower_threads(Rows { samples, pixels, groups, size }, cx);
         }
 
-        // Chunks give threads: some dozens for a CPU, as many as are to be had for a GPU.
+        // Chunks give threads, as many as are to be had for a GPU. A CPU would have enough of some dozens, but reads short ones faster:
+        // a thread's numbers lie a pixel apart.
         let (wanted, shortest) = match cx.target().class {
-            DeviceClass::Cpu => (32, 64),
+            DeviceClass::Cpu => (1024, 64),
             _ => (1 << 16, 16),
         };
         // For each sample alone: what a picture is does not depend on how many are computed with it.
