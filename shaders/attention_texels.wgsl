@@ -38,9 +38,9 @@ struct Params {
     mask_head: u32,
 }
 
-@group(0) @binding(0) var query_texture: texture_2d<f32>;
-@group(0) @binding(1) var key_texture: texture_2d<f32>;
-@group(0) @binding(2) var value_texture: texture_2d<f32>;
+@group(0) @binding(0) var query_texture: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(1) var key_texture: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var value_texture: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(3) var<storage, read> mask: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dst: array<V>;
 @group(0) @binding(5) var<uniform> P: Params;
@@ -87,7 +87,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         m[i] = LOWEST;
         let query = (sample * queries + min(first + i, queries - 1u)) * P.token + head * QUADS;
         for (var c = 0u; c < QUADS; c++) { // #unroll
-            q[i][c] = textureLoad(query_texture, texel(query + c), 0) * (P.scale * LOG2_E);
+            q[i][c] = textureLoad(query_texture, texel(query + c)) * (P.scale * LOG2_E);
         }
     }
     var end = keys;
@@ -100,8 +100,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var f = 0u; f < FETCHES; f++) { // #unroll
             let at = (sample * keys + min(j + f * SHARE + lane, keys - 1u)) * P.token + head * QUADS;
             for (var c = 0u; c < QUADS; c++) { // #unroll
-                k[f][c] = textureLoad(key_texture, texel(at + c), 0);
-                v[f][c] = textureLoad(value_texture, texel(at + c), 0);
+                k[f][c] = textureLoad(key_texture, texel(at + c));
+                v[f][c] = textureLoad(value_texture, texel(at + c));
             }
         }
         for (var t = 0u; t < SHARE; t += TURN) {

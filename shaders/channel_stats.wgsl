@@ -19,7 +19,7 @@ struct Params {
 @group(0) @binding(0) var<storage, read> src: array<Quad>;
 @group(0) @binding(1) var<storage, read_write> stats: array<vec4<f32>>;
 @group(0) @binding(2) var<uniform> P: Params;
-@group(0) @binding(3) var src_texture: texture_2d<f32>;
+@group(0) @binding(3) var src_texture: texture_storage_2d<rgba32float, read>;
 
 // #include lib/index
 // #include lib/texels

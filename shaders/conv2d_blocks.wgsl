@@ -58,7 +58,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> extra1: array<Dst>;
 @group(0) @binding(5) var<storage, read> extra2: array<Dst>;
 @group(0) @binding(6) var<uniform> P: Params;
-@group(0) @binding(7) var src_texture: texture_2d<f32>;
+@group(0) @binding(7) var src_texture: texture_storage_2d<rgba32float, read>;
 
 // #include lib/index
 // #include lib/math

@@ -36,14 +36,14 @@ struct Params {
     pad_left: u32,
 }
 
-@group(0) @binding(0) var src_texture: texture_2d<f32>;
+@group(0) @binding(0) var src_texture: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(1) var<storage, read> weight: array<Quad>;
 @group(0) @binding(2) var<storage, read_write> dst: array<Quad>;
 @group(0) @binding(3) var<storage, read> extra0: array<Quad>;
 @group(0) @binding(4) var<storage, read> extra1: array<Quad>;
 @group(0) @binding(5) var<storage, read> extra2: array<Quad>;
 @group(0) @binding(6) var<uniform> P: Params;
-@group(0) @binding(7) var residual: texture_2d<f32>;
+@group(0) @binding(7) var residual: texture_storage_2d<rgba32float, read>;
 
 // #include lib/index
 // #include lib/math
@@ -78,7 +78,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var c = 0u; c < COLUMNS; c++) { // #unroll
             let inside = x0 + c < P.width && y0 + l < P.height;
             let at = select(0u, ((sample * P.height + y0 + l) * P.width + x0 + c) * P.quads_out + quad, inside);
-            s[l][c] = select(V(0.0), textureLoad(src_texture, texel(at), 0), inside);
+            s[l][c] = select(V(0.0), textureLoad(src_texture, texel(at)), inside);
         }
     }
     var w: array<array<V, KERNEL_X>, KERNEL_Y>; // #registers

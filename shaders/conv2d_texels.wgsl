@@ -56,14 +56,14 @@ struct Params {
     pad_left: u32,
 }
 
-@group(0) @binding(0) var src_texture: texture_2d<f32>;
-@group(0) @binding(1) var weight_texture: texture_2d<f32>;
+@group(0) @binding(0) var src_texture: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(1) var weight_texture: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var<storage, read_write> dst: array<Dst>;
 @group(0) @binding(3) var<storage, read> extra0: array<Dst>;
 @group(0) @binding(4) var<storage, read> extra1: array<Dst>;
 @group(0) @binding(5) var<storage, read> extra2: array<Dst>;
 @group(0) @binding(6) var<uniform> P: Params;
-@group(0) @binding(7) var residual: texture_2d<f32>;
+@group(0) @binding(7) var residual: texture_storage_2d<rgba32float, read>;
 
 // #include lib/index
 // #include lib/math
@@ -134,13 +134,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 var s: array<array<V, COLUMNS>, ROWS>; // #values
                 for (var r = 0u; r < ROWS; r++) { // #unroll
                     for (var c = 0u; c < COLUMNS; c++) { // #unroll
-                        s[r][c] = select(V(0.0), textureLoad(src_texture, texel(at[r][c] + quad), 0), inside[r][c]);
+                        s[r][c] = select(V(0.0), textureLoad(src_texture, texel(at[r][c] + quad)), inside[r][c]);
                     }
                 }
                 var held: array<V, FETCHES>; // #values
                 var w: array<V, WEIGHTS>; // #values
                 for (var f = 0u; f < FETCHES; f++) { // #unroll
-                    held[f] = textureLoad(weight_texture, texel((row + quad) * WEIGHTS + f * SHARE + lane), 0);
+                    held[f] = textureLoad(weight_texture, texel((row + quad) * WEIGHTS + f * SHARE + lane));
                     for (var l = 0u; l < SHARE; l++) { // #unroll
                         w[f * SHARE + l] = share(held[f], l);
                     }

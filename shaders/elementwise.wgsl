@@ -31,10 +31,10 @@ struct Params {
 @group(0) @binding(3) var<storage, read> src2: array<T2>;
 @group(0) @binding(4) var<storage, read> src3: array<T3>;
 @group(0) @binding(5) var<uniform> P: Params;
-@group(0) @binding(6) var texture0: texture_2d<f32>; // where a tensor is better read so
-@group(0) @binding(7) var texture1: texture_2d<f32>;
-@group(0) @binding(8) var texture2: texture_2d<f32>;
-@group(0) @binding(9) var texture3: texture_2d<f32>;
+@group(0) @binding(6) var texture0: texture_storage_2d<rgba32float, read>; // where a tensor is better read so
+@group(0) @binding(7) var texture1: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(8) var texture2: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(9) var texture3: texture_storage_2d<rgba32float, read>;
 
 // #include lib/index
 // #include lib/math

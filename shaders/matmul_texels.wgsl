@@ -31,8 +31,8 @@ struct Params {
     b_strides: array<vec4<u32>, 1>,
 }
 
-@group(0) @binding(0) var a_texture: texture_2d<f32>;
-@group(0) @binding(1) var b_texture: texture_2d<f32>;
+@group(0) @binding(0) var a_texture: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(1) var b_texture: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var<storage, read_write> dst: array<V>;
 @group(0) @binding(3) var<uniform> P: Params;
 
@@ -47,11 +47,11 @@ fn share(held: V, lane: u32) -> V {
 
 // Texel `quad` of a row of `quads`, or the last.
 fn fetch_a(row: u32, quad: u32, quads: u32) -> V {
-    return textureLoad(a_texture, texel(row * quads + min(quad, quads - 1u)), 0);
+    return textureLoad(a_texture, texel(row * quads + min(quad, quads - 1u)));
 }
 
 fn fetch_b(row: u32, quad: u32, quads: u32) -> V {
-    return textureLoad(b_texture, texel(row * quads + min(quad, quads - 1u)), 0);
+    return textureLoad(b_texture, texel(row * quads + min(quad, quads - 1u)));
 }
 
 @compute @workgroup_size(LANES)

@@ -33,7 +33,7 @@ struct Params {
 @group(0) @binding(0) var<storage, read> src: array<Elem>;
 @group(0) @binding(1) var<storage, read_write> dst: array<Elem>;
 @group(0) @binding(2) var<uniform> P: Params;
-@group(0) @binding(3) var src_texture: texture_2d<f32>;
+@group(0) @binding(3) var src_texture: texture_storage_2d<rgba32float, read>;
 
 // #include lib/index
 // #include lib/texels

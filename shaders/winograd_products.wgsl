@@ -31,8 +31,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read> weight: array<V>;
 @group(0) @binding(2) var<storage, read_write> dst: array<V>;
 @group(0) @binding(3) var<uniform> P: Params;
-@group(0) @binding(4) var src_texture: texture_2d<f32>;
-@group(0) @binding(5) var weight_texture: texture_2d<f32>;
+@group(0) @binding(4) var src_texture: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(5) var weight_texture: texture_storage_2d<rgba32float, read>;
 
 // #include lib/index
 // #include lib/quads

@@ -31,7 +31,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> extra1: array<Quad>;
 @group(0) @binding(4) var<storage, read> extra2: array<Quad>;
 @group(0) @binding(5) var<uniform> P: Params;
-@group(0) @binding(6) var src_texture: texture_2d<f32>;
+@group(0) @binding(6) var src_texture: texture_storage_2d<rgba32float, read>;
 
 // #include lib/index
 // #include lib/math

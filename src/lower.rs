@@ -86,8 +86,8 @@ impl Request {
             let given = self.buffers.iter().find(|(n, _)| *n == binding.name);
             slots.push(given.ok_or_else(|| missing("buffer", &binding.name))?.1);
         }
-        let mut textures = Vec::with_capacity(shader.textures.len());
-        for (wanted, _) in &shader.textures {
+        let mut textures = Vec::with_capacity(shader.texels.len());
+        for (wanted, _) in &shader.texels {
             let given = self.textures.iter().rev().find(|(n, ..)| n == wanted);
             let (_, slot, texels) = given.ok_or_else(|| missing("texture", wanted))?;
             textures.push((*slot, *texels));

@@ -198,6 +198,8 @@ pub struct Shader {
     pub bindings: Vec<Binding>,
     /// Textures that the entry point reads: name and binding number.
     pub textures: Vec<(String, u32)>,
+    /// Tensors shown as textures that it reads (`shaders/lib/texels.wgsl`): name and binding number.
+    pub texels: Vec<(String, u32)>,
     /// Textures that the entry point writes: binding number and format.
     pub storage_textures: Vec<(u32, naga::StorageFormat)>,
     /// Binding number of the `params` uniform, if there is one.
@@ -264,6 +266,7 @@ impl Shader {
             kernel: kernel.clone(),
             bindings: Vec::new(),
             textures: Vec::new(),
+            texels: Vec::new(),
             storage_textures: Vec::new(),
             params_binding: None,
             workgroup_size: entry.workgroup_size,
@@ -299,9 +302,12 @@ impl Shader {
                     shader.reflect_params(&module, global.ty).map_err(&fail)?;
                 }
                 naga::AddressSpace::Handle => match &module.types[global.ty].inner {
-                    naga::TypeInner::Image { class: naga::ImageClass::Storage { format, .. }, .. } => {
-                        shader.storage_textures.push((binding.binding, *format));
-                    }
+                    naga::TypeInner::Image {
+                        class: naga::ImageClass::Storage { format, access }, ..
+                    } => match access.contains(naga::StorageAccess::STORE) {
+                        true => shader.storage_textures.push((binding.binding, *format)),
+                        false => shader.texels.push((name, binding.binding)),
+                    },
                     _ => shader.textures.push((name, binding.binding)),
                 },
                 _ => return Err(fail(format!("binding {name} is neither storage, texture nor uniform"))),

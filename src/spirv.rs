@@ -27,7 +27,7 @@ pub fn words(shader: &Shader) -> Result<Vec<u32>> {
     let fail = |message: String| Error::Shader { kernel: shader.kernel.name.to_owned(), message };
     let info = Shader::validator().validate(&shader.module).map_err(|e| fail(e.as_inner().to_string()))?;
     let mut used: Vec<u32> = shader.bindings.iter().map(|b| b.binding).collect();
-    used.extend(shader.textures.iter().map(|(_, binding)| *binding));
+    used.extend(shader.textures.iter().chain(&shader.texels).map(|(_, binding)| *binding));
     used.extend(shader.storage_textures.iter().map(|(binding, _)| *binding));
     used.extend(shader.params_binding);
     used.sort_unstable();

@@ -135,7 +135,7 @@ impl Capture {
                     writes: binding.access == Access::ReadWrite,
                 })
                 .collect();
-            let textures = shader.textures.iter().zip(&dispatch.textures);
+            let textures = shader.texels.iter().zip(&dispatch.textures);
             let textures = textures
                 .map(|((_, binding), id)| {
                     let (buffer, texels) = shown[id];

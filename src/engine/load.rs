@@ -280,7 +280,7 @@ impl Loaded {
                 || dispatch.textures.iter().map(view).collect(),
             )?,
         };
-        for ((_, binding), view) in dispatch.shader.textures.iter().zip(&views) {
+        for ((_, binding), view) in dispatch.shader.texels.iter().zip(&views) {
             entries.push(wgpu::BindGroupEntry {
                 binding: *binding,
                 resource: wgpu::BindingResource::TextureView(view),

@@ -190,12 +190,16 @@ impl Gpu {
             })
             .collect();
         entries.extend(shader.textures.iter().map(|(_, b)| entry(*b, texture)));
-        let storage_texture = |format| wgpu::BindingType::StorageTexture {
-            access: wgpu::StorageTextureAccess::WriteOnly,
-            format: texture_format(format),
+        let storage_texture = |access, format| wgpu::BindingType::StorageTexture {
+            access,
+            format,
             view_dimension: wgpu::TextureViewDimension::D2,
         };
-        entries.extend(shader.storage_textures.iter().map(|&(b, format)| entry(b, storage_texture(format))));
+        let texels = storage_texture(wgpu::StorageTextureAccess::ReadOnly, TEXELS);
+        entries.extend(shader.texels.iter().map(|(_, b)| entry(*b, texels)));
+        entries.extend(shader.storage_textures.iter().map(|&(b, format)| {
+            entry(b, storage_texture(wgpu::StorageTextureAccess::WriteOnly, texture_format(format)))
+        }));
         entries.extend(shader.params_binding.map(|b| entry(b, buffer(wgpu::BufferBindingType::Uniform))));
         let layout =
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
@@ -220,6 +224,9 @@ impl Gpu {
         Pipeline { pipeline, layout }
     }
 }
+
+/// Of a tensor shown as a texture.
+pub(super) const TEXELS: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
 
 /// The formats that kernels write.
 fn texture_format(format: naga::StorageFormat) -> wgpu::TextureFormat {

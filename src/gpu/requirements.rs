@@ -28,13 +28,14 @@ macro_rules! keys {
     };
 }
 
-const KEYS: [Key; 15] = keys![
+const KEYS: [Key; 16] = keys![
     Bytes max_buffer_size,
     Bytes max_storage_buffer_binding_size,
     Bytes max_uniform_buffer_binding_size,
     Count max_bind_groups,
     Count max_storage_buffers_per_shader_stage,
     Count max_sampled_textures_per_shader_stage,
+    Count max_storage_textures_per_shader_stage,
     Count max_texture_dimension_2d,
     Count max_compute_workgroup_storage_size,
     Count max_compute_invocations_per_workgroup,
@@ -100,6 +101,7 @@ impl Plan {
             let most = |limit: &mut u32, needed: u32| *limit = (*limit).max(needed);
             most(&mut least.max_storage_buffers_per_shader_stage, shader.bindings.len() as u32);
             most(&mut least.max_sampled_textures_per_shader_stage, shader.textures.len() as u32);
+            most(&mut least.max_storage_textures_per_shader_stage, shader.texels.len() as u32);
             most(&mut least.max_compute_workgroup_storage_size, shader.shared_memory);
             most(&mut least.max_compute_invocations_per_workgroup, x * y * z);
             most(&mut least.max_compute_workgroup_size_x, x);

@@ -23,7 +23,7 @@ const TEXTURES: [&str; INPUTS] = ["texture0", "texture1", "texture2", "texture3"
 fn load_texel(k: usize) -> String {
     format!(
         "fn load{k}(o: u32, j: u32) -> Elem {{
-    return textureLoad(texture{k}, texel(o * P.rows[0][{k}] + j), 0);
+    return textureLoad(texture{k}, texel(o * P.rows[0][{k}] + j));
 }}"
     )
 }

@@ -92,7 +92,7 @@ impl Operator for Elementwise {
                 cx.texels(TEXTURES[i], cx.input(i), cx.desc(i));
             }
             let at = match index {
-                Indexing::Same if texels => format!("textureLoad({}, texel(i), 0)", TEXTURES[i]),
+                Indexing::Same if texels => format!("textureLoad({}, texel(i))", TEXTURES[i]),
                 Indexing::Scalar => format!("V(f32({}[0]))", SRC[i]),
                 Indexing::Same => format!("V({}[i])", SRC[i]),
                 Indexing::Row { block, row } => {

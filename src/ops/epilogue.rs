@@ -154,7 +154,7 @@ impl Epilogue {
     }
 }
 
-const RESIDUAL_TEXEL: &str = "textureLoad(residual, texel(pixel * P.quads_out + at), 0)";
+const RESIDUAL_TEXEL: &str = "textureLoad(residual, texel(pixel * P.quads_out + at))";
 
 /// Element or quad `at` of a row of the tensor with this number.
 fn term(tensor: usize, row: &str, width: Width) -> String {

@@ -295,7 +295,7 @@ const CHANNEL_IN_GROUP: &str = "fn channel(row: u32, k: u32) -> u32 {
 }";
 
 const LOAD_TEXTURE: &str = "fn load(at: u32) -> V {
-    return textureLoad(src_texture, texel(at), 0);
+    return textureLoad(src_texture, texel(at));
 }";
 
 const ROOT_MEAN_SQUARE: &str = "fn moments(first: u32) -> vec2<f32> {

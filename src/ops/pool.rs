@@ -150,7 +150,7 @@ impl Operator for Pool {
 }
 
 const LOAD_TEXEL: &str = "fn load(i: u32) -> V {
-    return textureLoad(src_texture, texel(i), 0);
+    return textureLoad(src_texture, texel(i));
 }";
 
 impl Graph {

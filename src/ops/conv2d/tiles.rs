@@ -183,7 +183,7 @@ pub(super) const LOAD_SCALARS: &str = "fn load(line: u32, x: u32, quad: u32) -> 
 }";
 
 const LOAD_TEXTURE: &str = "fn load(line: u32, x: u32, quad: u32) -> vec4<f32> {
-    return textureLoad(src_texture, texel((line * (P.width / UPSAMPLE) + x) * P.quads_pixel + quad), 0);
+    return textureLoad(src_texture, texel((line * (P.width / UPSAMPLE) + x) * P.quads_pixel + quad));
 }";
 
 const Q4_INTEGERS: &str = "fn integers(word: u32, i: u32) -> V {

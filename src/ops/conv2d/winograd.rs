@@ -362,7 +362,7 @@ fn shown(
     cx.texels(texture, slot, desc);
     kernel.function(
         load,
-        format!("fn {load}(at: u32) -> V {{\n    return textureLoad({texture}, texel(at), 0);\n}}"),
+        format!("fn {load}(at: u32) -> V {{\n    return textureLoad({texture}, texel(at));\n}}"),
     )
 }
 
