@@ -79,6 +79,7 @@ impl Plan {
             max_bind_groups: 1,
             max_storage_buffers_per_shader_stage: 3,
             max_sampled_textures_per_shader_stage: 1,
+            max_storage_textures_per_shader_stage: 1,
             min_uniform_buffer_offset_alignment: self.target.uniform_alignment,
             min_storage_buffer_offset_alignment: 256,
             ..lowest()
@@ -156,6 +157,7 @@ impl Gpu {
             max_bind_groups: 1,
             max_storage_buffers_per_shader_stage: 8,
             max_sampled_textures_per_shader_stage: 2,
+            max_storage_textures_per_shader_stage: 1,
             max_compute_workgroup_storage_size: 8 << 10,
             max_compute_invocations_per_workgroup: 64,
             max_compute_workgroup_size_x: 64,
