@@ -132,7 +132,8 @@ impl PackedWeight {
         (end, self.column(common) * quads_in.div_ceil(self.quads_piece()) + piece)
     }
 
-    /// Rows of the result.
+    /// Rows of the result, of any pieces: for what looks at an answer, and tests.
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn pack(&self, rows: Range<usize>) -> Vec<f32> {
         let mut packer = Packer::new(self);
         let mut packed = Vec::with_capacity(rows.len() * self.row());
