@@ -26,7 +26,7 @@ pub struct PackedWeight {
 /// A number for each output channel, computed by the host when it first packs: until then nobody looks into tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct Scale {
-    /// Makes them of tensors of the file, as its only output.
+    /// Makes them of tensors of the file, as its last value.
     graph: Graph,
     numbers: Arc<OnceLock<Vec<f32>>>,
 }
