@@ -4,15 +4,24 @@
 // software adapter. q, k and v as texels, heads of a multiple of four channels.
 //
 // One thread computes QUERIES neighbouring queries of one head and streams through the keys, KEYS at a time, with a
-// running maximum, sum and result. What makes it fast there:
+// running maximum m, sum l and result:
+//
+//     s[i, j] = LOG2_E · (scale · q[i] · k[j] + mask),   w = exp2(s[i, j] - m[i]),   l[i] += w,   sum[i] += w v[j]
+//
+// Any m gives the same result, as long as no weight leaves the range of f32: it need not be the highest score, only within
+// SLACK of it from below. So sums are scaled to a new maximum where one of a subgroup's scores rises above that, which is
+// at the first keys and seldom later, and not at each turn. The weights of that turn are computed again.
+//
+// What makes it fast there:
 //
 // - A fetch costs as much as a hundred multiply-adds of the whole subgroup. LANES threads side by side have the same
 //   head, so each fetches one key in SHARE and its value, and they hand them round: 2 · QUADS fetches for
 //   8 · QUADS · SHARE · QUERIES multiply-adds.
 // - A block of so many keys is gone through in turns of KEYS, in a loop: written out for all of them the code is larger
 //   than a core's cache for instructions (168 KB for heads of 40), and the core waits for code.
-// - Of the sums of a turn those of all queries take turns, so that additions need not wait for each other.
-// - Scores are in units of log 2, so that exp2 does. A key that a query does not see starts with the lowest score.
+// - A query's quad is read once for the keys of a turn; between its sums those of other queries are added to, so that
+//   additions need not wait for each other.
+// - Scores are in units of log 2, so that exp2 does. To that of a key which a query does not see the lowest score is added.
 
 const QUERIES: u32 = 4u;
 const KEYS: u32 = 2u;
@@ -23,6 +32,7 @@ const TURN: u32 = 1u; // keys a turn of those that are held: KEYS, where lanes h
 const FETCHES: u32 = 2u; // keys that a thread fetches at a time
 const CAUSAL: bool = false;
 const LOWEST: f32 = -3.4028234e38;
+const SLACK: f32 = 32.0; // weights up to 2^32 leave f32 room for 2^96
 const LOG2_E: f32 = 1.4426950408889634;
 alias V = vec4<f32>;
 
@@ -58,6 +68,11 @@ fn turn(t: u32) -> u32 {
     return t;
 }
 
+// Whether it is so for a thread of the subgroup, which all go through the same keys.
+fn any_thread(own: bool) -> bool {
+    return own;
+}
+
 fn bias(sample: u32, head: u32, i: u32, j: u32) -> f32 {
     return 0.0;
 }
@@ -82,9 +97,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var q: array<array<V, QUADS>, QUERIES>; // #registers
     var sum: array<array<V, QUADS>, QUERIES>; // #registers
     var m: array<f32, QUERIES>; // #registers
+    var seen: array<f32, QUERIES>; // #registers
     var l: array<f32, QUERIES>; // #registers
     for (var i = 0u; i < QUERIES; i++) { // #unroll
         m[i] = LOWEST;
+        seen[i] = LOWEST;
         let query = (sample * queries + min(first + i, queries - 1u)) * P.token + head * QUADS;
         for (var c = 0u; c < QUADS; c++) { // #unroll
             q[i][c] = textureLoad(query_texture, texel(query + c)) * (P.scale * LOG2_E);
@@ -94,58 +111,75 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (CAUSAL) {
         end = min(end, (block + 1u) * LANES * QUERIES);
     }
-    for (var j = 0u; j < end; j += SHARE * FETCHES) {
-        var k: array<array<V, QUADS>, FETCHES>; // #registers
-        var v: array<array<V, QUADS>, FETCHES>; // #registers
-        for (var f = 0u; f < FETCHES; f++) { // #unroll
-            let at = (sample * keys + min(j + f * SHARE + lane, keys - 1u)) * P.token + head * QUADS;
+    var j = 0u;
+    while (j < end) {
+        // Sums are scaled to the highest scores by now.
+        for (var i = 0u; i < QUERIES; i++) { // #unroll
+            let shrink = exp2(m[i] - seen[i]);
+            m[i] = seen[i];
+            l[i] *= shrink;
             for (var c = 0u; c < QUADS; c++) { // #unroll
-                k[f][c] = textureLoad(key_texture, texel(at + c));
-                v[f][c] = textureLoad(value_texture, texel(at + c));
+                sum[i][c] *= shrink;
             }
         }
-        for (var t = 0u; t < SHARE; t += TURN) {
-            var s: array<array<f32, KEYS>, QUERIES>; // #registers
-            for (var u = 0u; u < KEYS; u++) { // #unroll
+        var beyond = false;
+        while (j < end && !beyond) {
+            var k: array<array<V, QUADS>, FETCHES>; // #registers
+            var v: array<array<V, QUADS>, FETCHES>; // #registers
+            for (var f = 0u; f < FETCHES; f++) { // #unroll
+                let at = (sample * keys + min(j + f * SHARE + lane, keys - 1u)) * P.token + head * QUADS;
+                for (var c = 0u; c < QUADS; c++) { // #unroll
+                    k[f][c] = textureLoad(key_texture, texel(at + c));
+                    v[f][c] = textureLoad(value_texture, texel(at + c));
+                }
+            }
+            var t = 0u;
+            while (t < SHARE) {
+                var s: array<array<f32, KEYS>, QUERIES>; // #registers
+                var w: array<array<V, KEYS>, QUADS>; // #registers
+                for (var c = 0u; c < QUADS; c++) { // #unroll
+                    for (var u = 0u; u < KEYS; u++) { // #unroll
+                        w[c][u] = share(k[u / SHARE][c], turn(t) + u % SHARE);
+                    }
+                    for (var i = 0u; i < QUERIES; i++) { // #unroll
+                        for (var u = 0u; u < KEYS; u++) { // #unroll
+                            s[i][u] = fma(q[i][c].x, w[c][u].x, s[i][u]);
+                            s[i][u] = fma(q[i][c].y, w[c][u].y, s[i][u]);
+                            s[i][u] = fma(q[i][c].z, w[c][u].z, s[i][u]);
+                            s[i][u] = fma(q[i][c].w, w[c][u].w, s[i][u]);
+                        }
+                    }
+                }
                 for (var i = 0u; i < QUERIES; i++) { // #unroll
-                    s[i][u] = start(sample, head, first + i, j + t + u);
+                    for (var u = 0u; u < KEYS; u++) { // #unroll
+                        s[i][u] += added(sample, head, first + i, j + t + u);
+                        seen[i] = max(seen[i], s[i][u]);
+                    }
+                    beyond = beyond || seen[i] - m[i] > SLACK;
+                }
+                beyond = any_thread(beyond);
+                if (beyond) {
+                    break;
+                }
+                for (var i = 0u; i < QUERIES; i++) { // #unroll
+                    for (var u = 0u; u < KEYS; u++) { // #unroll
+                        s[i][u] = exp2(s[i][u] - m[i]);
+                        l[i] += s[i][u];
+                    }
                 }
                 for (var c = 0u; c < QUADS; c++) { // #unroll
-                    let key = share(k[u / SHARE][c], turn(t) + u % SHARE);
-                    for (var i = 0u; i < QUERIES; i++) { // #unroll
-                        s[i][u] = fma(q[i][c].x, key.x, s[i][u]);
-                        s[i][u] = fma(q[i][c].y, key.y, s[i][u]);
-                        s[i][u] = fma(q[i][c].z, key.z, s[i][u]);
-                        s[i][u] = fma(q[i][c].w, key.w, s[i][u]);
-                    }
-                }
-            }
-            var shrink: array<f32, QUERIES>; // #registers
-            for (var i = 0u; i < QUERIES; i++) { // #unroll
-                var highest = m[i];
-                for (var u = 0u; u < KEYS; u++) { // #unroll
-                    highest = max(highest, s[i][u]);
-                }
-                shrink[i] = exp2(m[i] - highest);
-                m[i] = highest;
-                l[i] *= shrink[i];
-                for (var u = 0u; u < KEYS; u++) { // #unroll
-                    s[i][u] = exp2(s[i][u] - highest);
-                    l[i] += s[i][u];
-                }
-            }
-            var w: array<array<V, KEYS>, QUADS>; // #registers
-            for (var c = 0u; c < QUADS; c++) { // #unroll
-                for (var u = 0u; u < KEYS; u++) { // #unroll
-                    w[c][u] = share(v[u / SHARE][c], turn(t) + u % SHARE);
-                }
-                for (var i = 0u; i < QUERIES; i++) { // #unroll
-                    sum[i][c] *= shrink[i];
                     for (var u = 0u; u < KEYS; u++) { // #unroll
-                        sum[i][c] = fma(V(s[i][u]), w[c][u], sum[i][c]);
+                        w[c][u] = share(v[u / SHARE][c], turn(t) + u % SHARE);
+                    }
+                    for (var i = 0u; i < QUERIES; i++) { // #unroll
+                        for (var u = 0u; u < KEYS; u++) { // #unroll
+                            sum[i][c] = fma(V(s[i][u]), w[c][u], sum[i][c]);
+                        }
                     }
                 }
+                t += TURN;
             }
+            j += t * FETCHES;
         }
     }
     for (var i = 0u; i < QUERIES; i++) { // #unroll
@@ -160,8 +194,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
 }
 
-// The score of query i for key j, but for the product.
-fn start(sample: u32, head: u32, i: u32, j: u32) -> f32 {
-    let added = LOG2_E * bias(sample, head, min(i, P.queries - 1u), min(j, P.keys - 1u));
-    return select(LOWEST, added, j < P.keys && (!CAUSAL || j <= i));
+// What is added to the product of query i and key j.
+fn added(sample: u32, head: u32, i: u32, j: u32) -> f32 {
+    let in_score = LOG2_E * bias(sample, head, min(i, P.queries - 1u), min(j, P.keys - 1u));
+    return select(LOWEST, in_score, j < P.keys && (!CAUSAL || j <= i));
 }

@@ -71,20 +71,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var ky = 0u; ky < P.kernel_y; ky++) {
         let dy = ky * P.dilation_y;
         let v = (y - dy) / P.stride_y;
-        if (dy > y || v * P.stride_y != y - dy || v >= P.h) {
-            continue;
-        }
-        for (var kx = 0u; kx < P.kernel_x; kx++) {
-            let dx = kx * P.dilation_x;
-            let u = (x - dx) / P.stride_x;
-            if (dx > x || u * P.stride_x != x - dx || u >= P.w) {
-                continue;
+        if (dy <= y && v * P.stride_y == y - dy && v < P.h) {
+            for (var kx = 0u; kx < P.kernel_x; kx++) {
+                let dx = kx * P.dilation_x;
+                let u = (x - dx) / P.stride_x;
+                if (dx <= x && u * P.stride_x == x - dx && u < P.w) {
+                    let pixel = ((n * P.h + v) * P.w + u) * P.c_in + first;
+                    // weight [c_in, kh, kw, group_out]
+                    let taps = P.kernel_y * P.kernel_x;
+                    let at = (first * taps + ky * P.kernel_x + kx) * P.group_out + o % P.group_out;
+                    sum += tap(pixel, at, taps * P.group_out);
+                }
             }
-            let pixel = ((n * P.h + v) * P.w + u) * P.c_in + first;
-            // weight [c_in, kh, kw, group_out]
-            let taps = P.kernel_y * P.kernel_x;
-            let at = (first * taps + ky * P.kernel_x + kx) * P.group_out + o % P.group_out;
-            sum += tap(pixel, at, taps * P.group_out);
         }
     }
     dst[id] = Elem(sum);

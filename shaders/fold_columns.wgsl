@@ -50,14 +50,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var sum = 0.0;
     for (var j = 0u; j < P.kernel_y; j++) {
         let v = block(y, j * P.dilation_y, P.stride_y, P.rows);
-        if (v == P.rows) {
-            continue;
-        }
-        for (var i = 0u; i < P.kernel_x; i++) {
-            let u = block(x, i * P.dilation_x, P.stride_x, P.columns);
-            if (u < P.columns) {
-                let place = ((n * P.rows + v) * P.columns + u) * P.c + c;
-                sum += f32(src[(place * P.kernel_y + j) * P.kernel_x + i]);
+        if (v < P.rows) {
+            for (var i = 0u; i < P.kernel_x; i++) {
+                let u = block(x, i * P.dilation_x, P.stride_x, P.columns);
+                if (u < P.columns) {
+                    let place = ((n * P.rows + v) * P.columns + u) * P.c + c;
+                    sum += f32(src[(place * P.kernel_y + j) * P.kernel_x + i]);
+                }
             }
         }
     }

@@ -45,19 +45,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var place = 0u;
     for (var j = 0u; j < P.kernel_y; j++) {
         let v = y + i32(j * P.dilation_y);
-        if (v < 0 || v >= i32(P.h)) {
-            continue;
-        }
-        for (var i = 0u; i < P.kernel_x; i++) {
-            let u = x + i32(i * P.dilation_x);
-            if (u < 0 || u >= i32(P.w)) {
-                continue;
-            }
-            let value = f32(src[((n * P.h + u32(v)) * P.w + u32(u)) * P.c + c]);
-            if (!found || value > best) {
-                best = value;
-                found = true;
-                place = select(u32(v) * P.w + u32(u), u32(u) * P.h + u32(v), COLUMNS_FIRST);
+        if (v >= 0 && v < i32(P.h)) {
+            for (var i = 0u; i < P.kernel_x; i++) {
+                let u = x + i32(i * P.dilation_x);
+                if (u >= 0 && u < i32(P.w)) {
+                    let value = f32(src[((n * P.h + u32(v)) * P.w + u32(u)) * P.c + c]);
+                    if (!found || value > best) {
+                        best = value;
+                        found = true;
+                        place = select(u32(v) * P.w + u32(u), u32(u) * P.h + u32(v), COLUMNS_FIRST);
+                    }
+                }
             }
         }
     }

@@ -79,21 +79,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var taps = 0u;
     for (var j = 0u; j < rows.taps; j++) {
         let v = rows.first + i32(j * P.dilation_y);
-        if (v < 0 || v >= i32(P.h)) {
-            continue;
-        }
-        for (var i = 0u; i < columns.taps; i++) {
-            let u = columns.first + i32(i * P.dilation_x);
-            if (u < 0 || u >= i32(P.w)) {
-                continue;
+        if (v >= 0 && v < i32(P.h)) {
+            for (var i = 0u; i < columns.taps; i++) {
+                let u = columns.first + i32(i * P.dilation_x);
+                if (u >= 0 && u < i32(P.w)) {
+                    let value = load(((n * P.h + u32(v)) * P.w + u32(u)) * P.c + c);
+                    if (MAX) {
+                        result = max(result, value);
+                    } else {
+                        result += value;
+                    }
+                    taps++;
+                }
             }
-            let value = load(((n * P.h + u32(v)) * P.w + u32(u)) * P.c + c);
-            if (MAX) {
-                result = max(result, value);
-            } else {
-                result += value;
-            }
-            taps++;
         }
     }
     if (!MAX) {

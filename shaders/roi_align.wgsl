@@ -90,26 +90,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var visited = 0.0;
     for (var j = rows.first; j < rows.end; j++) {
         let y = neighbours(rows, j, P.h);
-        if (!y.inside) {
-            continue;
-        }
-        for (var i = columns.first; i < columns.end; i++) {
-            let x = neighbours(columns, i, P.w);
-            if (!x.inside) {
-                continue;
+        if (y.inside) {
+            for (var i = columns.first; i < columns.end; i++) {
+                let x = neighbours(columns, i, P.w);
+                if (x.inside) {
+                    let above = (n * P.h + y.low) * P.w;
+                    let below = (n * P.h + y.high) * P.w;
+                    let a = (1.0 - y.fraction) * (1.0 - x.fraction) * V(src[(above + x.low) * P.c + c]);
+                    let b = (1.0 - y.fraction) * x.fraction * V(src[(above + x.high) * P.c + c]);
+                    let d = y.fraction * (1.0 - x.fraction) * V(src[(below + x.low) * P.c + c]);
+                    let e = y.fraction * x.fraction * V(src[(below + x.high) * P.c + c]);
+                    if (MAX) {
+                        best = max(best, max(max(a, b), max(d, e)));
+                    } else {
+                        sum += (a + b) + (d + e);
+                    }
+                    visited += 1.0;
+                }
             }
-            let above = (n * P.h + y.low) * P.w;
-            let below = (n * P.h + y.high) * P.w;
-            let a = (1.0 - y.fraction) * (1.0 - x.fraction) * V(src[(above + x.low) * P.c + c]);
-            let b = (1.0 - y.fraction) * x.fraction * V(src[(above + x.high) * P.c + c]);
-            let d = y.fraction * (1.0 - x.fraction) * V(src[(below + x.low) * P.c + c]);
-            let e = y.fraction * x.fraction * V(src[(below + x.high) * P.c + c]);
-            if (MAX) {
-                best = max(best, max(max(a, b), max(d, e)));
-            } else {
-                sum += (a + b) + (d + e);
-            }
-            visited += 1.0;
         }
     }
     let all = rows.all * columns.all;

@@ -48,6 +48,7 @@ pub mod formats;
 pub mod frame;
 pub mod gpu;
 mod graph;
+mod invert;
 pub mod limits;
 pub mod lower;
 pub mod models;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::parallel;
 use crate::shader::{Kernel, Param, Shader};
-use crate::target::Target;
+use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, TensorDesc};
 
 /// How many threads or workgroups a kernel needs.
@@ -231,7 +231,7 @@ impl<'a> Lower<'a> {
         self.requests.push(Request {
             label: self.label.to_owned(),
             op: self.op,
-            kernel,
+            kernel: kernel.inverted(self.target.class == DeviceClass::Cpu),
             buffers: buffers.iter().map(|&(name, slot)| (name.to_owned(), slot)).collect(),
             textures: self.textures.clone(),
             params: params.to_vec(),

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::error::{Error, Result};
+use crate::invert::invert;
 use crate::unroll::unroll;
 
 include!(concat!(env!("OUT_DIR"), "/sources.rs"));
@@ -26,11 +27,12 @@ pub struct Kernel {
     constants: Vec<(&'static str, String)>,
     aliases: Vec<(&'static str, &'static str)>,
     functions: Vec<(&'static str, Cow<'static, str>)>,
+    inverted: bool,
 }
 
 impl Kernel {
     pub fn new(name: &'static str) -> Self {
-        Kernel { name, constants: Vec::new(), aliases: Vec::new(), functions: Vec::new() }
+        Kernel { name, constants: Vec::new(), aliases: Vec::new(), functions: Vec::new(), inverted: false }
     }
 
     /// Replaces the value of `const name`.
@@ -48,6 +50,12 @@ impl Kernel {
     /// Replaces the whole function `name` by `text`, which must define it.
     pub fn function(mut self, name: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
         self.functions.push((name, text.into()));
+        self
+    }
+
+    /// Whether its loops test after their turns, which is quicker on adapters that are processors.
+    pub fn inverted(mut self, inverted: bool) -> Self {
+        self.inverted = inverted;
         self
     }
 
@@ -97,7 +105,8 @@ impl Kernel {
             source =
                 replace_function(&source, name, function).ok_or_else(|| fail(format!("has no fn {name}")))?;
         }
-        unroll(&source).map_err(fail)
+        let source = unroll(&source).map_err(fail)?;
+        Ok(if self.inverted { invert(&source) } else { source })
     }
 }
 
@@ -414,6 +423,18 @@ mod tests {
             let shader = Shader::new(&Kernel::new(name)).unwrap_or_else(|e| panic!("{e}"));
             assert!(!shader.bindings.is_empty(), "{name} binds nothing");
         }
+    }
+
+    /// And so it is with its loops inverted, of which most kernels have some; those with cooperative matrices run on GPUs alone.
+    #[test]
+    fn every_file_is_valid_with_its_loops_inverted() {
+        let kernels = SOURCES.iter().filter(|(n, text)| !n.starts_with("lib/") && !text.contains("coopLoad"));
+        let inverted = kernels.filter(|(name, _)| {
+            let kernel = Kernel::new(name).inverted(true);
+            Shader::new(&kernel).unwrap_or_else(|e| panic!("{e}"));
+            kernel.source().unwrap() != Kernel::new(name).source().unwrap()
+        });
+        assert!(inverted.count() > SOURCES.len() / 2);
     }
 
     #[test]

@@ -353,7 +353,7 @@ fn constant<'a>(source: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Bytes up to the brace that closes a block already opened.
-fn closing_brace(text: &str) -> Option<usize> {
+pub fn closing_brace(text: &str) -> Option<usize> {
     let mut depth = 0;
     for (i, c) in text.char_indices() {
         match c {

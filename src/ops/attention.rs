@@ -259,6 +259,9 @@ impl Attention {
             1 => kernel,
             _ => kernel.function("share", share::LANES).function("turn", ONE_TURN),
         };
+        if share > 1 {
+            kernel = kernel.function("any_thread", ANY_THREAD);
+        }
         cx.texels("query_texture", cx.input(0), cx.desc(0));
         cx.texels("key_texture", cx.input(1), cx.desc(1));
         cx.texels("value_texture", cx.input(2), cx.desc(2));
@@ -338,6 +341,10 @@ fn queries_of_texels(quads: usize, lq: usize) -> usize {
     let cost = |queries: usize| lq.div_ceil(CPU_WORKGROUP * queries) * (queries + 2);
     (1..=most).min_by_key(|&queries| cost(queries)).expect("at least one")
 }
+
+const ANY_THREAD: &str = "fn any_thread(own: bool) -> bool { // #inline
+    return subgroupAny(own);
+}";
 
 const ONE_TURN: &str = "fn turn(t: u32) -> u32 { // #inline
     return 0u;

@@ -103,6 +103,23 @@ fn large_scores_do_not_overflow() {
     );
 }
 
+/// By more than any weight may have, several times, for one query in 16: sums are scaled again where others' need not be.
+#[test]
+fn scores_that_rise() {
+    let mut rng = Rng::new("rising");
+    let mut sequence = |l: usize| rng.array_in(&[1, l, 2 * 40], -1.0, 1.0);
+    let (q, k, v) = (sequence(130), sequence(110), sequence(110));
+    let mask = Array::from_fn(&[1, 2, 130, 110], |i| match i[2] % 16 {
+        3 => 50.0 * ((i[3] + i[2] + 3 * i[1]) / 20 % 7) as f64,
+        _ => 0.0,
+    });
+    // Scores up to 300, or 430 in units of log 2, have a spacing of 3e-5 in f32, and exp passes that on.
+    Case::new("rising").input(&q).input(&k).input(&v).input(&mask).tolerance(1e-4, harness::F16).check(
+        |g, x| g.attention(x[0], x[1], x[2], 2, AttentionOptions { mask: Some(x[3]), ..Default::default() }),
+        |a| attention(&a[0], &a[1], &a[2], 2, 40f64.powf(-0.5), false, a.get(3)),
+    );
+}
+
 /// Enough numbers to be read as textures where there are any.
 #[test]
 fn long_sequences() {
