@@ -18,7 +18,8 @@ import safetensors.numpy
 import torch
 from onnx import helper, numpy_helper
 
-from items import MAKE, Attention, SpelledAttention, load
+from diffusers.models.attention_processor import AttnProcessor
+from items import MAKE, Attention, Denoiser, SpelledAttention, load
 
 folder = pathlib.Path(sys.argv[1])
 
@@ -28,6 +29,10 @@ def to_onnx(item, module, inputs):
     path = folder / f"{item}.onnx"
     if isinstance(module, Attention):
         module = SpelledAttention()
+    if isinstance(module, Denoiser):
+        for layer in module.modules():
+            if hasattr(layer, "set_processor"):
+                layer.set_processor(AttnProcessor())
     torch.onnx.export(
         module, tuple(inputs.values()), path, opset_version=13, dynamo=False, input_names=list(inputs), output_names=["y"]
     )

@@ -2,12 +2,14 @@
 
 Feature maps are [n, c, h, w], attention's operands [n, heads, rows, size].
 """
+import json
 import pathlib
 
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 import torchvision
+from diffusers import UNet2DModel
 
 
 class Matmul(torch.nn.Module):
@@ -36,12 +38,32 @@ class Softmax(torch.nn.Module):
         return x.softmax(-1)
 
 
+class Denoiser(torch.nn.Module):
+    """A UNet at the timestep of src/bench/workloads/published.rs."""
+
+    prefix = "unet."
+
+    def __init__(self, config):
+        super().__init__()
+        self.unet = UNet2DModel.from_config(config)
+
+    def forward(self, x):
+        return self.unet(x, 421).sample
+
+
 def conv(c_in, c_out, kernel, groups=1):
     return lambda: torch.nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, groups=groups)
 
 
-def group_norm():
-    return torch.nn.Sequential(torch.nn.GroupNorm(32, 320), torch.nn.SiLU())
+class GroupNorm(torch.nn.Module):
+    prefix = "norm."
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.GroupNorm(32, 320)
+
+    def forward(self, x):
+        return F.silu(self.norm(x))
 
 
 MAKE = {
@@ -54,23 +76,24 @@ MAKE = {
     "conv3-512": conv(512, 512, 3),
     "depthwise-144": conv(144, 144, 3, 144),
     "conv1-256": conv(256, 64, 1),
-    "groupnorm-320": group_norm,
+    "groupnorm-320": GroupNorm,
     "attention-1024": Attention,
     "softmax-1024": Softmax,
     "resnet50": torchvision.models.resnet50,
     "mobilenet_v2": torchvision.models.mobilenet_v2,
     "efficientnet_b0": torchvision.models.efficientnet_b0,
+    "ddpm": Denoiser,
 }
 
 
 def load(folder, item):
     """The module with its weights, and its inputs by their names."""
-    tensors = safetensors.torch.load_file(pathlib.Path(folder) / f"{item}.safetensors")
-    module = MAKE[item]().eval()
-    names = getattr(module, "inputs", ["x"])
-    weights = {k: v for k, v in tensors.items() if k not in names}
-    if item == "groupnorm-320":
-        weights = {f"0.{k}": v for k, v in weights.items()}
+    folder = pathlib.Path(folder)
+    tensors = safetensors.torch.load_file(folder / f"{item}.safetensors")
+    configured = [json.loads((folder / f"{item}.json").read_text())] if MAKE[item] is Denoiser else []
+    module = MAKE[item](*configured).eval()
+    names, prefix = getattr(module, "inputs", ["x"]), getattr(module, "prefix", "")
+    weights = {prefix + k: v for k, v in tensors.items() if k not in names}
     missing, unexpected = module.load_state_dict(weights, strict=False)
     # Counters of batches are not written.
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]

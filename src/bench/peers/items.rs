@@ -57,7 +57,7 @@ const fn conv(side: usize, c_in: usize, c_out: usize, kernel: usize, groups: usi
 }
 
 /// All of them, in the order of tables.
-pub const ITEMS: [Item; 15] = [
+pub const ITEMS: [Item; 16] = [
     Item { id: "matmul-512", title: "matmul, 512×512 times 512×512", kind: Kind::Matmul(512) },
     Item { id: "matmul-1024", title: "matmul, 1024×1024 times 1024×1024", kind: Kind::Matmul(1024) },
     Item { id: "linear-1024", title: "linear, 1024 rows, 1024→1024", kind: Kind::Linear(1024) },
@@ -83,6 +83,7 @@ pub const ITEMS: [Item; 15] = [
     Item {
         id: "efficientnet_b0", title: "EfficientNet-B0, 224×224", kind: Kind::Network("efficientnet_b0")
     },
+    Item { id: "ddpm", title: "DDPM's UNet for CIFAR-10, 32×32", kind: Kind::Network("ddpm") },
 ];
 
 impl Item {
@@ -105,7 +106,7 @@ impl Item {
                 ["q", "k", "v"].map(|name| (name, [1, rows, heads * size].into())).to_vec()
             }
             Kind::Softmax(shape) => vec![("x", shape.into())],
-            Kind::Network(_) => vec![("x", [1, 224, 224, 3].into())],
+            Kind::Network(name) => vec![("x", Published::find(name).picture())],
         }
     }
 
@@ -162,7 +163,8 @@ impl Item {
         Ok(made)
     }
 
-    /// Writes inputs and weights as others want them to `FOLDER/ID.safetensors`.
+    /// Writes inputs and weights as others want them to `FOLDER/ID.safetensors`, and a network's configuration to
+    /// `FOLDER/ID.json`.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -176,6 +178,9 @@ impl Item {
             all.push((name.to_owned(), shape.to_vec(), hashed::weight(name, &shape, 1.0).to_f32()));
         }
         if let Kind::Network(name) = self.kind {
+            let config = folder.join(format!("{}.json", self.id));
+            std::fs::write(&config, Published::find(name).config())
+                .map_err(|source| Error::Io { path: config.clone(), source })?;
             let weights = Published::find(name).weights(Contents::Real);
             for name in weights.names() {
                 let shape = weights.shape(name).expect("it is one of the names").to_vec();

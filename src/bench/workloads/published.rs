@@ -115,6 +115,14 @@ impl Published {
         self.reference().config.to_string()
     }
 
+    /// Shape of what it reads, `[n, h, w, c]`; of latents, if it reads these.
+    ///
+    /// # Panics
+    /// If it reads tokens.
+    pub fn picture(&self) -> Shape {
+        self.reference().inputs["x"].clone().into()
+    }
+
     /// The network for so many times the picture of the reference.
     ///
     /// # Errors
