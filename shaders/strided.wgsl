@@ -2,15 +2,17 @@
 //
 // Slices, permutations of axes and broadcasts in one kernel. dst is row-major with up to six axes;
 // strides are of src, modulo 2^32 (backward steps wrap), all in units of Elem: quads where the last
-// axis lies side by side in both tensors and every stride allows it. One thread copies one Elem.
+// axis lies side by side in both tensors and every stride allows it. One thread copies RUN neighbours of dst's last axis.
 
 const RANK: u32 = 6u;
+const RUN: u32 = 1u;
 alias Elem = vec4<f32>;
 
 struct Params {
-    count: u32,
+    count: u32, // threads
     base: u32,
-    shape: array<vec4<u32>, 2>, // of dst; here and below the last axis first
+    step: u32, // from one of a thread's elements to the next
+    shape: array<vec4<u32>, 2>, // of dst, the last axis first and in runs; so are the strides
     strides: array<vec4<u32>, 2>,
 }
 
@@ -33,5 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         at += split.y * P.strides[k / 4u][k % 4u];
         rest = split.x;
     }
-    dst[id] = src[at];
+    for (var k = 0u; k < RUN; k++) { // #unroll
+        dst[id * RUN + k] = src[at + k * P.step];
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::lower::Grid;
 use crate::shader::Kernel;
+use crate::target::{DeviceClass, Target};
 use crate::tensor::{DType, Shape};
 
 /// `[outer, size, inner]` of a shape whose dimensions `first..end` are one line.
@@ -25,6 +26,16 @@ pub fn quad(dtype: DType) -> &'static str {
     match dtype {
         DType::F16 => "vec4<f16>",
         _ => "vec4<f32>",
+    }
+}
+
+/// How many neighbours of a line of `n` a thread handles that would otherwise spend its time on where they are. Where neighbouring
+/// threads' reads go together it is one.
+pub fn run(target: &Target, n: usize) -> usize {
+    const MOST: usize = 8;
+    match target.class {
+        DeviceClass::Cpu => (1..=MOST).rev().find(|run| n.is_multiple_of(*run)).unwrap_or(1),
+        _ => 1,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Pad: more elements before and after, along any axes.
 
+use super::lines::run;
 use super::{Operator, arity, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -74,6 +75,12 @@ impl Operator for Pad {
         if quads && let Some((size, [before, after])) = axes.last_mut() {
             (*size, *before, *after) = (*size / 4, *before / 4, *after / 4);
         }
+        let padded = |&(size, [before, after]): &(usize, [usize; 2])| size + before + after;
+        let run = axes.last().map_or(1, |last| run(cx.target(), padded(last)));
+        let mut shape: Vec<u32> = axes.iter().rev().map(|axis| padded(axis) as u32).collect();
+        if let Some(last) = shape.first_mut() {
+            *last /= run as u32;
+        }
         let of_axes = |f: fn(&(usize, [usize; 2])) -> usize| {
             Param::Array(axes.iter().rev().map(|a| f(a) as u32).collect())
         };
@@ -87,18 +94,19 @@ impl Operator for Pad {
             PadMode::Reflect => ("1u", 0.0),
             PadMode::Edge => ("2u", 0.0),
         };
-        let count = to.shape.elements() / if quads { 4 } else { 1 };
+        let count = to.shape.elements() / if quads { 4 } else { 1 } / run;
         cx.dispatch(
             Kernel::new("pad")
                 .constant("MODE", mode)
-                .constant("RANK", format!("{}u", axes.len()))
+                .constant("OUTER", format!("{}u", axes.len() - 1))
+                .constant("RUN", format!("{run}u"))
                 .alias("Elem", elem)
                 .alias("Number", to.dtype.wgsl()),
             &[("src", cx.input(0)), ("dst", cx.output())],
             &[
                 ("count", count.into()),
                 ("value", value.into()),
-                ("shape", of_axes(|a| a.0 + a.1[0] + a.1[1])),
+                ("shape", Param::Array(shape)),
                 ("source", of_axes(|a| a.0)),
                 ("before", of_axes(|a| a.1[0])),
             ],

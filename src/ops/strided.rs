@@ -1,5 +1,6 @@
 //! Strided copies: slice, transpose, broadcast and the pixel shuffles, one kernel.
 
+use super::lines::run;
 use super::{Operator, arity};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
@@ -135,13 +136,22 @@ impl Operator for Strided {
             (true, _) => "vec4<u32>",
             (false, dtype) => dtype.wgsl(),
         };
-        let count = output.shape.elements() / unit;
+        let run = axes.last().map_or(1, |&(n, _)| run(cx.target(), n));
+        let step = axes.last().map_or(0, |&(_, stride)| stride);
+        if let Some(last) = axes.last_mut() {
+            *last = (last.0 / run, step * run as i64);
+        }
+        let count = output.shape.elements() / unit / run;
         cx.dispatch(
-            Kernel::new("strided").constant("RANK", format!("{}u", axes.len())).alias("Elem", elem),
+            Kernel::new("strided")
+                .constant("RANK", format!("{}u", axes.len()))
+                .constant("RUN", format!("{run}u"))
+                .alias("Elem", elem),
             &[("src", cx.input(0)), ("dst", cx.output())],
             &[
                 ("count", count.into()),
                 ("base", (base / unit).into()),
+                ("step", (step as u32).into()),
                 ("shape", Param::Array(axes.iter().rev().map(|a| a.0 as u32).collect())),
                 ("strides", Param::Array(axes.iter().rev().map(|a| a.1 as u32).collect())),
             ],
