@@ -1,5 +1,6 @@
 //! Pool: the maximum or mean of windows of a feature map.
 
+use super::reduce::{Reduce, Reduction};
 use super::{Operator, arity, float, nhwc};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -95,6 +96,10 @@ impl Operator for Pool {
     fn lower(&self, cx: &mut Lower) {
         let [_, h, w, c] = nhwc("input", cx.desc(0)).expect("checked by infer");
         let [_, oh, ow, _] = nhwc("result", cx.output_desc()).expect("made by infer");
+        if self.takes_all([h, w]) {
+            let reduction = if self.reduce == PoolKind::Max { Reduction::Max } else { Reduction::Mean };
+            return Reduce { reduction, first: 1, end: 3 }.lower(cx);
+        }
         let (unit, v, elem) = match (c.is_multiple_of(4), cx.desc(0).dtype) {
             (true, DType::F16) => (4, "vec4<f32>", "vec4<f16>"),
             (true, _) => (4, "vec4<f32>", "vec4<f32>"),
@@ -145,6 +150,16 @@ impl Operator for Pool {
         match self.windows {
             Windows::Sliding(o) => (output.shape.elements() * o.kernel[0] * o.kernel[1]) as u64,
             Windows::Adaptive(_) => inputs[0].shape.elements().max(output.shape.elements()) as u64,
+        }
+    }
+}
+
+impl Pool {
+    /// Whether there is one window, and all pixels are in it: that is better spread over threads by a reduction.
+    fn takes_all(&self, size: [usize; 2]) -> bool {
+        match &self.windows {
+            Windows::Sliding(o) => o.kernel == size && o.padding == [0; 4] && o.dilation == [1; 2],
+            Windows::Adaptive(out) => *out == [1; 2],
         }
     }
 }

@@ -4,7 +4,7 @@ use super::lines::{Team, packed, split};
 use super::{Operator, arity, float};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::lower::{Grid, Lower, elem};
+use crate::lower::{Grid, Lower, Slot, elem};
 use crate::shader::Kernel;
 use crate::target::DeviceClass;
 use crate::tensor::TensorDesc;
@@ -51,35 +51,70 @@ impl Operator for Reduce {
             return self.lower_threads(outer, size, inner, cx);
         }
         let (v, elem, unit) = packed(inner, desc.dtype);
-        let (start, fold, finish) = match self.reduction {
-            Reduction::Sum => ("V(0.0)", "sum + x", "sum"),
-            Reduction::Mean => ("V(0.0)", "sum + x", "sum / f32(P.size)"),
-            Reduction::Max => ("V(src[first])", "max(sum, x)", "sum"),
-            Reduction::Min => ("V(src[first])", "min(sum, x)", "sum"),
-            Reduction::Product => ("V(1.0)", "sum * x", "sum"),
-            Reduction::L2 => ("V(0.0)", "sum + x * x", "sqrt(sum)"),
+        let inner = inner / unit;
+        // How parts of a line are joined is how numbers are, but for squares.
+        let (start, fold, join, finish) = match self.reduction {
+            Reduction::Sum => ("V(0.0)", "sum + x", "sum + x", "sum"),
+            Reduction::Mean => ("V(0.0)", "sum + x", "sum + x", "sum / P.numbers"),
+            Reduction::Max => ("load(first)", "max(sum, x)", "max(sum, x)", "sum"),
+            Reduction::Min => ("load(first)", "min(sum, x)", "min(sum, x)", "sum"),
+            Reduction::Product => ("V(1.0)", "sum * x", "sum * x", "sum"),
+            Reduction::L2 => ("V(0.0)", "sum + x * x", "sum + x", "sqrt(sum)"),
         };
-        cx.dispatch(
+        let cpu = cx.target().class == DeviceClass::Cpu;
+        let kernel = |from: &'static str, to: &'static str, fold: &str, finish: &str| {
             Kernel::new("reduce")
                 .alias("V", v)
-                .alias("Elem", elem)
+                .alias("Elem", from)
+                .alias("Dst", to)
+                .constant("WORKGROUP", if cpu { "8u" } else { "32u" })
                 .function("start", format!("fn start(first: u32) -> V {{ return {start}; }}"))
                 .function("fold", format!("fn fold(sum: V, x: V) -> V {{ return {fold}; }}"))
-                .function("finish", format!("fn finish(sum: V) -> V {{ return {finish}; }}")),
-            &[("src", cx.input(0)), ("dst", cx.output())],
-            &[
-                ("lines", (outer * inner / unit).into()),
-                ("size", size.into()),
-                ("inner", (inner / unit).into()),
-            ],
-            Grid::Threads(outer * inner / unit),
-        );
+                .function("finish", format!("fn finish(sum: V) -> V {{ return {finish}; }}"))
+        };
+        let texels = unit == 4 && cx.finds_texels(0);
+        if texels {
+            cx.texels("src_texture", cx.input(0), desc);
+        }
+        let of_source = |kernel: Kernel| if texels { kernel.function("load", LOAD_TEXEL) } else { kernel };
+        let parts = if cpu { parts(inner, size) } else { 1 };
+        let (source, result) = (cx.input(0), cx.output());
+        let between = if parts == 1 { source } else { cx.scratch(4 * outer * parts * inner * unit) };
+        let mut launch = |kernel: Kernel, [src, dst]: [Slot; 2], outer: usize, length: usize| {
+            let params = [
+                ("lines", (outer * inner).into()),
+                ("size", length.into()),
+                ("inner", inner.into()),
+                ("numbers", (size as f32).into()),
+            ];
+            cx.dispatch(kernel, &[("src", src), ("dst", dst)], &params, Grid::Threads(outer * inner));
+        };
+        if parts == 1 {
+            return launch(of_source(kernel(elem, elem, fold, finish)), [source, result], outer, size);
+        }
+        launch(of_source(kernel(elem, v, fold, "sum")), [source, between], outer * parts, size / parts);
+        launch(kernel(v, elem, join, finish), [between, result], outer, parts);
     }
 
     fn flops(&self, inputs: &[&TensorDesc], _: &TensorDesc) -> u64 {
         inputs[0].shape.elements() as u64
     }
 }
+
+/// In how many parts a line is done where `lines`, of one sample alone, are too few for a processor's cores, and long enough for
+/// one more launch.
+fn parts(lines: usize, size: usize) -> usize {
+    const ENOUGH: usize = 16;
+    const LONG: usize = 4096;
+    if lines >= ENOUGH || size < LONG {
+        return 1;
+    }
+    (ENOUGH.div_ceil(lines)..=64).find(|parts| size.is_multiple_of(*parts)).unwrap_or(1)
+}
+
+const LOAD_TEXEL: &str = "fn load(i: u32) -> V {
+    return textureLoad(src_texture, texel(i));
+}";
 
 impl Reduce {
     /// With several threads a line.
