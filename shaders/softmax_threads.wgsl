@@ -1,14 +1,15 @@
 // dst[i, k] = exp(src[i, k] − max_k) / Σ_k exp(src[i, k] − max_k)
 //
-// Softmax over the last dimension of [rows, units]. THREADS threads compute one row: each the maximum and the sum of its
-// units, which are then joined (Milakov and Gimelshein, 2018). Each keeps HELD of its units in registers, so that they are
-// read once; what a row has beyond those is read again.
+// Softmax over the last dimension of [rows, units]. THREADS threads compute one row: first its maximum, then the sum of the
+// exponentials, so that each number has one exponential and what threads join has none. Each keeps HELD of its units in
+// registers, so that they are read once; what a row has beyond those is read again.
 
 alias V = vec4<f32>;
 alias Elem = vec4<f32>; // a unit: four numbers, or one
-alias Part = vec2<f32>; // maximum, sum of exponentials of what is less than it
+alias Part = vec2<f32>; // a maximum, a sum
 
 const HELD: u32 = 4u;
+const LOG: bool = false; // the logarithm of it
 // Of nothing but −∞ the largest finite number stands for the maximum, so that no NaN arises in between.
 const LOWEST: f32 = -3.4028234e38;
 
@@ -25,8 +26,7 @@ struct Params {
 // #include lib/threads
 
 fn join(a: Part, b: Part) -> Part {
-    let highest = max(a.x, b.x);
-    return Part(highest, a.y * exp(a.x - highest) + b.y * exp(b.x - highest));
+    return Part(max(a.x, b.x), a.y + b.y);
 }
 
 fn highest_of(v: V) -> f32 {
@@ -37,9 +37,20 @@ fn sum(v: V) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
 }
 
-// `x` are elements less the maximum, `total` the sum of the exponentials of all of these.
+// What is kept of elements less the maximum.
+fn kept(x: V) -> V {
+    if (LOG) {
+        return x;
+    }
+    return exp(x);
+}
+
+// Of what is kept, and the sum of all exponentials.
 fn result(x: V, total: f32) -> V {
-    return exp(x) / total;
+    if (LOG) {
+        return x - log(total);
+    }
+    return x * (1.0 / total);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -60,27 +71,33 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         x[i] = V(src[first + min(lane + i * THREADS, P.units - 1u)]);
         top = max(top, x[i]);
     }
-    var highest = highest_of(top);
+    for (var k = rest; k < P.units; k += THREADS) {
+        top = max(top, V(src[first + k]));
+    }
+    let highest = joined(Part(highest_of(top), 0.0), line, lane).x;
     var sums = V(0.0);
     for (var i = 0u; i < HELD; i++) { // #unroll
-        sums += select(V(0.0), exp(x[i] - highest), lane + i * THREADS < P.units);
+        let e = exp(x[i] - highest);
+        sums += select(V(0.0), e, lane + i * THREADS < P.units);
+        if (LOG) {
+            x[i] -= highest;
+        } else {
+            x[i] = e;
+        }
     }
     for (var k = rest; k < P.units; k += THREADS) {
-        let y = V(src[first + k]);
-        let higher = max(highest, highest_of(y));
-        sums = sums * exp(highest - higher) + exp(y - higher);
-        highest = higher;
+        sums += exp(V(src[first + k]) - highest);
     }
-    let all = joined(Part(highest, sum(sums)), line, lane);
+    let total = joined(Part(LOWEST, sum(sums)), line, lane).y;
     if (index >= P.rows) {
         return;
     }
     for (var i = 0u; i < HELD; i++) { // #unroll
         if (lane + i * THREADS < P.units) {
-            dst[first + lane + i * THREADS] = Elem(result(x[i] - all.x, all.y));
+            dst[first + lane + i * THREADS] = Elem(result(x[i], total));
         }
     }
     for (var k = rest; k < P.units; k += THREADS) {
-        dst[first + k] = Elem(result(V(src[first + k]) - all.x, all.y));
+        dst[first + k] = Elem(result(kept(V(src[first + k]) - highest), total));
     }
 }

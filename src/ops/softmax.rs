@@ -64,10 +64,7 @@ impl Softmax {
                 .function("highest_of", "fn highest_of(v: V) -> f32 {\n    return v;\n}")
                 .function("sum", "fn sum(v: V) -> f32 {\n    return v;\n}");
         }
-        if self.log {
-            let text = "fn result(x: V, total: f32) -> V {\n    return x - log(total);\n}";
-            kernel = kernel.function("result", text);
-        }
+        kernel = kernel.constant("LOG", self.log);
         let params = [("rows", rows.into()), ("units", units.into())];
         cx.dispatch(kernel, &[("src", cx.input(0)), ("dst", cx.output())], &params, team.grid(rows));
     }
