@@ -141,9 +141,10 @@ fn a_resnet_is_convolutions_and_pools() {
     // Winograd's way has a step before the products and one after them, sums in parts one that adds them.
     let way = ["winograd_source", "winograd_result", "sum_parts"];
     let kernels: Vec<&str> = kernels.into_iter().filter(|k| !way.contains(k)).collect();
+    let others = ["pool", "reduce", "reduce_threads", "pad", "strided"];
     let convolves = |k: &str| k.starts_with("conv2d") || ["winograd_products", "matmul_shared"].contains(&k);
     assert_eq!(kernels.iter().filter(|k| convolves(k)).count(), 54, "{kernels:?}");
-    assert!(kernels.iter().all(|k| convolves(k) || ["pool", "pad", "strided"].contains(k)), "{kernels:?}");
+    assert!(kernels.iter().all(|k| convolves(k) || others.contains(k)), "{kernels:?}");
     assert!(kernels.len() <= 58, "{kernels:?}");
 }
 

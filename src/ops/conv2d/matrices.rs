@@ -38,17 +38,14 @@ impl Conv2d {
 
     /// The block and the number of parts that take least by a model. Into how many parts sums are cut, and where, does not depend on
     /// how many samples there are, since a picture is the same to the bit however many are computed with it: it is what suits
-    /// one sample, or two as guidance computes them, best. Rows of a linear layer, of which that cannot be known, stay whole.
+    /// one sample, or two as guidance computes them, best.
     pub(super) fn choose_blocks(&self, target: &Target, output: &TensorDesc) -> Option<Blocks> {
         if !self.allows_matrices(output.dtype, 1) {
             return None;
         }
-        let of_one = output.shape[1] * output.shape[2];
-        if of_one > 1 {
-            let cut = self.choose_cut(target, output, of_one)?;
-            if cut.parts > 1 {
-                return Some(cut);
-            }
+        let cut = self.choose_cut(target, output, output.shape[1] * output.shape[2])?;
+        if cut.parts > 1 {
+            return Some(cut);
         }
         let pixels: usize = self.extent(output).iter().product();
         let taps = self.kernel[0] * self.kernel[1];
@@ -151,9 +148,15 @@ mod tests {
         for n in [2, 5, 32] {
             assert_eq!(chosen(&small, [n, 8, 8, 1280]).parts, of_one.parts);
         }
-        // Large enough in one sample; rows of a linear layer, which may be of one sample or of many.
+        // Large enough in one sample.
         assert_eq!(chosen(&conv(320, 3), [1, 64, 64, 320]).parts, 1);
-        assert_eq!(chosen(&conv(1280, 1), [64, 1, 1, 1280]).parts, 1);
+        // Rows of a linear layer: of a sample each, of a sample together, and too many for samples.
+        let linear = conv(1280, 1);
+        let of_one = chosen(&linear, [1, 1, 1, 1280]);
+        assert!(of_one.parts > 1, "{of_one}");
+        assert_eq!(chosen(&linear, [64, 1, 1, 1280]).parts, of_one.parts);
+        assert_eq!(chosen(&linear, [1, 1024, 1, 1280]).parts, 1);
+        assert_eq!(chosen(&linear, [1024, 1, 1, 1280]).parts, 1);
     }
 
     #[test]

@@ -232,7 +232,9 @@ impl Graph {
                 message: format!("weight must be [out, in], found {}", self.shape(weight)),
             });
         };
-        let rows = self.reshape(x, [shape.elements() / k, 1, 1, k])?;
+        // As pictures of a pixel a row: how many rows a sample has decides how its sums are cut.
+        let samples = if shape.len() > 2 { shape[0].max(1) } else { shape.elements() / k };
+        let rows = self.reshape(x, [samples, shape.elements() / k / samples.max(1), 1, k])?;
         let weight = self.reshape(weight, [m, weight_k, 1, 1])?;
         let y = self.conv2d(rows, weight, bias, Conv2dOptions::default())?;
         let mut result = shape.to_vec();

@@ -12,6 +12,9 @@ use crate::tensor::{DType, TensorDesc};
 /// Most parts of a sum.
 pub(super) const MOST_PARTS: usize = 16;
 
+/// Most bytes of sums in so many parts of samples that are a row each.
+const MOST_OF_ROWS: u64 = 16 << 20;
+
 /// Workgroups, below which cutting sums is worth a trial on any device, and how many parts are tried.
 pub(super) const FEW: usize = 256;
 pub(super) const TRIED: [usize; 2] = [4, MOST_PARTS];
@@ -27,11 +30,15 @@ pub(super) struct Product {
 }
 
 impl Conv2d {
-    /// As many parts, or as many as have at least a step, if those are several and there is room for their sums.
+    /// As many parts, or as many as have at least a step, if those are several and there is room for their sums. Rows of a linear
+    /// layer that are samples by themselves may be pictures, or the tokens of one: many are taken for tokens.
     pub(super) fn cut(&self, target: &Target, output: &TensorDesc, depth: usize, parts: usize) -> Option<usize> {
         let steps = self.steps(depth);
         let parts = steps.div_ceil(steps.div_ceil(parts));
-        let room = self.bytes_of_parts(output, parts) <= target.max_binding.min(target.max_buffer);
+        let room = match output.shape[1] * output.shape[2] {
+            1 => self.bytes_of_parts(output, MOST_PARTS) <= MOST_OF_ROWS,
+            _ => self.bytes_of_parts(output, parts) <= target.max_binding.min(target.max_buffer),
+        };
         (parts > 1 && room).then_some(parts)
     }
 

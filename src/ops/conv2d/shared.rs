@@ -140,17 +140,12 @@ impl Conv2d {
             time + if parts > 1 { added } else { 0.0 }
         };
         let of_one = output.shape[1] * output.shape[2];
-        let parts = match of_one {
-            1 => 1,
-            _ => {
-                let cut = |&tile: &Shared| {
-                    let parts = (2..=MOST_PARTS).filter_map(move |parts| self.cut(target, output, tile.depth, parts));
-                    std::iter::once(1).chain(parts).map(move |parts| Shared { parts, ..tile })
-                };
-                let both = |tile: &Shared| time(tile, of_one) + 2.0 * time(tile, 2 * of_one);
-                tiles.iter().flat_map(cut).min_by(|a, b| both(a).total_cmp(&both(b)))?.parts
-            }
+        let cut = |&tile: &Shared| {
+            let parts = (2..=MOST_PARTS).filter_map(move |parts| self.cut(target, output, tile.depth, parts));
+            std::iter::once(1).chain(parts).map(move |parts| Shared { parts, ..tile })
         };
+        let both = |tile: &Shared| time(tile, of_one) + 2.0 * time(tile, 2 * of_one);
+        let parts = tiles.iter().flat_map(cut).min_by(|a, b| both(a).total_cmp(&both(b)))?.parts;
         let pixels: usize = self.extent(output).iter().product();
         let own = tiles.into_iter().map(|tile| Shared { parts, ..tile });
         own.min_by(|a, b| time(a, pixels).total_cmp(&time(b, pixels)))
