@@ -1,6 +1,7 @@
 """A part of latent diffusion in onnxruntime, on the CPU with two threads.
 
-    latent_onnxruntime.py ONNX FOLDER PART      unet:32, vae:32 (sides in latent pixels), text:77 (tokens)
+    latent_onnxruntime.py ONNX FOLDER PART              unet:32, vae:32 (sides in latent pixels), text:77 (tokens)
+    latent_onnxruntime.py ONNX FOLDER PART --profile    where a run's time goes, by operator
 
 ONNX is a folder for the exported networks, which are made if they are not there (3.5 GB for a UNet; a process of its own
 makes them, so that PyTorch is gone when runs are timed). Answers each line on standard input by so many runs and prints the
@@ -60,14 +61,21 @@ if not path.exists():
 import numpy as np
 import onnxruntime
 
+from onnxruntime_profile import profiled, show
+
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads, options.inter_op_num_threads = 2, 1
+if "--profile" in sys.argv:
+    options = profiled(options)
 session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 rng = np.random.default_rng(7)
 inputs = {
     i.name: rng.integers(0, 49000, i.shape) if i.type == "tensor(int64)" else rng.standard_normal(i.shape, np.float32)
     for i in session.get_inputs()
 }
+if "--profile" in sys.argv:
+    show(session, inputs)
+    sys.exit()
 print(f"onnxruntime {onnxruntime.__version__}, CPU, 2 threads", flush=True)
 for line in sys.stdin:
     start = time.perf_counter()
