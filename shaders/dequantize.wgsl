@@ -1,12 +1,13 @@
 // dst[i] = (src[i] - zero[k]) · scale[k], k = place(i)
 //
 // src and dst alike, scale and zero for all, for each index of an axis, or for blocks along it: strides say how k
-// grows along the axes before, of and after it. One thread computes one element.
+// grows along the axes before, of and after it. One thread computes RUN neighbours.
 
+const RUN: u32 = 1u;
 alias Elem = f32;
 
 struct Params {
-    count: u32,
+    count: u32, // threads
     inner: u32, // elements of src in one index of the axis
     axis: u32,
     block: u32,
@@ -24,8 +25,9 @@ struct Params {
 // #include lib/index
 
 fn place(i: u32) -> u32 {
-    let line = i / P.inner;
-    return line / P.axis * P.outer_step + line % P.axis / P.block * P.axis_step + i % P.inner * P.inner_step;
+    let line = divide(i, P.inner);
+    let outer = divide(line.x, P.axis);
+    return outer.x * P.outer_step + divide(outer.y, P.block).x * P.axis_step + line.y * P.inner_step;
 }
 
 fn zero_at(k: u32) -> i32 {
@@ -34,10 +36,13 @@ fn zero_at(k: u32) -> i32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = linear_id(group, groups, local, 64u);
-    if (i >= P.count) {
+    let id = linear_id(group, groups, local, 64u);
+    if (id >= P.count) {
         return;
     }
-    let k = place(i);
-    dst[i] = Elem(f32(src[i] - zero_at(k)) * scale[k]);
+    for (var r = 0u; r < RUN; r++) { // #unroll
+        let i = id * RUN + r;
+        let k = place(i);
+        dst[i] = Elem(f32(src[i] - zero_at(k)) * scale[k]);
+    }
 }

@@ -3,18 +3,19 @@
 // src [n, h, w, c], dst [n, oh, ow, c], c in units of V. The window of y is the rows
 // y · stride − pad + dilation · k, k < kernel, or (ADAPTIVE) floor(y · h / oh) to ceil((y + 1) · h / oh).
 // Taps outside src count for nothing; a mean's divisor counts those within the padding if asked to.
-// One thread computes one V.
+// One thread computes RUN units of a pixel.
 
 const MAX: bool = true;
 const ADAPTIVE: bool = false;
+const RUN: u32 = 1u;
 alias V = vec4<f32>;
 alias Elem = vec4<f32>;
 
 struct Params {
-    count: u32,
+    count: u32, // threads
     h: u32,
     w: u32,
-    c: u32,
+    runs: u32, // in a pixel
     oh: u32,
     ow: u32,
     kernel_y: u32,
@@ -64,18 +65,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (id >= P.count) {
         return;
     }
-    let c = id % P.c;
-    let pixel = id / P.c;
-    let y = (pixel / P.ow) % P.oh;
-    let x = pixel % P.ow;
-    let n = pixel / (P.ow * P.oh);
+    let at = coordinates(id, P.oh, P.ow, P.runs);
+    let n = at.x;
+    let y = at.y;
+    let x = at.z;
     var rows = Window(i32(y * P.stride_y) - i32(P.top), P.kernel_y);
     var columns = Window(i32(x * P.stride_x) - i32(P.left), P.kernel_x);
     if (ADAPTIVE) {
         rows = adaptive(y, P.h, P.oh);
         columns = adaptive(x, P.w, P.ow);
     }
-    var result = V(select(0.0, -3.4028234e38, MAX));
+    var result: array<V, RUN>; // #registers
+    for (var r = 0u; r < RUN; r++) { // #unroll
+        result[r] = V(select(0.0, -3.4028234e38, MAX));
+    }
     var taps = 0u;
     for (var j = 0u; j < rows.taps; j++) {
         let v = rows.first + i32(j * P.dilation_y);
@@ -83,22 +86,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             for (var i = 0u; i < columns.taps; i++) {
                 let u = columns.first + i32(i * P.dilation_x);
                 if (u >= 0 && u < i32(P.w)) {
-                    let value = load(((n * P.h + u32(v)) * P.w + u32(u)) * P.c + c);
-                    if (MAX) {
-                        result = max(result, value);
-                    } else {
-                        result += value;
+                    let tap = (((n * P.h + u32(v)) * P.w + u32(u)) * P.runs + at.w) * RUN;
+                    for (var r = 0u; r < RUN; r++) { // #unroll
+                        let value = load(tap + r);
+                        if (MAX) {
+                            result[r] = max(result[r], value);
+                        } else {
+                            result[r] += value;
+                        }
                     }
                     taps++;
                 }
             }
         }
     }
-    if (!MAX) {
-        if (P.include_pad != 0u) {
-            taps = within(rows, P.dilation_y, P.h + P.bottom) * within(columns, P.dilation_x, P.w + P.right);
-        }
-        result /= f32(max(taps, 1u));
+    if (!MAX && P.include_pad != 0u) {
+        taps = within(rows, P.dilation_y, P.h + P.bottom) * within(columns, P.dilation_x, P.w + P.right);
     }
-    dst[id] = Elem(result);
+    let divisor = select(f32(max(taps, 1u)), 1.0, MAX);
+    for (var r = 0u; r < RUN; r++) { // #unroll
+        dst[id * RUN + r] = Elem(result[r] / divisor);
+    }
 }

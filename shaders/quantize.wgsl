@@ -2,14 +2,15 @@
 //
 // src and dst alike, scale and zero for all, for each index of an axis, or for blocks along it: strides say how k
 // grows along the axes before, of and after it. TIMES: src[i] · scale[k] instead. The operation may
-// replace the result by the number that it stands for. One thread computes one element.
+// replace the result by the number that it stands for. One thread computes RUN neighbours.
 
 const TIMES: bool = false;
+const RUN: u32 = 1u;
 alias Elem = f32;
 alias Out = i32;
 
 struct Params {
-    count: u32,
+    count: u32, // threads
     inner: u32, // elements of src in one index of the axis
     axis: u32,
     block: u32,
@@ -30,8 +31,9 @@ struct Params {
 // #include lib/quotient
 
 fn place(i: u32) -> u32 {
-    let line = i / P.inner;
-    return line / P.axis * P.outer_step + line % P.axis / P.block * P.axis_step + i % P.inner * P.inner_step;
+    let line = divide(i, P.inner);
+    let outer = divide(line.x, P.axis);
+    return outer.x * P.outer_step + divide(outer.y, P.block).x * P.axis_step + line.y * P.inner_step;
 }
 
 fn zero_at(k: u32) -> i32 {
@@ -57,11 +59,14 @@ fn scaled(x: f32, s: f32) -> f32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = linear_id(group, groups, local, 64u);
-    if (i >= P.count) {
+    let id = linear_id(group, groups, local, 64u);
+    if (id >= P.count) {
         return;
     }
-    let k = place(i);
-    let q = round(clamp(scaled(f32(src[i]), scale[k]), -262144.0, 262144.0));
-    dst[i] = result(clamp(i32(q) + zero_at(k), P.low, P.high), k);
+    for (var r = 0u; r < RUN; r++) { // #unroll
+        let i = id * RUN + r;
+        let k = place(i);
+        let q = round(clamp(scaled(f32(src[i]), scale[k]), -262144.0, 262144.0));
+        dst[i] = result(clamp(i32(q) + zero_at(k), P.low, P.high), k);
+    }
 }

@@ -3,17 +3,18 @@
 //
 // src [n, h, w, c], dst [n, oh, ow, c], c in units of V. A coordinate is the exact fraction
 // (a · i + b) / d, so that whole and half positions are hit at every size.
-// TAPS is 1 (nearest), 2 (bilinear) or 4 (bicubic, Keys 1981). One thread computes one V.
+// TAPS is 1 (nearest), 2 (bilinear) or 4 (bicubic, Keys 1981). One thread computes RUN units of a pixel.
 
 const TAPS: u32 = 2u;
+const RUN: u32 = 1u;
 alias V = vec4<f32>;
 alias Elem = vec4<f32>;
 
 struct Params {
-    count: u32,
+    count: u32, // threads
     h: u32,
     w: u32,
-    c: u32,
+    runs: u32, // in a pixel
     oh: u32,
     ow: u32,
     ya: i32,
@@ -28,8 +29,14 @@ struct Params {
 @group(0) @binding(0) var<storage, read> src: array<Elem>;
 @group(0) @binding(1) var<storage, read_write> dst: array<Elem>;
 @group(0) @binding(2) var<uniform> P: Params;
+@group(0) @binding(3) var src_texture: texture_storage_2d<rgba32float, read>;
 
 // #include lib/index
+// #include lib/texels
+
+fn load(i: u32) -> V {
+    return V(src[i]);
+}
 
 struct Position {
     cell: i32,
@@ -70,21 +77,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (id >= P.count) {
         return;
     }
-    let at = coordinates(id, P.oh, P.ow, P.c);
+    let at = coordinates(id, P.oh, P.ow, P.runs);
     let v = position(at.y, P.ya, P.yb, P.yd);
     let u = position(at.z, P.xa, P.xb, P.xd);
     let wy = weights(v.fraction);
     let wx = weights(u.fraction);
     let first = select(0, -1, TAPS == 4u);
-    var sum = V(0.0);
+    var sum: array<V, RUN>; // #registers
     for (var j = 0u; j < TAPS; j++) {
         let y = u32(clamp(v.cell + first + i32(j), 0, i32(P.h) - 1));
-        var line = V(0.0);
+        var line: array<V, RUN>; // #registers
         for (var i = 0u; i < TAPS; i++) {
             let x = u32(clamp(u.cell + first + i32(i), 0, i32(P.w) - 1));
-            line += wx[i] * V(src[((at.x * P.h + y) * P.w + x) * P.c + at.w]);
+            let tap = (((at.x * P.h + y) * P.w + x) * P.runs + at.w) * RUN;
+            for (var r = 0u; r < RUN; r++) { // #unroll
+                line[r] += wx[i] * load(tap + r);
+            }
         }
-        sum += wy[j] * line;
+        for (var r = 0u; r < RUN; r++) { // #unroll
+            sum[r] += wy[j] * line[r];
+        }
     }
-    dst[id] = Elem(sum);
+    for (var r = 0u; r < RUN; r++) { // #unroll
+        dst[id * RUN + r] = Elem(sum[r]);
+    }
 }

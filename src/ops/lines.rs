@@ -29,12 +29,16 @@ pub fn quad(dtype: DType) -> &'static str {
     }
 }
 
-/// How many neighbours of a line of `n` a thread handles that would otherwise spend its time on where they are. Where neighbouring
-/// threads' reads go together it is one.
-pub fn run(target: &Target, n: usize) -> usize {
-    const MOST: usize = 8;
+/// Reads the source of a kernel as a texture, a quad at a time.
+pub const LOAD_TEXEL: &str = "fn load(i: u32) -> V {
+    return textureLoad(src_texture, texel(i));
+}";
+
+/// How many neighbours of a line of `n` a thread handles, at most so many, that would otherwise spend its time on where they are.
+/// Where neighbouring threads' reads go together it is one.
+pub fn run(target: &Target, n: usize, most: usize) -> usize {
     match target.class {
-        DeviceClass::Cpu => (1..=MOST).rev().find(|run| n.is_multiple_of(*run)).unwrap_or(1),
+        DeviceClass::Cpu => (1..=most).rev().find(|run| n.is_multiple_of(*run)).unwrap_or(1),
         _ => 1,
     }
 }

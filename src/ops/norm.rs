@@ -1,7 +1,7 @@
 //! Norm: group, instance, layer and RMS normalisation, with an activation after it.
 
 use super::expr::Unary;
-use super::lines::{Team, packed, quad};
+use super::lines::{LOAD_TEXEL, Team, packed, quad};
 use super::{Operator, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -216,7 +216,7 @@ impl Norm {
             cx.texels("src_texture", cx.input(0), desc);
         }
         let source = |kernel: Kernel| match texels {
-            true => kernel.function("load", LOAD_TEXTURE),
+            true => kernel.function("load", LOAD_TEXEL),
             false => kernel.alias("Quad", quad(desc.dtype)),
         };
         // A CPU's threads want small workgroups, a GPU's as many to start at once.
@@ -292,10 +292,6 @@ const PLACE_IN_GROUP: &str = "fn place(row: u32, k: u32) -> u32 {
 
 const CHANNEL_IN_GROUP: &str = "fn channel(row: u32, k: u32) -> u32 {
     return row % P.groups * P.group_units + k % P.group_units;
-}";
-
-const LOAD_TEXTURE: &str = "fn load(at: u32) -> V {
-    return textureLoad(src_texture, texel(at));
 }";
 
 const ROOT_MEAN_SQUARE: &str = "fn moments(first: u32) -> vec2<f32> {

@@ -76,7 +76,7 @@ impl Operator for Pad {
             (*size, *before, *after) = (*size / 4, *before / 4, *after / 4);
         }
         let padded = |&(size, [before, after]): &(usize, [usize; 2])| size + before + after;
-        let run = axes.last().map_or(1, |last| run(cx.target(), padded(last)));
+        let run = axes.last().map_or(1, |last| run(cx.target(), padded(last), 8));
         let mut shape: Vec<u32> = axes.iter().rev().map(|axis| padded(axis) as u32).collect();
         if let Some(last) = shape.first_mut() {
             *last /= run as u32;

@@ -1,5 +1,6 @@
 //! Pool: the maximum or mean of windows of a feature map.
 
+use super::lines::{LOAD_TEXEL, run};
 use super::reduce::{Reduce, Reduction};
 use super::{Operator, arity, float, nhwc};
 use crate::error::Result;
@@ -109,11 +110,13 @@ impl Operator for Pool {
             Windows::Sliding(o) => (o, false),
             Windows::Adaptive(_) => (PoolOptions::square(1), true),
         };
-        let count = cx.output_desc().shape.elements() / unit;
+        let run = run(cx.target(), c / unit, 4);
+        let count = cx.output_desc().shape.elements() / unit / run;
         let include_pad = self.reduce == PoolKind::Mean { include_pad: true } && !adaptive;
         let mut kernel = Kernel::new("pool")
             .constant("MAX", self.reduce == PoolKind::Max)
             .constant("ADAPTIVE", adaptive)
+            .constant("RUN", format!("{run}u"))
             .alias("V", v)
             .alias("Elem", elem);
         if unit == 4 && cx.prefers_texels(cx.desc(0)) {
@@ -127,7 +130,7 @@ impl Operator for Pool {
                 ("count", count.into()),
                 ("h", h.into()),
                 ("w", w.into()),
-                ("c", (c / unit).into()),
+                ("runs", (c / unit / run).into()),
                 ("oh", oh.into()),
                 ("ow", ow.into()),
                 ("kernel_y", o.kernel[0].into()),
@@ -164,9 +167,6 @@ impl Pool {
     }
 }
 
-const LOAD_TEXEL: &str = "fn load(i: u32) -> V {
-    return textureLoad(src_texture, texel(i));
-}";
 
 impl Graph {
     /// The maximum of each window of `x` `[n, h, w, c]`.

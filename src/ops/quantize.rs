@@ -1,6 +1,7 @@
 //! Quantize: numbers as integers on a grid (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
 //! Integer-Arithmetic-Only Inference").
 
+use super::lines::run;
 use super::{Operator, arity, float};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -82,8 +83,13 @@ pub(super) fn dispatch(mut kernel: Kernel, per: Per, extra: &[(&'static str, Par
         3 => buffers.push(("zero", cx.input(2))),
         _ => kernel = kernel.function("zero_at", "fn zero_at(k: u32) -> i32 {\n    return 0;\n}"),
     }
+    if per == Per::Tensor {
+        kernel = kernel.function("place", "fn place(i: u32) -> u32 {\n    return 0u;\n}");
+    }
     let shape = &cx.output_desc().shape;
-    let count = shape.elements();
+    let run = run(cx.target(), shape.elements(), 4);
+    let count = shape.elements() / run;
+    let kernel = kernel.constant("RUN", format!("{run}u"));
     let mut params = vec![("count", count.into())];
     params.extend(per.params(shape));
     params.extend(extra.iter().cloned());

@@ -1,6 +1,6 @@
 //! Reduce: sums, means, extremes, products and norms over dimensions.
 
-use super::lines::{Team, packed, split};
+use super::lines::{LOAD_TEXEL, Team, packed, split};
 use super::{Operator, arity, float};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
@@ -111,10 +111,6 @@ fn parts(lines: usize, size: usize) -> usize {
     }
     (ENOUGH.div_ceil(lines)..=64).find(|parts| size.is_multiple_of(*parts)).unwrap_or(1)
 }
-
-const LOAD_TEXEL: &str = "fn load(i: u32) -> V {
-    return textureLoad(src_texture, texel(i));
-}";
 
 impl Reduce {
     /// With several threads a line.

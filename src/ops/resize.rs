@@ -1,5 +1,6 @@
 //! Resize: a feature map at another height and width.
 
+use super::lines::{LOAD_TEXEL, run};
 use super::{Operator, arity, float, nhwc};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -96,17 +97,28 @@ impl Operator for Resize {
             Interpolation::Bilinear => ("2u", 0.0),
             Interpolation::Bicubic { a } => ("4u", a),
         };
-        let count = cx.output_desc().shape.elements() / unit;
+        let run = run(cx.target(), c / unit, 8);
+        let count = cx.output_desc().shape.elements() / unit / run;
         let [ya, yb, yd] = self.fraction(h, self.size[0]).map(|x| x as i32);
         let [xa, xb, xd] = self.fraction(w, self.size[1]).map(|x| x as i32);
+        let mut kernel = Kernel::new("resize")
+            .constant("TAPS", taps)
+            .constant("RUN", format!("{run}u"))
+            .alias("V", v)
+            .alias("Elem", elem);
+        let source = cx.desc(0);
+        if unit == 4 && if taps == "1u" { cx.finds_texels(0) } else { cx.prefers_texels(source) } {
+            cx.texels("src_texture", cx.input(0), source);
+            kernel = kernel.function("load", LOAD_TEXEL);
+        }
         cx.dispatch(
-            Kernel::new("resize").constant("TAPS", taps).alias("V", v).alias("Elem", elem),
+            kernel,
             &[("src", cx.input(0)), ("dst", cx.output())],
             &[
                 ("count", count.into()),
                 ("h", h.into()),
                 ("w", w.into()),
-                ("c", (c / unit).into()),
+                ("runs", (c / unit / run).into()),
                 ("oh", self.size[0].into()),
                 ("ow", self.size[1].into()),
                 ("ya", ya.into()),

@@ -136,7 +136,7 @@ impl Operator for Strided {
             (true, _) => "vec4<u32>",
             (false, dtype) => dtype.wgsl(),
         };
-        let run = axes.last().map_or(1, |&(n, _)| run(cx.target(), n));
+        let run = axes.last().map_or(1, |&(n, _)| run(cx.target(), n, 8));
         let step = axes.last().map_or(0, |&(_, stride)| stride);
         if let Some(last) = axes.last_mut() {
             *last = (last.0 / run, step * run as i64);
